@@ -1,0 +1,84 @@
+"""Auto-scaling Rotated Quantization of activations (Eq. 10), after the rotation.
+
+With ``n = 2^(b-1) - 1``, codes are ``v = clamp(round(x̃ / s), -n - 1, n)``, rounding half to even. The theory has a scale
+per channel, ``s_j = max_tokens |x̃_ij| / n``, which an integer product cannot carry inside its sum; what runs has one
+per token and block of channels, ``s = c · max_block |x̃| / n``. A scale is at least the smallest normal float32, and 1
+where all is zero.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dvdq_reference.oracle.gaussian import clip_factor
+from dvdq_reference.oracle.inputs import FLOAT32_TINY, Floats, Ints, matrix
+from dvdq_reference.spec.bits import check_bits, signed_range
+from dvdq_reference.spec.granularity import count_parts
+from dvdq_reference.spec.recipe import ActivationRule
+
+
+class QuantizedActivation(NamedTuple):
+    """Activations as codes: ``[7, 256]`` in blocks of 64 have ``[7, 4]`` scales.
+
+    Attributes:
+        codes: v, int64 ``[tokens, in]``.
+        scale: s, float64 ``[tokens, blocks]``.
+        token_sum: ``r[t] = Σ_blocks s[t, b] Σ_{k in b} v[t, k]``, float64 ``[tokens]``, what a zero-point multiplies.
+    """
+
+    codes: Ints
+    scale: Floats
+    token_sum: Floats
+
+
+def quantize_channel(x: ArrayLike, bits: int) -> tuple[Ints, Floats]:
+    """Eq. 10 as written: codes int64 ``[tokens, in]`` and scales ``s_j = max_tokens |x̃_ij| / n``, float64 ``[in]``.
+
+    Raises:
+        DvdqError: for another shape, NaN, Inf or beyond float32, naming the token.
+    """
+    check_bits("quantize_channel", bits)
+    x = matrix("quantize_channel", x, "token")
+    scale = _scale(np.abs(x).max(axis=0), bits)
+    return _codes(x, scale, bits), scale
+
+
+def quantize_block(x: ArrayLike, rule: ActivationRule) -> QuantizedActivation:
+    """Codes with one scale per token and block: ``s = c · max_block |x̃| / (2^(b-1) - 1)``.
+
+    c is 1 for ``clip="absmax"`` and :func:`~dvdq_reference.oracle.gaussian.clip_factor` of the block's length and the
+    width for ``clip="gaussian"``.
+
+    Args:
+        x: X̃, ``[tokens, in]``, rotated already if it is to be.
+        rule: bits, block (None is the whole token) and clip.
+
+    Raises:
+        DvdqError: for another shape, NaN, Inf or beyond float32 (naming the token), or a block that does not divide.
+    """
+    x = matrix("quantize_block", x, "token")
+    tokens, in_features = x.shape
+    blocks = count_parts("quantize_block", in_features, rule.block)
+    size = in_features // blocks
+    parts = x.reshape(tokens, blocks, size)
+    clip = clip_factor(rule.bits, size) if rule.clip == "gaussian" else 1.0
+    scale = _scale(clip * np.abs(parts).max(axis=2), rule.bits)
+    codes = _codes(parts, scale[:, :, None], rule.bits)
+    token_sum = (scale * codes.sum(axis=2)).sum(axis=1)
+    return QuantizedActivation(codes.reshape(tokens, in_features), scale, token_sum)
+
+
+def dequantize(codes: Ints, scale: Floats) -> Floats:
+    """``x̂ = s v`` for scales ``[tokens, blocks]``, float64 ``[tokens, in]``."""
+    return np.repeat(scale, codes.shape[1] // scale.shape[1], axis=1) * codes
+
+
+def _scale(largest: Floats, bits: int) -> Floats:
+    return np.where(largest == 0.0, 1.0, np.maximum(largest / (2 ** (bits - 1) - 1), FLOAT32_TINY))
+
+
+def _codes(x: Floats, scale: Floats, bits: int) -> Ints:
+    return np.clip(np.rint(x / scale), *signed_range(bits)).astype(np.int64)

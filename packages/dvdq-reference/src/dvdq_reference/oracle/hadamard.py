@@ -1,0 +1,112 @@
+"""Orthonormal Hadamard matrices, and the rotations that are made of them.
+
+A Hadamard matrix of order n has entries ±1 and ``M Mᵀ = n I``; ``H = M / √n`` is orthonormal. Sylvester's doubling gives
+the powers of two, Paley's first construction the orders ``q + 1`` for a prime ``q ≡ 3 (mod 4)``, and a Kronecker
+product of the two everything that a real model needs, e.g. ``3072 = 12 · 256``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dvdq_reference.oracle.inputs import Floats
+from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.recipe import ROTATION_BLOCK, Rotation
+
+Signs = NDArray[np.int8]
+
+
+def factor(n: int) -> tuple[int, int]:
+    """``(m, k)`` with ``n = m · 2^k``, m the smallest order that is 1 or Paley I: ``factor(5120) == (20, 8)``.
+
+    Raises:
+        DvdqError: if there is none, e.g. for 6 or 92.
+    """
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise DvdqError("hadamard", expected="a whole number >= 1", got=n)
+    n = int(n)
+    k = (n & -n).bit_length() - 1
+    m = n >> k
+    while m != 1 and not _is_paley_order(m):
+        if k == 0:
+            raise DvdqError("hadamard", expected="m * 2^k with m = 1 or a prime + 1 that 4 divides", got=n)
+        m, k = 2 * m, k - 1
+    return m, k
+
+
+def sylvester(k: int) -> Signs:
+    """Sylvester's matrix of order ``2^k``, int8: ``M_0 = [1]``, ``M_{k+1} = [[1, 1], [1, -1]] ⊗ M_k``."""
+    result = np.ones((1, 1), np.int8)
+    for _ in range(k):
+        result = np.kron(np.array([[1, 1], [1, -1]], np.int8), result)
+    return result
+
+
+def paley(m: int) -> Signs:
+    """Paley's first construction of order ``m = q + 1``, int8, for a prime ``q ≡ 3 (mod 4)``; ``paley(1)`` is ``[1]``.
+
+    ``M = I + [[0, 1ᵀ], [-1, Q]]`` with ``Q[i, j] = χ(i - j)``, where χ(a) is 0 for ``a ≡ 0 (mod q)``, 1 for a non-zero
+    square modulo q and -1 otherwise. Q is skew-symmetric, so ``M Mᵀ = m I``.
+    """
+    if m == 1:
+        return np.ones((1, 1), np.int8)
+    if not _is_paley_order(m):
+        raise DvdqError("paley", expected="a prime + 1 that 4 divides", got=m)
+    q = m - 1
+    chi = np.full(q, -1, np.int8)
+    chi[[i * i % q for i in range(1, q)]] = 1
+    chi[0] = 0
+    index = np.arange(q)
+    result = np.ones((m, m), np.int8)
+    result[1:, 0] = -1
+    result[1:, 1:] = chi[(index[:, None] - index[None, :]) % q] + np.eye(q, dtype=np.int8)
+    return result
+
+
+def sign_matrix(n: int) -> Signs:
+    """The Hadamard matrix of order n with entries ±1: ``paley(m) ⊗ sylvester(k)`` for ``(m, k) = factor(n)``, int8."""
+    m, k = factor(n)
+    return np.kron(paley(m), sylvester(k))
+
+
+def hadamard_matrix(n: int) -> Floats:
+    """``H = sign_matrix(n) / √n``, orthonormal, float64 ``[n, n]``. It is symmetric only if n is a power of two.
+
+    Raises:
+        DvdqError: for an order that neither construction reaches.
+    """
+    return sign_matrix(n) / np.sqrt(n)
+
+
+def random_signs(in_features: int, seed: int | None) -> Signs:
+    """The ±1 of a seeded rotation: ``1 - 2 * numpy.random.default_rng(seed).integers(0, 2, size=in_features)``.
+
+    Without a seed every sign is 1. An implementation has to draw the same numbers, hence the exact expression.
+    """
+    if seed is None:
+        return np.ones(in_features, np.int8)
+    return (1 - 2 * np.random.default_rng(seed).integers(0, 2, size=in_features)).astype(np.int8)
+
+
+def rotation_matrix(in_features: int, rotation: Rotation) -> Floats:
+    """``R = diag(signs) H``, orthonormal, float64 ``[in, in]``; it is used as ``x @ R`` and ``w @ R``.
+
+    H is ``hadamard_matrix(in)`` for ``full`` and ``I ⊗ hadamard_matrix(256)`` for ``block``; the signs are
+    :func:`random_signs`.
+
+    Raises:
+        DvdqError: for a number of channels that has no Hadamard matrix, or that 256 does not divide (``block``).
+    """
+    if rotation.kind == "full":
+        h = hadamard_matrix(in_features)
+    else:
+        if in_features < 1 or in_features % ROTATION_BLOCK:
+            raise DvdqError("rotation", expected=f"channels in multiples of {ROTATION_BLOCK}", got=in_features)
+        h = np.kron(np.eye(in_features // ROTATION_BLOCK), hadamard_matrix(ROTATION_BLOCK))
+    return random_signs(in_features, rotation.seed)[:, None] * h
+
+
+def _is_paley_order(m: int) -> bool:
+    q = m - 1
+    return m % 4 == 0 and q >= 3 and all(q % d for d in range(2, int(q**0.5) + 1))

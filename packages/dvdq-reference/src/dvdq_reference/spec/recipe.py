@@ -1,0 +1,231 @@
+"""A recipe: rotation + smoothing + weight rule + activation rule + bit schedule, as data.
+
+Every method of the paper is a recipe, and every recipe runs through the same layers and kernels. A recipe is frozen,
+compares by value and round-trips through JSON, so that a checkpoint carries the recipe that made it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self, get_args
+
+from dvdq_reference.spec.bits import check_bits
+from dvdq_reference.spec.errors import DvdqError
+
+RotationKind = Literal["full", "block"]
+Grid = Literal["minmax", "bgr"]
+Clip = Literal["absmax", "gaussian"]
+SmoothingKind = Literal["smoothquant", "vidit-q"]
+ScheduleKind = Literal["constant", "delta", "stp", "itp", "abs", "sba"]
+
+ROTATION_BLOCK = 256
+"""Size of the Hadamard matrix of a ``block`` rotation."""
+DEFAULT_BLOCK = 128
+"""Channels that share an activation scale under ARQ, unless a recipe says otherwise."""
+BGR_BOUNDS = 20
+"""Shrink steps of BGR, min-max included."""
+BGR_TOLERANCE = 1e-4
+"""BGR refines a grid while its squared error falls by more than this share."""
+BGR_MAX_ROUNDS = 50
+"""Refinements of one grid at most."""
+
+
+def _check_choice(name: str, value: object, literal: Any) -> None:
+    if value not in get_args(literal):
+        raise DvdqError("recipe", where=name, expected=" or ".join(get_args(literal)), got=repr(value))
+
+
+def _check_size(name: str, size: object) -> None:
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        raise DvdqError("recipe", where=name, expected="a positive whole number or None", got=repr(size))
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """An orthonormal Hadamard matrix of the input channels: ``Y = (X H)(W H)^T``.
+
+    ``full`` is one matrix of size ``in``; ``block`` is ``I ⊗ H_256``. With a ``seed``, H is preceded by random signs:
+    ``R = diag(±1) H``.
+    """
+
+    kind: RotationKind = "full"
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_choice("rotation.kind", self.kind, RotationKind)
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """A calibrated factor per input channel that moves difficulty from activations to weights (Eq. 9)."""
+
+    kind: SmoothingKind = "smoothquant"
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_choice("smoothing.kind", self.kind, SmoothingKind)
+
+
+@dataclass(frozen=True)
+class WeightRule:
+    """The grid of a weight's codes: ``WeightRule(4, "bgr", 128)`` gives a ``[12, 256]`` weight 2 grids a row.
+
+    ``group_size=None`` is one grid per row. A symmetric grid fixes the zero-point at ``2^(b-1)``.
+    """
+
+    bits: int = 4
+    grid: Grid = "bgr"
+    group_size: int | None = None
+    symmetric: bool = False
+
+    def __post_init__(self) -> None:
+        check_bits("recipe", self.bits)
+        _check_choice("weight.grid", self.grid, Grid)
+        _check_size("weight.group_size", self.group_size)
+        if self.symmetric and self.grid == "bgr":
+            raise DvdqError("recipe", where="weight", expected="an asymmetric grid for BGR", got="symmetric=True")
+
+
+@dataclass(frozen=True)
+class ActivationRule:
+    """The codes of activations: ``ActivationRule(4, 128)`` gives ``[7, 256]`` activations 2 scales a token.
+
+    ``block=None`` is one scale per token. ``clip="absmax"`` is the paper's scale; ``"gaussian"`` shrinks it by the
+    factor that is best for a Gaussian block of that length.
+    """
+
+    bits: int = 8
+    block: int | None = None
+    clip: Clip = "absmax"
+
+    def __post_init__(self) -> None:
+        check_bits("recipe", self.bits)
+        _check_size("activation.block", self.block)
+        _check_choice("activation.clip", self.clip, Clip)
+
+
+@dataclass(frozen=True)
+class BitSchedule:
+    """Which activation width each denoising step uses.
+
+    ``constant`` uses ``high`` always; ``delta`` is the paper's switch (Eq. 11) with threshold ``delta``; ``stp``,
+    ``itp``, ``abs`` and ``sba`` are its rivals (Sec. 4.3), ``sba`` drawn with ``seed``.
+    """
+
+    kind: ScheduleKind = "constant"
+    low: int = 4
+    high: int = 8
+    delta: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_choice("schedule.kind", self.kind, ScheduleKind)
+        check_bits("recipe", self.low)
+        check_bits("recipe", self.high)
+        if self.low > self.high:
+            raise DvdqError("recipe", where="schedule", expected="low <= high", got=f"{self.low} > {self.high}")
+        if self.kind == "delta" and (self.delta is None or not self.delta >= 0.0):
+            raise DvdqError("recipe", where="schedule.delta", expected="a number >= 0", got=self.delta)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that says how a model is quantized; ``activation.bits`` is overridden by the schedule at each step."""
+
+    name: str
+    weight: WeightRule
+    activation: ActivationRule
+    schedule: BitSchedule
+    rotation: Rotation | None = None
+    smoothing: Smoothing | None = None
+
+    @classmethod
+    def named(cls, name: str, bits: str = "W4A8", **changes: Any) -> Self:
+        """A recipe of DESIGN's table, e.g. ``Recipe.named("dvd-quant", "W4A6")``.
+
+        Args:
+            name: ``minmax``, ``smoothquant``, ``quarot``, ``vidit-q`` or ``dvd-quant``.
+            bits: ``W{w}A{a}``. ``A6`` is an average, not a width: a δ-guided switch between 4 and 8.
+            changes: fields to replace, e.g. ``rotation=None`` for an ablation.
+        """
+        if name not in _TABLE:
+            raise DvdqError("recipe", expected=f"one of {', '.join(_TABLE)}", got=repr(name))
+        match = re.fullmatch(r"W(\d)A(\d)", bits)
+        if match is None:
+            raise DvdqError("recipe", where="bits", expected="W{weight}A{activation}, e.g. W4A8", got=repr(bits))
+        weight_bits, activation_bits = int(match[1]), int(match[2])
+        row = _TABLE[name]
+        if activation_bits == 6:
+            schedule = BitSchedule("delta", low=4, high=8, delta=DEFAULT_DELTA)
+        else:
+            schedule = BitSchedule("constant", low=activation_bits, high=activation_bits)
+        recipe = cls(
+            name=name,
+            weight=dataclasses.replace(row["weight"], bits=weight_bits),
+            activation=dataclasses.replace(row["activation"], bits=schedule.high),
+            schedule=schedule,
+            rotation=row["rotation"],
+            smoothing=row["smoothing"],
+        )
+        return dataclasses.replace(recipe, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as JSON-ready values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The recipe that :meth:`to_dict` wrote; unknown or missing fields are a :class:`DvdqError`."""
+        parts: dict[str, Any] = {
+            "weight": WeightRule,
+            "activation": ActivationRule,
+            "schedule": BitSchedule,
+            "rotation": Rotation,
+            "smoothing": Smoothing,
+        }
+        try:
+            built = {k: parts[k](**v) if k in parts and v is not None else v for k, v in values.items()}
+            return cls(**built)
+        except TypeError as error:
+            raise DvdqError("recipe", expected="the fields of a recipe", got=str(error)) from error
+
+
+DEFAULT_DELTA = 0.12
+"""δ of a W4A6 recipe until one is chosen from a recorded trace: the middle of the paper's sweep (Fig. 6)."""
+
+_PER_TOKEN = ActivationRule(8, None)
+_TABLE: dict[str, dict[str, Any]] = {
+    "minmax": {
+        "rotation": None,
+        "smoothing": None,
+        "weight": WeightRule(4, "minmax"),
+        "activation": _PER_TOKEN,
+    },
+    "smoothquant": {
+        "rotation": None,
+        "smoothing": Smoothing("smoothquant", 0.5),
+        "weight": WeightRule(4, "minmax"),
+        "activation": _PER_TOKEN,
+    },
+    "quarot": {
+        "rotation": Rotation("full", seed=0),
+        "smoothing": None,
+        "weight": WeightRule(4, "minmax", symmetric=True),
+        "activation": _PER_TOKEN,
+    },
+    "vidit-q": {
+        "rotation": Rotation("full", seed=0),
+        "smoothing": Smoothing("vidit-q", 0.5),
+        "weight": WeightRule(4, "minmax", symmetric=True),
+        "activation": _PER_TOKEN,
+    },
+    "dvd-quant": {
+        "rotation": Rotation("full"),
+        "smoothing": None,
+        "weight": WeightRule(4, "bgr"),
+        "activation": ActivationRule(8, DEFAULT_BLOCK),
+    },
+}
