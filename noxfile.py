@@ -1,0 +1,131 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["nox>=2025.5"]
+# ///
+"""Everything that can be run here, one session each: ``nox --list`` shows them, ``nox -s NAME`` runs one.
+
+A session starts from a new environment. It builds wheels of the packages that it needs into its own temporary folder
+and installs those: what is tested is what a user would install. All versions are those of constraints.txt.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.sessions = ["tests"]
+nox.options.error_on_missing_interpreters = True
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+# Each package depends on all those before it.
+PACKAGES = ["dvdq-reference", "dvdq-kernels", "dvdq-models", "dvdq-eval"]
+
+
+def install(session: nox.Session, package: str, *groups: str) -> None:
+    """Install ``package`` from a wheel built now, and the dependency groups of pyproject.toml that a session uses."""
+    wheels = Path(session.create_tmp()) / "wheels"
+    needed = PACKAGES[: PACKAGES.index(package) + 1]
+    folders = [f"packages/{name}" for name in needed]
+    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={wheels}", *folders)
+    tools = nox.project.dependency_groups(PROJECT, *groups)
+    session.install("--constraint=constraints.txt", f"--find-links={wheels}", package, *tools)
+    session.run("python", "-m", "pip", "check")
+
+
+def check_style(session: nox.Session) -> None:
+    """Format, rules, types and the direction of imports."""
+    session.run("ruff", "format", "--check")
+    session.run("ruff", "check")
+    session.run("mypy")
+    session.run("lint-imports")
+
+
+def build_docs(session: nox.Session) -> None:
+    """The documentation; a warning is an error, and so is a figure that differs from its recorded row."""
+    session.run("python", "docs/figures.py", "--check")
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Quantize the bundled video model, generate with it, and write the comparison to out/demo/."""
+    install(session, "dvdq-eval")
+    session.run("dvdq", "demo", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All that CI runs: style, docs, what needs several packages, then each package alone."""
+    install(session, "dvdq-eval", "test", "lint", "docs", "workspace")
+    check_style(session)
+    build_docs(session)
+    session.run("pytest", "tests")
+    for alone in (reference, kernels, models, evaluation):
+        session.notify(alone.name)
+
+
+@nox.session
+def reference(session: nox.Session) -> None:
+    """The wheel of dvdq-reference with nothing but its declared dependencies."""
+    test_alone(session, "dvdq-reference")
+
+
+@nox.session
+def kernels(session: nox.Session) -> None:
+    """The wheel of dvdq-kernels with nothing but its declared dependencies."""
+    test_alone(session, "dvdq-kernels")
+
+
+@nox.session
+def models(session: nox.Session) -> None:
+    """The wheel of dvdq-models with nothing but its declared dependencies."""
+    test_alone(session, "dvdq-models")
+
+
+@nox.session(name="eval")
+def evaluation(session: nox.Session) -> None:
+    """The wheel of dvdq-eval with nothing but its declared dependencies."""
+    test_alone(session, "dvdq-eval")
+
+
+def test_alone(session: nox.Session, package: str) -> None:
+    """Test one package's wheel in an environment made for it."""
+    install(session, package, "test")
+    session.run("pytest", f"packages/{package}/tests", *session.posargs)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """Every backend that can run here against the oracle; broken copies of the kernels must fail."""
+    install(session, "dvdq-kernels", "test")
+    session.run("pytest", "tests/conformance", "tests/mutants", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Format, rules, types and the direction of imports."""
+    install(session, "dvdq-eval", "test", "lint")
+    check_style(session)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build docs/_build with warnings as errors and run every example of the README and of docs/."""
+    install(session, "dvdq-eval", "test", "docs", "workspace")
+    build_docs(session)
+    session.run("pytest", "tests/docs")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Append rows to benchmarks/results/ for this machine: ``nox -s bench -- bgr`` runs benchmarks/bgr.py alone."""
+    install(session, "dvdq-kernels", "bench")
+    names = session.posargs or sorted(path.stem for path in Path("benchmarks").glob("[!_]*.py"))
+    for name in names:
+        session.run("python", f"benchmarks/{name}.py")
+
+
+if __name__ == "__main__":
+    nox.main()
