@@ -1,0 +1,8 @@
+"""Plain PyTorch, on any device: one file an operator."""
+
+from dvdq_kernels.backends.torch.activation import rotate_quantize
+from dvdq_kernels.backends.torch.hadamard import rotate
+from dvdq_kernels.backends.torch.linear import float_linear, integer_linear
+from dvdq_kernels.backends.torch.weight import dequantize, quantize_weight
+
+__all__ = ["dequantize", "float_linear", "integer_linear", "quantize_weight", "rotate", "rotate_quantize"]

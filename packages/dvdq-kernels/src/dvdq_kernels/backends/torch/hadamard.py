@@ -1,0 +1,59 @@
+"""``X R`` over the last dimension: the fast Hadamard transform as products with small factors.
+
+``H_m ⊗ H_{2^k}`` is a Kronecker product of factors of at most 64 rows or of ``H_m``; a row costs
+``in · Σ factor sizes`` multiplications, done by the matrix library, instead of ``in²``.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+from dvdq_kernels.rotation import core_size, hadamard_size, paley, random_signs, sylvester
+
+_LARGEST_FACTOR = 64
+
+
+def rotate(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:
+    """``X R`` in the dtype of ``x``; computed in float32, or float64 if that is its dtype."""
+    work = torch.promote_types(x.dtype, torch.float32)
+    return transform(x.to(work), kind, seed).to(x.dtype)
+
+
+def transform(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:
+    """``X R`` for float32 or float64 ``x``: a fresh tensor."""
+    in_features = x.shape[-1]
+    if seed is not None:
+        x = x * _signs(in_features, seed, x.dtype, x.device)
+    size = hadamard_size(in_features, kind)
+    rows = x.reshape(-1, size)
+    count = rows.shape[0]
+    # One factor a pass: multiply the last axis, then bring the next one to its place.
+    for factor in _factors(size, x.dtype, x.device):
+        rows = (rows.reshape(-1, factor.shape[0]) @ factor).view(count, -1, factor.shape[0]).transpose(1, 2)
+    return rows.reshape(x.shape)
+
+
+@lru_cache
+def _factors(size: int, dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """The Kronecker factors, last axis first, ``1/√size`` in the first of them."""
+    m = core_size(size)
+    assert m is not None
+    sizes, rest = [], size // m
+    parts = max(1, -(-(rest.bit_length() - 1) // (_LARGEST_FACTOR.bit_length() - 1)))
+    for i in range(parts):
+        exponent = (rest.bit_length() - 1) // (parts - i)
+        sizes.append(2**exponent)
+        rest >>= exponent
+    arrays = [sylvester(n) for n in sizes if n > 1] + ([paley(m)] if m > 1 else [])
+    arrays = arrays or [sylvester(1)]
+    arrays[0] = arrays[0] / size**0.5
+    with torch.inference_mode(False):
+        return tuple(torch.tensor(a, dtype=dtype, device=device) for a in arrays)
+
+
+@lru_cache
+def _signs(n: int, seed: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(random_signs(n, seed), dtype=dtype, device=device)

@@ -1,0 +1,154 @@
+"""The public functions: check the arguments, choose a backend, call the operator."""
+
+from __future__ import annotations
+
+import torch
+
+from dvdq_kernels import ops  # noqa: F401  (defines torch.ops.dvdq)
+from dvdq_kernels.quantized import QuantizedActivation, QuantizedWeight
+from dvdq_kernels.registry import select
+from dvdq_kernels.rotation import check_rotation
+from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.granularity import count_parts
+from dvdq_reference.spec.layout import packed_width
+from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
+
+_FLOATS = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
+
+
+def quantize_weight(
+    weight: torch.Tensor, rule: WeightRule, *, rotation: Rotation | None = None, backend: str = "auto"
+) -> QuantizedWeight:
+    """The codes and grid of ``W R`` (Eq. 1; Algorithm 1 for ``grid="bgr"``), packed as a checkpoint stores them.
+
+    ``q = clamp(round(W/Δ) + z, 0, 2^b - 1)``, half to even, with the Δ that is stored (float32).
+
+    Args:
+        weight: ``[out, in]``, any float dtype; finite, not empty.
+        rule: width, grid, group size, symmetry.
+        rotation: R; None leaves the weight in its own basis.
+        backend: ``"auto"`` or a name of :func:`~dvdq_kernels.backends`.
+
+    Raises:
+        DvdqError: not a float matrix, empty, a row with NaN or Inf (named), or a size that does not divide.
+    """
+    operation = "quantize_weight"
+    if weight.ndim != 2 or weight.dtype not in _FLOATS or weight.numel() == 0:
+        raise DvdqError(operation, expected="a float matrix [out, in], not empty", got=_describe(weight))
+    in_features = weight.shape[1]
+    count_parts(operation, in_features, rule.group_size)
+    packed_width(operation, in_features, rule.bits)
+    good = weight.to(torch.float32).isfinite().all(dim=1)
+    if not bool(good.all()):
+        row = int(good.logical_not().nonzero()[0])
+        raise DvdqError(operation, where=f"row {row}", expected="finite values that float32 can hold", got="others")
+    name = select(operation, backend, weight.device).backend.name
+    weight = weight.detach()
+    if rotation is not None:
+        weight = rotate(weight.to(torch.promote_types(weight.dtype, torch.float32)), rotation, backend=name)
+    qweight, scale, zero = torch.ops.dvdq.quantize_weight(
+        weight, rule.bits, rule.grid, rule.group_size, rule.symmetric, name
+    )
+    return QuantizedWeight(qweight, scale, None if rule.symmetric else zero, rule, in_features, rotation)
+
+
+def dequantize(qweight: QuantizedWeight, *, backend: str = "auto") -> torch.Tensor:
+    """``Ŵ = Δ(q - z)`` (Eq. 2), float32 ``[out, in]``, in the rotated basis if the weight has a rotation."""
+    name = select("dequantize", backend, qweight.qweight.device).backend.name
+    result: torch.Tensor = torch.ops.dvdq.dequantize(
+        qweight.qweight, qweight.scale, qweight.zero, qweight.rule.bits, qweight.in_features, name
+    )
+    return result
+
+
+def rotate(x: torch.Tensor, rotation: Rotation, *, backend: str = "auto") -> torch.Tensor:
+    """``X R`` over the last dimension, in the dtype of ``x``: R is the orthonormal matrix that ``rotation`` names."""
+    _check_activations("rotate", x)
+    check_rotation("rotate", x.shape[-1], rotation)
+    name = select("rotate", backend, x.device).backend.name
+    result: torch.Tensor = torch.ops.dvdq.rotate(x, rotation.kind, rotation.seed, name)
+    return result
+
+
+def rotate_quantize(
+    x: torch.Tensor, rule: ActivationRule, *, rotation: Rotation | None = None, backend: str = "auto"
+) -> QuantizedActivation:
+    """The codes of ``X R``, with one online scale per token and block (ARQ, Eq. 10).
+
+    ``s = c · max|x̃| / (2^(b-1) - 1)``, ``v = clamp(round(x̃/s), -2^(b-1), 2^(b-1) - 1)``, half to even.
+
+    Args:
+        x: ``[..., in]``, any float dtype and strides, zero tokens included. A token with NaN or Inf is not looked
+            for, which would cost a pass over the activations: its scale is then not finite, nor is its output.
+        rule: width, block, clip.
+        rotation: R.
+        backend: ``"auto"`` or a name of :func:`~dvdq_kernels.backends`.
+    """
+    _check_activations("rotate_quantize", x)
+    count_parts("rotate_quantize", x.shape[-1], rule.block)
+    if rotation is not None:
+        check_rotation("rotate_quantize", x.shape[-1], rotation)
+    name = select("rotate_quantize", backend, x.device).backend.name
+    kind, seed = (None, None) if rotation is None else (rotation.kind, rotation.seed)
+    codes, scale, token_sum = torch.ops.dvdq.rotate_quantize(x, rule.bits, rule.block, rule.clip, kind, seed, name)
+    return QuantizedActivation(codes, scale, token_sum, rule, rotation, x.dtype)
+
+
+def quantized_linear(
+    x: torch.Tensor | QuantizedActivation,
+    qweight: QuantizedWeight,
+    rule: ActivationRule | None,
+    *,
+    rotation: Rotation | None = None,
+    bias: torch.Tensor | None = None,
+    backend: str = "auto",
+    emulated: bool = False,
+) -> torch.Tensor:
+    """``Y = (X R)(W R)ᵀ + bias`` on codes, accumulated in exact integer arithmetic; ``[..., out]`` in X's dtype.
+
+    ``Y[t,n] = Δ_n (Σ_b s[t,b] Σ_{k∈b} v·u - (z_n - 2^(b-1)) r[t]) + bias[n]``, ``u = q - 2^(b-1)``, ``r`` the token
+    sum; with groups, Δ and z stand inside the sum.
+
+    Args:
+        x: ``[..., in]``, or what :func:`rotate_quantize` made of it: several linears can share that.
+        qweight: the weight.
+        rule: how ``x`` is quantized; None keeps full activations (W4A16): Ŵ is decoded, the product is in X's dtype.
+        rotation: R; must be the weight's, and that of ``x`` if it is quantized.
+        bias: ``[out]``.
+        backend: ``"auto"`` or a name of :func:`~dvdq_kernels.backends`.
+        emulated: the same codes, multiplied as dequantized floats, for comparison.
+    """
+    operation = "quantized_linear"
+    if rotation != qweight.rotation:
+        raise DvdqError(operation, where="rotation", expected=f"the weight's, {qweight.rotation}", got=rotation)
+    if bias is not None and bias.shape != (qweight.out_features,):
+        raise DvdqError(operation, where="bias", expected=f"[{qweight.out_features}]", got=_describe(bias))
+    values = x if isinstance(x, torch.Tensor) else x.codes
+    if values.ndim < 1 or values.shape[-1] != qweight.in_features:
+        raise DvdqError(operation, where="x", expected=f"[..., {qweight.in_features}]", got=_describe(values))
+    grid = qweight.qweight, qweight.scale, qweight.zero
+    if rule is None and isinstance(x, torch.Tensor):
+        _check_activations(operation, x)
+        name = select(operation, backend, x.device).backend.name
+        kind, seed = (None, None) if rotation is None else (rotation.kind, rotation.seed)
+        result: torch.Tensor = torch.ops.dvdq.float_linear(x, *grid, bias, qweight.rule.bits, kind, seed, name)
+        return result
+    if isinstance(x, torch.Tensor):
+        assert rule is not None
+        x = rotate_quantize(x, rule, rotation=rotation, backend=backend)
+    elif rule != x.rule or rotation != x.rotation:
+        raise DvdqError(operation, where="x", expected=f"{rule}, {rotation}", got=f"{x.rule}, {x.rotation}")
+    name = select(operation, backend, x.codes.device).backend.name
+    result = torch.ops.dvdq.integer_linear(
+        x.codes, x.scale, x.token_sum, *grid, bias, x.rule.bits, qweight.rule.bits, x.dtype, emulated, name
+    )
+    return result
+
+
+def _check_activations(operation: str, x: torch.Tensor) -> None:
+    if x.ndim < 1 or x.dtype not in _FLOATS or x.shape[-1] == 0:
+        raise DvdqError(operation, expected="floats [..., in]", got=_describe(x))
+
+
+def _describe(x: torch.Tensor) -> str:
+    return f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}"

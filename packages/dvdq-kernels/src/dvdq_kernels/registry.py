@@ -1,0 +1,159 @@
+"""Which backends there are, which can run here, and which one a call gets. Backends are imported when first used."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol, cast
+
+import torch
+
+from dvdq_reference.spec.errors import DvdqError
+
+
+class Operators(Protocol):
+    """What a backend's folder offers: one function an operator, over plain tensors (:mod:`dvdq_kernels.ops`)."""
+
+    def quantize_weight(
+        self, weight: torch.Tensor, bits: int, grid: str, group_size: int | None, symmetric: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
+
+    def dequantize(
+        self, qweight: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor | None, bits: int, in_features: int
+    ) -> torch.Tensor: ...
+
+    def rotate(self, x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor: ...
+
+    def rotate_quantize(
+        self, x: torch.Tensor, bits: int, block: int | None, clip: str, kind: str | None, seed: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
+
+    def integer_linear(
+        self,
+        codes: torch.Tensor,
+        x_scale: torch.Tensor,
+        token_sum: torch.Tensor,
+        qweight: torch.Tensor,
+        scale: torch.Tensor,
+        zero: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        x_bits: int,
+        bits: int,
+        dtype: torch.dtype,
+        emulated: bool,
+    ) -> torch.Tensor: ...
+
+    def float_linear(
+        self,
+        x: torch.Tensor,
+        qweight: torch.Tensor,
+        scale: torch.Tensor,
+        zero: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        bits: int,
+        kind: str | None,
+        seed: int | None,
+    ) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One backend, e.g. ``Backend("torch", load=…, refusal=lambda: None, device_types=None)``.
+
+    Args:
+        name: what ``backend=`` calls it.
+        load: imports it and gives its operators.
+        refusal: why it cannot run on this machine, or None if it can; must be cheap and must not raise.
+        device_types: types of device whose tensors it takes; None for any.
+    """
+
+    name: str
+    load: Callable[[], Operators]
+    refusal: Callable[[], str | None]
+    device_types: frozenset[str] | None = None
+
+    def refuses(self, device: torch.device) -> str | None:
+        """Why it cannot run on tensors of ``device``, or None if it can."""
+        reason = self.refusal()
+        if reason is None and self.device_types is not None and device.type not in self.device_types:
+            return f"runs on {', '.join(sorted(self.device_types))}, not on {device.type}"
+        return reason
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The backend that a call got, and why each one preferred to it was refused."""
+
+    backend: Backend
+    refused: MappingProxyType[str, str]
+
+
+def _torch_operators() -> Operators:
+    return cast(Operators, importlib.import_module("dvdq_kernels.backends.torch"))
+
+
+def _no_kernels(name: str) -> Backend:
+    def load() -> Operators:
+        raise DvdqError("backend", where=name, expected="a backend with kernels", got="none in this release")
+
+    return Backend(name, load, lambda: "no kernels in this release", frozenset({"cuda"}))
+
+
+_BACKENDS: dict[str, Backend] = {
+    "cupy": _no_kernels("cupy"),
+    "triton": _no_kernels("triton"),
+    "torch": Backend("torch", _torch_operators, lambda: None),
+}
+"""In order of preference."""
+
+
+def backends() -> dict[str, str | None]:
+    """Every backend by name: None if it can run on this machine, else the reason why not.
+
+    >>> backends()["torch"] is None
+    True
+    """
+    return {name: backend.refusal() for name, backend in _BACKENDS.items()}
+
+
+def select(operation: str, backend: str, device: torch.device) -> Selection:
+    """The backend for ``operation`` on tensors of ``device``.
+
+    ``"auto"`` is the first that does not refuse, in order of preference. A name is that backend or a
+    :class:`DvdqError` that says why it cannot run and what can: nothing falls back in silence.
+    """
+    if backend != "auto" and backend not in _BACKENDS:
+        raise DvdqError(operation, where="backend", expected=f"auto, {', '.join(_BACKENDS)}", got=repr(backend))
+    refused: dict[str, str] = {}
+    for candidate in _BACKENDS.values() if backend == "auto" else (_BACKENDS[backend],):
+        reason = candidate.refuses(device)
+        if reason is None:
+            return Selection(candidate, MappingProxyType(refused))
+        refused[candidate.name] = reason
+    able = [b.name for b in _BACKENDS.values() if b.refuses(device) is None]
+    raise DvdqError(
+        operation,
+        where=f"backend on {device.type}",
+        expected=" or ".join(able) or "a backend that can run here",
+        got="; ".join(f"{name} ({reason})" for name, reason in refused.items()),
+    )
+
+
+def operators(name: str) -> Operators:
+    """The functions of a backend that :func:`select` chose."""
+    return _BACKENDS[name].load()
+
+
+@contextmanager
+def registered(backend: Backend) -> Iterator[Backend]:
+    """A further backend, asked for by name, for the length of a ``with`` block."""
+    if backend.name in _BACKENDS:
+        raise DvdqError("registered", expected="a name that is not taken", got=backend.name)
+    _BACKENDS[backend.name] = backend
+    try:
+        yield backend
+    finally:
+        del _BACKENDS[backend.name]

@@ -1,0 +1,88 @@
+"""The factors of a rotation ``R = diag(±1) (H_m ⊗ H_{2^k})``, which every backend multiplies by in its own way.
+
+``H_m`` is Paley's first construction, ``H_{2^k}`` Sylvester's. The transform of a row ``x`` reshaped to
+``[m, 2^k]`` is ``H_mᵀ x H_{2^k} / √in``. Sizes: powers of two times 1, 12, 20, 60, 108, 140, … (FACTS: every linear
+of Wan and HunyuanVideo).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.recipe import ROTATION_BLOCK, Rotation
+
+
+def _is_prime(n: int) -> bool:
+    return n > 1 and all(n % d for d in range(2, int(n**0.5) + 1))
+
+
+@lru_cache
+def core_size(n: int) -> int | None:
+    """The smallest ``m`` with ``n = m · 2^k`` for which ``H_m`` is trivial or of Paley's first kind; None if none.
+
+    >>> [core_size(n) for n in (256, 1536, 3072, 5120, 8960, 13824, 15360, 7)]
+    [1, 12, 12, 20, 140, 108, 60, None]
+    """
+    if n < 1:
+        return None
+    m = n // (n & -n)
+    while n % m == 0:
+        if m == 1 or (m % 4 == 0 and _is_prime(m - 1)):
+            return m
+        m *= 2
+    return None
+
+
+@lru_cache
+def paley(m: int) -> NDArray[np.float64]:
+    """``H_m = I + S`` for ``m = q + 1``, q a prime of the form 4j + 3: entries ±1, ``H Hᵀ = m I``; ``[[1]]`` for 1.
+
+    S is skew: zero diagonal, a border of +1 above and -1 to the left, and inside ``χ(i - j)``, the Legendre symbol
+    modulo q.
+    """
+    if m == 1:
+        return np.ones((1, 1))
+    q = m - 1
+    character = np.full(q, -1.0)
+    character[(np.arange(1, q) ** 2) % q] = 1.0
+    character[0] = 0.0
+    index = np.arange(q)
+    matrix = np.eye(m)
+    matrix[0, 1:] = 1.0
+    matrix[1:, 0] = -1.0
+    matrix[1:, 1:] += character[(index[:, None] - index[None, :]) % q]
+    return matrix
+
+
+@lru_cache
+def sylvester(n: int) -> NDArray[np.float64]:
+    """``H_n`` for a power of two: ``H_1 = [[1]]``, ``H_2n = [[H, H], [H, -H]]``."""
+    matrix = np.ones((1, 1))
+    while matrix.shape[0] < n:
+        matrix = np.kron(np.array([[1.0, 1.0], [1.0, -1.0]]), matrix)
+    return matrix
+
+
+@lru_cache
+def random_signs(n: int, seed: int) -> NDArray[np.float64]:
+    """The ``±1`` of ``diag(±1) H``: ``1 - 2 · default_rng(seed).integers(0, 2, n)``."""
+    return 1.0 - 2.0 * np.random.default_rng(seed).integers(0, 2, size=n).astype(np.float64)
+
+
+def hadamard_size(in_features: int, kind: str) -> int:
+    """The size of the Hadamard matrix: ``in`` for ``full``, 256 for ``block``."""
+    return in_features if kind == "full" else ROTATION_BLOCK
+
+
+def check_rotation(operation: str, in_features: int, rotation: Rotation) -> None:
+    """A :class:`DvdqError` unless ``in`` channels can be rotated so."""
+    if rotation.kind == "block" and in_features % ROTATION_BLOCK:
+        raise DvdqError(operation, expected=f"a multiple of {ROTATION_BLOCK} channels", got=in_features)
+    if rotation.kind == "full" and core_size(in_features) is None:
+        raise DvdqError(
+            operation, expected="channels 2^k or 2^k·m, m - 1 a prime of the form 4j + 3", got=in_features
+        )
