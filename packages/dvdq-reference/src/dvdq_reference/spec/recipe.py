@@ -27,7 +27,7 @@ DEFAULT_BLOCK = 128
 """Channels that share an activation scale under ARQ, unless a recipe says otherwise."""
 BGR_BOUNDS = 20
 """Shrink steps of BGR, min-max included."""
-BGR_TOLERANCE = 1e-4
+BGR_TOLERANCE = 1e-3
 """BGR refines a grid while its squared error falls by more than this share."""
 BGR_MAX_ROUNDS = 50
 """Refinements of one grid at most."""

@@ -1,0 +1,1 @@
+"""The shared words: bits, granularity, layout, recipe, quantized, errors. Standard library only."""
