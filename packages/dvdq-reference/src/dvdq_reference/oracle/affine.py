@@ -42,7 +42,8 @@ class Grid:
         good = np.isfinite(self.scale) & (self.scale > 0)
         if not good.all():
             row = int(np.argmin(good.all(axis=1)))
-            raise DvdqError("grid", where=f"row {row}", expected="a scale > 0", got=float(self.scale[row][~good[row]][0]))
+            scale = float(self.scale[row][~good[row]][0])
+            raise DvdqError("grid", where=f"row {row}", expected="a scale > 0", got=scale)
 
     def per_channel(self, operation: str, shape: tuple[int, int]) -> tuple[Floats, Ints]:
         """Δ and z of every element of a ``shape = [out, in]`` weight."""
@@ -55,7 +56,7 @@ class Grid:
 
 
 def grid_of_range(low: Floats, high: Floats, bits: int) -> tuple[Floats, Ints]:
-    """Δ and z of the grid from ``low`` to ``high``, elementwise: Eq. 1's ``Δ = (high - low) / (2^b - 1)``, ``z = -round(low / Δ)``.
+    """Elementwise, the grid from ``low`` to ``high``: ``Δ = (high - low) / (2^b - 1)`` and ``z = -round(low / Δ)``.
 
     With ``m = max(|low|, |high|)``, and everything in float64:
 

@@ -1,9 +1,9 @@
 """Auto-scaling Rotated Quantization of activations (Eq. 10), after the rotation.
 
-With ``n = 2^(b-1) - 1``, codes are ``v = clamp(round(x̃ / s), -n - 1, n)``, rounding half to even. The theory has a scale
-per channel, ``s_j = max_tokens |x̃_ij| / n``, which an integer product cannot carry inside its sum; what runs has one
-per token and block of channels, ``s = c · max_block |x̃| / n``. A scale is at least the smallest normal float32, and 1
-where all is zero.
+With ``n = 2^(b-1) - 1``, codes are ``v = clamp(round(x̃ / s), -n - 1, n)``, rounding half to even. The theory has a
+scale per channel, ``s_j = max_tokens |x̃_ij| / n``, which an integer product cannot carry inside its sum; what runs has
+one per token and block of channels, ``s = c · max_block |x̃| / n``. A scale is at least the smallest normal float32, and
+1 where all is zero.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dvdq_reference.oracle.gaussian import clip_factor
 from dvdq_reference.oracle.inputs import FLOAT32_TINY, Floats, Ints, matrix
 from dvdq_reference.spec.bits import check_bits, signed_range
+from dvdq_reference.spec.clip_factors import clip_factor
 from dvdq_reference.spec.granularity import count_parts
 from dvdq_reference.spec.recipe import ActivationRule
 
@@ -49,7 +49,7 @@ def quantize_channel(x: ArrayLike, bits: int) -> tuple[Ints, Floats]:
 def quantize_block(x: ArrayLike, rule: ActivationRule) -> QuantizedActivation:
     """Codes with one scale per token and block: ``s = c · max_block |x̃| / (2^(b-1) - 1)``.
 
-    c is 1 for ``clip="absmax"`` and :func:`~dvdq_reference.oracle.gaussian.clip_factor` of the block's length and the
+    c is 1 for ``clip="absmax"`` and :func:`~dvdq_reference.spec.clip_factors.clip_factor` of the block's length and the
     width for ``clip="gaussian"``.
 
     Args:

@@ -2,74 +2,107 @@
 
 A block of n independent standard normal values with ``M = max|x|`` gets the step ``s = c M / (2^(b-1) - 1)`` and codes
 clamped to ``-2^(b-1) … 2^(b-1) - 1``. Given M = m, one value is ±m and the other n - 1 are normal, truncated to
-``(-m, m)``; M has the density ``2 n φ(m) (2 Φ(m) - 1)^(n-1)``. So the expected squared error per value is an integral
-over m of sums of closed forms, and :func:`clip_factor` is the c that makes it least.
+``(-m, m)``; M has the distribution function ``(2 Φ(m) - 1)^n``. So the expected squared error per value is an integral
+over m of sums of closed forms, and :func:`best_clip` is the c that makes it least.
+
+``python -m dvdq_reference.oracle.gaussian`` writes :mod:`dvdq_reference.spec.clip_table`, which everything else reads.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize_scalar
-from scipy.special import ndtri
-from scipy.stats import norm
+from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
+from scipy.special import ndtr, ndtri  # type: ignore[import-untyped]
 
 from dvdq_reference.oracle.inputs import Floats
-from dvdq_reference.spec.bits import check_bits, signed_range
+from dvdq_reference.spec.bits import MAX_BITS, MIN_BITS, check_bits, signed_range
 from dvdq_reference.spec.errors import DvdqError
 
+DECIMALS = 4
+"""Places to which the table is rounded: a factor that is off by 1e-4 changes the error by less than 1e-6 of itself."""
+BLOCKS = tuple(sorted({2**k for k in range(17)} | {3 * 2**k for k in range(15)} | {5120, 8960, 13824, 15360}))
+"""Lengths in the table: 1 to 65536 at half octaves, and the widths of real layers."""
+
 _NODES = 48
-"""Gauss-Legendre nodes for the integral over M; doubling them moves no error by more than 1e-6 of itself."""
-_LEAST = 0.3
+_GRID = np.linspace(0.1, 1.0, 181)
 
 
 def clip_error(c: ArrayLike, bits: int, block: int) -> Floats:
-    """Expected squared error per value, relative to the variance 1, of a Gaussian block clipped at c, for every c."""
-    levels = np.arange(signed_range(bits)[0], signed_range(bits)[1] + 1)
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    # The integral over m as one over its distribution function P(M <= m) = (2 Φ(m) - 1)^n, which runs from 0 to 1.
-    largest = ndtri((1 + ((nodes + 1) / 2) ** (1 / block)) / 2)
-    step = np.atleast_1d(np.asarray(c, np.float64))[:, None] * largest / levels[-1]
-    # Cell j holds the values that take code levels[j]; the outer cells end at ∓m, where the truncated density does.
-    inner = step[:, :, None] * (levels[1:] - 0.5)
-    ends = np.broadcast_to(largest[None, :, None], (*step.shape, 1))
-    edges = np.clip(np.concatenate([-ends, inner, ends], axis=2), -ends, ends)
-    centres = step[:, :, None] * levels
-    inside = _second_moment(edges[:, :, :-1], edges[:, :, 1:], centres).sum(axis=2) / (2 * norm.cdf(largest) - 1)
-    top = np.square(largest - step * np.minimum(np.rint(largest / step), levels[-1]))
-    bottom = np.square(largest + step * np.maximum(np.rint(-largest / step), levels[0]))
-    given_largest = ((block - 1) * inside + (top + bottom) / 2) / block
-    return np.asarray(given_largest @ (weights / 2))
+    """Expected squared error per value of a Gaussian block of variance 1 clipped at each c, float64 ``[len(c)]``.
 
-
-@cache
-def clip_factor(bits: int, block: int) -> float:
-    """The c in (0, 1] of least :func:`clip_error`: 0.87 for 64 values at 4 bits, 0.66 for 3072.
-
-    A grid of c finds the best valley (the error has a ripple where the largest value crosses a rounding tie), SciPy's
-    bounded minimisation its floor.
+    The integral over m is taken over its distribution function, by Gauss-Legendre at 48 nodes.
 
     Raises:
-        DvdqError: for a width that is not 2 to 8 or a block of less than 2.
+        DvdqError: for a width that is not 2 to 8, or a block of less than 1.
     """
-    check_bits("clip_factor", bits)
+    check_bits("clip_error", bits)
     if block < 1:
-        raise DvdqError("clip_factor", where="block", expected="at least 1", got=block)
+        raise DvdqError("clip_error", where="block", expected="at least 1", got=block)
+    low, high = signed_range(bits)
+    levels = np.arange(low, high + 1)
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    largest = ndtri((1 + ((nodes + 1) / 2) ** (1 / block)) / 2)
+    step = np.atleast_1d(np.asarray(c, np.float64))[:, None] * largest / high
+    # Cell j holds the values that take code levels[j]; the outer cells end at ∓m, where the truncated density does.
+    ends = np.broadcast_to(largest[:, None], (*step.shape, 1))
+    edges = np.concatenate([-ends, step[:, :, None] * (levels[1:] - 0.5), ends], axis=2)
+    edges = np.clip(edges, -ends, ends)
+    centres = step[:, :, None] * levels
+    inside = _second_moment(edges[:, :, :-1], edges[:, :, 1:], centres).sum(axis=2) / (2 * ndtr(largest) - 1)
+    top = np.square(largest - step * np.minimum(np.rint(largest / step), high))
+    bottom = np.square(largest + step * np.maximum(np.rint(-largest / step), low))
+    given_largest = ((block - 1) * inside + (top + bottom) / 2) / block
+    return np.asarray(given_largest @ (weights / 2), np.float64)
+
+
+def best_clip(bits: int, block: int) -> float:
+    """The c in [0.1, 1] of least :func:`clip_error`, e.g. 0.868 for 64 values at 4 bits and 0.644 for 3072.
+
+    A grid of c finds the lowest valley (short blocks have two: the largest value itself likes to fall on a code),
+    SciPy's bounded minimisation its floor. A single value is its own maximum and is exact at 1.
+    """
     if block == 1:
         return 1.0
-    grid = np.linspace(_LEAST, 1.0, 141)
-    best = int(clip_error(grid, bits, block).argmin())
-    low, high = grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)]
-    found = minimize_scalar(lambda c: float(clip_error(c, bits, block)[0]), bounds=(low, high), method="bounded", options={"xatol": 1e-6})
+    at = int(clip_error(_GRID, bits, block).argmin())
+    bounds = (_GRID[max(at - 1, 0)], _GRID[min(at + 1, _GRID.size - 1)])
+    found = minimize_scalar(
+        lambda c: float(clip_error(c, bits, block)[0]), bounds=bounds, method="bounded", options={"xatol": 1e-6}
+    )
     return float(found.x)
 
 
+def table_source() -> str:
+    """The text of :mod:`dvdq_reference.spec.clip_table`."""
+    lines = [
+        '"""Clip factors of Gaussian blocks. Written by ``python -m dvdq_reference.oracle.gaussian``, not by hand."""',
+        "",
+        "BLOCKS = (",
+        *(f"    {', '.join(map(str, BLOCKS[at : at + 12]))}," for at in range(0, len(BLOCKS), 12)),
+        ")",
+        '"""Lengths of a block."""',
+        "FACTORS = {",
+    ]
+    for bits in range(MIN_BITS, MAX_BITS + 1):
+        factors = [f"{round(best_clip(bits, block), DECIMALS)}" for block in BLOCKS]
+        lines += [f"    {bits}: ("]
+        lines += [f"        {', '.join(factors[at : at + 12])}," for at in range(0, len(factors), 12)]
+        lines += ["    ),"]
+    lines += ["}", '"""For each width in bits, c for each of ``BLOCKS``."""', ""]
+    return "\n".join(lines)
+
+
 def _second_moment(low: Floats, high: Floats, centre: Floats) -> Floats:
-    """``∫ (x - centre)² φ(x) dx`` from low to high, from the antiderivative ``(1 + c²) Φ(x) - (x - 2 c) φ(x)``."""
+    """``∫ (x - a)² φ(x) dx`` from low to high for the centre a, by the antiderivative ``(1 + a²) Φ - (x - 2a) φ``."""
 
     def upto(x: Floats) -> Floats:
-        return np.asarray((1 + centre**2) * norm.cdf(x) - (x - 2 * centre) * norm.pdf(x))
+        density = np.exp(-np.square(x) / 2) / np.sqrt(2 * np.pi)
+        return np.asarray((1 + centre**2) * ndtr(x) - (x - 2 * centre) * density, np.float64)
 
     return upto(high) - upto(low)
+
+
+if __name__ == "__main__":
+    (Path(__file__).parents[1] / "spec" / "clip_table.py").write_text(table_source(), encoding="utf-8")

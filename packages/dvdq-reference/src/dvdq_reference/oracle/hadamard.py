@@ -1,7 +1,7 @@
 """Orthonormal Hadamard matrices, and the rotations that are made of them.
 
-A Hadamard matrix of order n has entries ±1 and ``M Mᵀ = n I``; ``H = M / √n`` is orthonormal. Sylvester's doubling gives
-the powers of two, Paley's first construction the orders ``q + 1`` for a prime ``q ≡ 3 (mod 4)``, and a Kronecker
+A Hadamard matrix of order n has entries ±1 and ``M Mᵀ = n I``; ``H = M / √n`` is orthonormal. Sylvester's doubling
+gives the powers of two, Paley's first construction the orders ``q + 1`` for a prime ``q ≡ 3 (mod 4)``, and a Kronecker
 product of the two everything that a real model needs, e.g. ``3072 = 12 · 256``.
 """
 
@@ -76,7 +76,7 @@ def hadamard_matrix(n: int) -> Floats:
     Raises:
         DvdqError: for an order that neither construction reaches.
     """
-    return sign_matrix(n) / np.sqrt(n)
+    return np.asarray(sign_matrix(n) / np.sqrt(n), np.float64)
 
 
 def random_signs(in_features: int, seed: int | None) -> Signs:
@@ -103,8 +103,9 @@ def rotation_matrix(in_features: int, rotation: Rotation) -> Floats:
     else:
         if in_features < 1 or in_features % ROTATION_BLOCK:
             raise DvdqError("rotation", expected=f"channels in multiples of {ROTATION_BLOCK}", got=in_features)
-        h = np.kron(np.eye(in_features // ROTATION_BLOCK), hadamard_matrix(ROTATION_BLOCK))
-    return random_signs(in_features, rotation.seed)[:, None] * h
+        blocks = in_features // ROTATION_BLOCK
+        h = np.asarray(np.kron(np.eye(blocks), hadamard_matrix(ROTATION_BLOCK)), np.float64)
+    return np.asarray(random_signs(in_features, rotation.seed)[:, None] * h, np.float64)
 
 
 def _is_paley_order(m: int) -> bool:

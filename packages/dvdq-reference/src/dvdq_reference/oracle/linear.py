@@ -1,12 +1,13 @@
 """The integer linear: what a quantized layer computes, with exact integer sums.
 
-With ``u = q - 2^(b-1)`` for the weight codes q, activation codes v and scales s, and for each group g of weight channels
-its Δ and z,
+With ``u = q - 2^(b-1)`` for the weight codes q, activation codes v and scales s, and for each group g of weight
+channels its Δ and z,
 
 ``Y[t, n] = Σ_g Δ[n, g] ( Σ_b s[t, b] Σ_{k in b, g} v[t, k] u[n, k]  -  (z[n, g] - 2^(b-1)) r_g[t] ) + bias[n]``,
 ``r_g[t] = Σ_b s[t, b] Σ_{k in b, g} v[t, k]``.
 
-With one group, ``r_g`` is the ``token_sum`` of :mod:`~dvdq_reference.oracle.arq`: the zero-point costs one number a token.
+With one group, ``r_g`` is the ``token_sum`` of :mod:`~dvdq_reference.oracle.arq`: the zero-point costs one number a
+token.
 """
 
 from __future__ import annotations

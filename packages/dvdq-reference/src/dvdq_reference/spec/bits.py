@@ -26,4 +26,4 @@ def signed_range(bits: int) -> tuple[int, int]:
 
 def code_offset(bits: int) -> int:
     """``2^(b-1)``: what turns an unsigned weight code q into the signed u = q - 2^(b-1) of an integer product."""
-    return 2 ** (bits - 1)
+    return 1 << (bits - 1)
