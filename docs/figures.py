@@ -1,0 +1,146 @@
+"""Writes every figure of README.md and docs/ from recorded data, between ``<!-- begin:NAME -->`` and its ``end``.
+
+``python docs/figures.py`` rewrites the marked regions, ``--check`` fails if one is not current, and ``--adopt out/demo``
+first takes over the results and the contact sheet of a new run of the demo. Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = Path("docs/data/demo-results.json")
+PICTURE = Path("docs/images/demo.png")
+ROWS = Path("benchmarks/results")
+NOTHING_YET = "*Not recorded yet.*"
+REGION = re.compile(r"(<!-- begin:([\w-]+) -->\n).*?(<!-- end:\2 -->)", re.DOTALL)
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table, its first column to the left and the others to the right."""
+    names = list(header)
+    rule = ["---", *["---:"] * (len(names) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (names, rule, *rows))
+
+
+def demo_table(root: Path) -> str:
+    """Size and quality of each configuration of the demo, one row each."""
+    if not (root / DEMO).exists():
+        return NOTHING_YET
+    rows: list[dict[str, Any]] = json.loads((root / DEMO).read_text())["rows"]
+    traits = sorted({trait for row in rows for trait in row["adherence"]})
+
+    def number(value: float | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
+
+    def cells(row: dict[str, Any]) -> list[str]:
+        return [
+            f"{row['method']} {row['bits']}".strip(),
+            number(row["bytes"] / 2**20, ".2f"),
+            number(row["compression"], ".2f") + " ×",
+            number(row["average_bits"], ".2f"),
+            number(row["psnr_db"], ".1f"),
+            number(row["ssim"], ".3f"),
+            number(row["latent_error"], ".3f"),
+            *(number(row["adherence"].get(trait), ".0%") for trait in traits),
+        ]
+
+    header = ["", "MiB", "compression", "average bits", "PSNR (dB)", "SSIM", "latent error", *traits]
+    return table(header, (cells(row) for row in rows))
+
+
+def recorded(root: Path, operation: str) -> list[dict[str, str]]:
+    """The benchmark rows of one operation on every machine, oldest first in each file."""
+    rows = []
+    for file in sorted((root / ROWS).rglob("*.csv")):
+        with file.open(newline="") as lines:
+            rows += [row for row in csv.DictReader(lines) if row["operation"] == operation]
+    return rows
+
+
+def latest(rows: list[dict[str, str]], *keys: str) -> list[dict[str, str]]:
+    """Of rows that agree in ``keys`` the one recorded last."""
+    return list({tuple(row[key] for key in keys): row for row in rows}.values())
+
+
+def bench_bgr(root: Path) -> str:
+    """Time and memory of BGR, the latest row for each machine, provider and shape."""
+    rows = latest(recorded(root, "bgr"), "device", "provider", "shape")
+    if not rows:
+        return NOTHING_YET
+    header = ["provider", "device", "shape", "median (s)", "p20–p80 (s)", "peak memory (MiB)"]
+    return table(
+        header,
+        (
+            [
+                row["provider"],
+                row["device"],
+                row["shape"],
+                f"{float(row['p50_s']):.3g}",
+                f"{float(row['p20_s']):.3g}–{float(row['p80_s']):.3g}",
+                f"{float(row['peak_bytes']) / 2**20:.0f}",
+            ]
+            for row in rows
+        ),
+    )
+
+
+FIGURES: dict[str, Callable[[Path], str]] = {"demo-table": demo_table, "bench-bgr": bench_bgr}
+
+
+def rewrite(text: str, root: Path) -> str:
+    """``text`` with every region's figure made anew; a region that nobody makes is an error."""
+    if text.count("<!-- begin:") != len(REGION.findall(text)):
+        raise ValueError("a region without its end")
+
+    def fill(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{FIGURES[match[2]](root)}\n\n{match[3]}"
+
+    return REGION.sub(fill, text)
+
+
+def pages(root: Path) -> list[Path]:
+    """The pages that may hold figures."""
+    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+
+
+def stale(root: Path) -> list[Path]:
+    """The pages whose figures are not those of the recorded data."""
+    return [page for page in pages(root) if page.read_text() != rewrite(page.read_text(), root)]
+
+
+def adopt(results: Path, root: Path) -> None:
+    """Takes over what a run of the demo wrote."""
+    for source, target in ((results / "results.json", DEMO), (results / "contact-sheet.png", PICTURE)):
+        (root / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, root / target)
+
+
+def main() -> int:
+    """Rewrites or checks all pages; 1 if a check fails."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing, fail if a figure is not current")
+    parser.add_argument("--adopt", type=Path, metavar="FOLDER", help="take over the demo's results from FOLDER first")
+    options = parser.parse_args()
+    if options.adopt is not None:
+        adopt(options.adopt, ROOT)
+    found = stale(ROOT)
+    if options.check:
+        for page in found:
+            sys.stderr.write(f"{page.relative_to(ROOT)}: figures are not current; run python docs/figures.py\n")
+        return int(bool(found))
+    for page in found:
+        page.write_text(rewrite(page.read_text(), ROOT))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

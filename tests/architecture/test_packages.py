@@ -1,0 +1,122 @@
+"""The four packages are one release: one version, exact pins, few public names, short files, whole wheels."""
+
+from __future__ import annotations
+
+import email
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("dvdq-reference", "dvdq-kernels", "dvdq-models", "dvdq-eval")
+MOST_PUBLIC_NAMES = 10
+MOST_LINES = 600
+MOST_PIPELINE_BYTES = 20 * 2**20
+
+
+def source(package: str) -> Path:
+    return ROOT / "packages" / package / "src" / package.replace("-", "_")
+
+
+def project(package: str) -> dict[str, object]:
+    text = (ROOT / "packages" / package / "pyproject.toml").read_text()
+    return tomllib.loads(text)["project"]
+
+
+def literal_versions(package: str) -> list[str]:
+    return re.findall(r'^__version__ = "(.+)"$', (source(package) / "__init__.py").read_text(), re.MULTILINE)
+
+
+def test_one_literal_version_is_the_same_in_all_packages() -> None:
+    versions = {package: literal_versions(package) for package in PACKAGES}
+    assert set(map(len, versions.values())) == {1}, versions
+    assert len({found[0] for found in versions.values()}) == 1, versions
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_siblings_are_pinned_exactly_and_point_down(package: str) -> None:
+    below = PACKAGES[: PACKAGES.index(package)]
+    siblings = [d for d in project(package)["dependencies"] if d.startswith("dvdq")]
+    [version] = literal_versions(package)
+    assert set(siblings) <= {f"{name}=={version}" for name in below}
+    if below:
+        assert f"{below[-1]}=={version}" in siblings
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_import_of_a_sibling_is_declared(package: str) -> None:
+    files = source(package).rglob("*.py")
+    imported = {
+        name for file in files for name in re.findall(r"^\s*(?:from|import) (dvdq_\w+)", file.read_text(), re.M)
+    }
+    declared = {re.split(r"[=<>\[ ]", d)[0].replace("-", "_") for d in project(package)["dependencies"]}
+    assert imported - {package.replace("-", "_")} <= declared
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_public_names_are_few_and_exist(package: str) -> None:
+    module = importlib.import_module(package.replace("-", "_"))
+    names = getattr(module, "__all__", [])
+    assert len(names) <= MOST_PUBLIC_NAMES
+    assert list(names) == sorted(set(names))
+    for name in names:
+        assert getattr(module, name) is not None
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_files_stay_short(package: str) -> None:
+    folder = ROOT / "packages" / package
+    lengths = {file.relative_to(folder): len(file.read_text().splitlines()) for file in folder.rglob("*.py")}
+    assert {file: n for file, n in lengths.items() if n > MOST_LINES} == {}
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, zipfile.ZipFile]:
+    folder = tmp_path_factory.mktemp("wheels")
+    opened = {}
+    for package in PACKAGES:
+        command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+        subprocess.run(command, cwd=ROOT / "packages" / package, check=True, capture_output=True)
+        [wheel] = folder.glob(f"{package.replace('-', '_')}-*.whl")
+        opened[package] = zipfile.ZipFile(wheel)
+    return opened
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_wheel_carries_its_licence_its_types_and_all_its_source(
+    package: str, wheels: dict[str, zipfile.ZipFile]
+) -> None:
+    names = wheels[package].namelist()
+    [licence] = [name for name in names if name.endswith("licenses/LICENSE")]
+    assert wheels[package].read(licence) == (ROOT / "LICENSE").read_bytes()
+    assert f"{package.replace('-', '_')}/py.typed" in names
+    files = [p for p in source(package).rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    assert {str(p.relative_to(source(package).parent)) for p in files} <= set(names)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_wheel_says_what_it_is(package: str, wheels: dict[str, zipfile.ZipFile]) -> None:
+    [metadata] = [name for name in wheels[package].namelist() if name.endswith(".dist-info/METADATA")]
+    message = email.message_from_bytes(wheels[package].read(metadata))
+    assert [message["Version"]] == literal_versions(package)
+    assert message["License-Expression"] == "Apache-2.0"
+    assert message["Requires-Python"] == ">=3.11"
+    assert message["Summary"]
+    assert message.get_payload().strip(), "an empty README"
+
+
+def test_weights_lie_in_the_bundled_pipeline_only(wheels: dict[str, zipfile.ZipFile]) -> None:
+    weights = {
+        entry.filename: entry.file_size
+        for wheel in wheels.values()
+        for entry in wheel.infolist()
+        if Path(entry.filename).suffix in {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz"}
+    }
+    assert all(re.match(r"dvdq_models/moving_shapes/pipeline/.*\.safetensors$", name) for name in weights), weights
+    assert sum(weights.values()) <= MOST_PIPELINE_BYTES
