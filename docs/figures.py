@@ -1,6 +1,6 @@
 """Writes every figure of README.md and docs/ from recorded data, between ``<!-- begin:NAME -->`` and its ``end``.
 
-``python docs/figures.py`` rewrites the marked regions, ``--check`` fails if one is not current, and ``--adopt out/demo``
+``python docs/figures.py`` rewrites the marked regions and ``--check`` fails if one is not current. ``--adopt out/demo``
 first takes over the results and the contact sheet of a new run of the demo. Standard library only.
 """
 
