@@ -67,6 +67,9 @@ def test_public_names_are_few_and_exist(package: str) -> None:
     assert list(names) == sorted(set(names))
     for name in names:
         assert getattr(module, name) is not None
+        # Importing a submodule would put it in the place of the public name.
+        assert not (source(package) / name).exists(), f"{name} is also a folder"
+        assert not (source(package) / f"{name}.py").exists(), f"{name} is also a file"
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -96,8 +99,10 @@ def test_a_wheel_carries_its_licence_its_types_and_all_its_source(
     [licence] = [name for name in names if name.endswith("licenses/LICENSE")]
     assert wheels[package].read(licence) == (ROOT / "LICENSE").read_bytes()
     assert f"{package.replace('-', '_')}/py.typed" in names
-    files = [p for p in source(package).rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-    assert {str(p.relative_to(source(package).parent)) for p in files} <= set(names)
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    source_folder = source(package).parent
+    listed = subprocess.run(command, cwd=source_folder, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert {name for name in listed if (source_folder / name).exists()} <= set(names)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
