@@ -76,20 +76,31 @@ def best_clip(bits: int, block: int) -> float:
 
 def table_source() -> str:
     """The text of :mod:`dvdq_reference.spec.clip_table`."""
+    factors = {
+        bits: tuple(round(best_clip(bits, block), DECIMALS) for block in BLOCKS)
+        for bits in range(MIN_BITS, MAX_BITS + 1)
+    }
+    return format_table(factors)
+
+
+def format_table(factors: dict[int, tuple[float, ...]]) -> str:
+    """The source of a module with ``BLOCKS`` and ``FACTORS``, twelve numbers a line."""
+
+    def rows(numbers: tuple[float, ...], indent: str) -> list[str]:
+        return [f"{indent}{', '.join(map(str, numbers[at : at + 12]))}," for at in range(0, len(numbers), 12)]
+
     lines = [
         '"""Clip factors of Gaussian blocks. Written by ``python -m dvdq_reference.oracle.gaussian``, not by hand."""',
         "",
+        "# fmt: off",
         "BLOCKS = (",
-        *(f"    {', '.join(map(str, BLOCKS[at : at + 12]))}," for at in range(0, len(BLOCKS), 12)),
+        *rows(BLOCKS, "    "),
         ")",
         '"""Lengths of a block."""',
         "FACTORS = {",
     ]
-    for bits in range(MIN_BITS, MAX_BITS + 1):
-        factors = [f"{round(best_clip(bits, block), DECIMALS)}" for block in BLOCKS]
-        lines += [f"    {bits}: ("]
-        lines += [f"        {', '.join(factors[at : at + 12])}," for at in range(0, len(factors), 12)]
-        lines += ["    ),"]
+    for bits, row in factors.items():
+        lines += [f"    {bits}: (", *rows(row, "        "), "    ),"]
     lines += ["}", '"""For each width in bits, c for each of ``BLOCKS``."""', ""]
     return "\n".join(lines)
 

@@ -1,0 +1,57 @@
+"""The shared words."""
+
+import json
+
+import pytest
+
+from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.quantized import bits_per_weight, stored_tensors
+from dvdq_reference.spec.recipe import ActivationRule, BitSchedule, Recipe, Rotation, WeightRule
+
+NAMES = ["minmax", "smoothquant", "quarot", "vidit-q", "dvd-quant"]
+
+
+@pytest.mark.parametrize("bits", ["W4A8", "W4A6", "W4A4", "W8A8"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_survives_json(name, bits):
+    recipe = Recipe.named(name, bits)
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_a6_is_a_switch_between_4_and_8():
+    schedule = Recipe.named("dvd-quant", "W4A6").schedule
+    assert (schedule.kind, schedule.low, schedule.high) == ("delta", 4, 8)
+    assert Recipe.named("dvd-quant", "W4A4").schedule == BitSchedule("constant", low=4, high=4)
+
+
+def test_what_a_weight_is_made_of():
+    tensors = stored_tensors(12, 256, WeightRule(4, "bgr", 64))
+    assert [(t.name, t.shape, t.dtype) for t in tensors] == [
+        ("qweight", (12, 128), "uint8"),
+        ("scale", (12, 4), "float32"),
+        ("zero", (12, 4), "int16"),
+    ]
+    assert [t.name for t in stored_tensors(12, 256, WeightRule(4, "minmax", symmetric=True))] == ["qweight", "scale"]
+    assert bits_per_weight(12, 256, WeightRule(4, "bgr", 64)) == 4 + (32 + 16) / 64
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Recipe.named("awq"), "recipe: expected one of minmax, .* got 'awq'"),
+        (lambda: Recipe.named("minmax", "4/8"), "recipe: bits: expected W"),
+        (lambda: Recipe.from_dict({"name": "x", "colour": 1}), "recipe: expected the fields of a recipe"),
+        (lambda: WeightRule(9), "recipe: bits: expected .* 2 to 8, got 9"),
+        (lambda: WeightRule(4, "gptq"), "recipe: weight.grid: expected minmax or bgr, got 'gptq'"),
+        (lambda: WeightRule(4, "bgr", symmetric=True), "recipe: weight: expected an asymmetric grid for BGR"),
+        (lambda: ActivationRule(4, 0), "recipe: activation.block: expected a positive whole number or None, got 0"),
+        (lambda: ActivationRule(4, None, "best"), "recipe: activation.clip"),
+        (lambda: Rotation("regular"), "recipe: rotation.kind: expected full or block"),
+        (lambda: BitSchedule("delta"), "recipe: schedule.delta"),
+        (lambda: BitSchedule(low=8, high=4), "recipe: schedule: expected low <= high, got 8 > 4"),
+        (lambda: stored_tensors(2, 3, WeightRule(4)), "stored_tensors: expected an even number .* got 3"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(DvdqError, match=message):
+        call()
