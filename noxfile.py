@@ -15,6 +15,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "virtualenv"
 nox.options.sessions = ["tests"]
 nox.options.error_on_missing_interpreters = True
 
