@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline
+
 from dvdq_models.moving_shapes.architecture import (
     TEXT_TOKENS,
     build_scheduler,
@@ -27,12 +28,14 @@ from dvdq_models.moving_shapes.architecture import (
 from dvdq_models.moving_shapes.clips import draw, random_placement, split_scenes
 from muon import MuonWithAdamW
 
-PEAK_RATE = 1.5e-3
+PEAK_RATE = 2e-3
 WARMUP_STEPS = 200
 DECAY_FROM = 0.55
 """Share of the budget after which the learning rate falls."""
 DROPPED_PROMPTS = 0.1
 AVERAGE = 0.998
+ENDS = ("shared", "relative_attention_bias", "patch_embedding", "proj_out", "scale_shift_table")
+"""Embeddings and the first and last layers: not hidden matrices, so AdamW's."""
 
 
 @torch.no_grad()
@@ -116,7 +119,7 @@ def main() -> None:
     averaged = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE)
     )
-    optimizer = MuonWithAdamW(model, lr=PEAK_RATE, weight_decay=0.01, adamw=("shared", "proj_out", "scale_shift_table"))
+    optimizer = MuonWithAdamW(model, lr=PEAK_RATE, weight_decay=0.01, adamw=ENDS)
     step, spent, running = 0, 0.0, float("nan")
     checkpoint = args.out / "checkpoint.pt"
     if checkpoint.exists():

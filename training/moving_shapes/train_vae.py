@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from dvdq_models.moving_shapes.architecture import build_vae
 from dvdq_models.moving_shapes.clips import SIZE, draw, random_placement, split_scenes
 from muon import MuonWithAdamW

@@ -1,0 +1,89 @@
+"""A recipe applied to a transformer: every linear that its family names is replaced by integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from dvdq_kernels import backends
+from dvdq_kernels.rotation import check_rotation
+from dvdq_models.bit_switching import attach
+from dvdq_models.families import family_of
+from dvdq_models.linear import ActivationBits, QuantizedLinear
+from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.granularity import count_parts
+from dvdq_reference.spec.layout import packed_width
+from dvdq_reference.spec.recipe import Recipe
+
+Transformer = TypeVar("Transformer", bound=nn.Module)
+Progress = Callable[[str, int, int], None]
+"""Called after each layer with its name, how many are done and how many there are."""
+
+
+def quantize(
+    transformer: Transformer, recipe: Recipe, *, backend: str = "auto", progress: Progress | None = None
+) -> Transformer:
+    """Quantize ``transformer`` in place, without data, and return it.
+
+    Everything that can be refused is looked at before the first layer changes: the family, every layer's shape under
+    the recipe, and every weight's finiteness. Weights are then replaced one at a time, so the peak above the model
+    itself is one layer.
+
+    Args:
+        transformer: a diffusers transformer of a known family, in any float dtype, on any device.
+        recipe: e.g. ``Recipe.named("dvd-quant", "W4A6")``.
+        backend: which kernels run, as in :func:`dvdq_kernels.quantized_linear`.
+        progress: told of each finished layer.
+
+    Raises:
+        DvdqError: an unknown family or layer, a model already quantized, a recipe that needs calibration, a shape
+            that the recipe cannot take, a weight with NaN or Inf; the model is then as it was.
+    """
+    layers = swap_linears(transformer, recipe, backend=backend, check_values=True)
+    for done, (name, (linear, layer)) in enumerate(layers.items(), start=1):
+        layer.quantize_(linear.weight)
+        transformer.set_submodule(name, layer)
+        if progress is not None:
+            progress(name, done, len(layers))
+    return transformer
+
+
+def swap_linears(
+    transformer: nn.Module, recipe: Recipe, *, backend: str = "auto", check_values: bool = False
+) -> dict[str, tuple[nn.Linear, QuantizedLinear]]:
+    """The empty layer that is to take each linear's place, by name, and the bit schedule attached to the transformer.
+
+    The layers are not yet put in; :func:`quantize` and :func:`dvdq_models.load` fill and place them.
+    """
+    operation = "quantize"
+    if recipe.smoothing is not None:
+        raise DvdqError(operation, where=recipe.name, expected="a recipe without calibration", got=recipe.smoothing)
+    if any(isinstance(module, QuantizedLinear) for module in transformer.modules()):
+        raise DvdqError(operation, expected="a model in full precision", got="one that is quantized already")
+    if backend != "auto" and backend not in backends():
+        raise DvdqError(operation, where="backend", expected=f"auto, {', '.join(backends())}", got=repr(backend))
+    treatments = family_of(transformer).treatments(transformer)
+    linears = {name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
+    chosen = {name: linears[name] for name, how in treatments.items() if how != "keep"}
+    for name, linear in chosen.items():
+        _check_layer(f"{operation}: {name}", linear, recipe, check_values=check_values)
+    bits = ActivationBits(recipe.schedule.high)
+    layers = {}
+    for name, linear in chosen.items():
+        weight_only = treatments[name] == "weight-only"
+        layers[name] = (linear, QuantizedLinear.like(linear, recipe, bits, weight_only=weight_only, backend=backend))
+    attach(transformer, recipe, bits)
+    return layers
+
+
+def _check_layer(operation: str, linear: nn.Linear, recipe: Recipe, *, check_values: bool) -> None:
+    count_parts(operation, linear.in_features, recipe.weight.group_size)
+    count_parts(operation, linear.in_features, recipe.activation.block)
+    packed_width(operation, linear.in_features, recipe.weight.bits)
+    if recipe.rotation is not None:
+        check_rotation(operation, linear.in_features, recipe.rotation)
+    if check_values and not bool(torch.isfinite(linear.weight).all()):
+        raise DvdqError(operation, expected="finite weights", got="NaN or Inf")

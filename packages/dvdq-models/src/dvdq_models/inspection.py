@@ -1,0 +1,118 @@
+"""What a recipe does to each layer of a model, counted without running or even allocating it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import init_empty_weights
+from torch import nn
+
+from dvdq_kernels.registry import select
+from dvdq_models.families import family_of, transformer_class
+from dvdq_models.families.rules import Treatment
+from dvdq_models.linear import QuantizedLinear
+from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.quantized import stored_tensors
+from dvdq_reference.spec.recipe import Recipe
+
+FULL_PRECISION_BYTES = 2
+"""Bytes a parameter takes in full precision: models are shipped in bfloat16."""
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One linear: its name, shape ``(out, in)``, treatment, and bytes of its weight before and after."""
+
+    name: str
+    shape: tuple[int, int]
+    treatment: Treatment
+    bytes_before: int
+    bytes_after: int
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """A whole transformer under a recipe."""
+
+    family: str
+    recipe: Recipe
+    parameters: int
+    layers: tuple[LayerReport, ...]
+    backend: str
+    refused_backends: dict[str, str]
+
+    @property
+    def bytes_before(self) -> int:
+        """Bytes of all parameters in 16 bits."""
+        return self.parameters * FULL_PRECISION_BYTES
+
+    @property
+    def bytes_after(self) -> int:
+        """Bytes of all parameters once quantized, scales and zero-points counted, the rest in 16 bits."""
+        return self.bytes_before - sum(layer.bytes_before - layer.bytes_after for layer in self.layers)
+
+    @property
+    def reduction(self) -> float:
+        """How many times smaller the transformer becomes."""
+        return self.bytes_before / self.bytes_after
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {
+            "family": self.family,
+            "recipe": self.recipe.to_dict(),
+            "parameters": self.parameters,
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+            "reduction": self.reduction,
+            "backend": self.backend,
+            "refused_backends": self.refused_backends,
+            "layers": [vars(layer) for layer in self.layers],
+        }
+
+
+def describe(transformer: nn.Module, recipe: Recipe) -> ModelReport:
+    """What ``recipe`` does, or did, to ``transformer``, on any device, the meta device included."""
+    family = family_of(transformer)
+    layers: list[LayerReport] = []
+    parameters = 0
+    quantized = {name: m for name, m in transformer.named_modules() if isinstance(m, QuantizedLinear)}
+    treatments: dict[str, Treatment]
+    if quantized:
+        treatments = {name: "weight-only" if m.activation is None else "quantize" for name, m in quantized.items()}
+        parameters = sum(m.in_features * m.out_features for m in quantized.values())
+    else:
+        treatments = family.treatments(transformer)
+    parameters += sum(parameter.numel() for parameter in transformer.parameters())
+    for name, treatment in treatments.items():
+        module = transformer.get_submodule(name)
+        assert isinstance(module, nn.Linear | QuantizedLinear)
+        shape = (module.out_features, module.in_features)
+        before = shape[0] * shape[1] * FULL_PRECISION_BYTES
+        after = before if treatment == "keep" else sum(t.nbytes for t in stored_tensors(*shape, recipe.weight))
+        layers.append(LayerReport(name, shape, treatment, before, after))
+    selection = select("inspect", "auto", next(transformer.parameters()).device)
+    refused = dict(selection.refused)
+    return ModelReport(family.name, recipe, parameters, tuple(layers), selection.backend.name, refused)
+
+
+def empty_transformer(folder: str | Path) -> nn.Module:
+    """The transformer that a ``config.json`` describes, on the meta device: no weights are read or allocated.
+
+    Args:
+        folder: a transformer's or a pipeline's folder, or the ``config.json`` itself.
+    """
+    path = Path(folder)
+    candidates = [path, path / "transformer" / "config.json", path / "config.json"]
+    config_path = next((p for p in candidates if p.is_file()), None)
+    if config_path is None:
+        raise DvdqError("inspect", where=str(folder), expected="a config.json of a transformer", got="none")
+    config = json.loads(config_path.read_text())
+    config.pop("quantization_config", None)
+    model_class = transformer_class("inspect", config_path, config)
+    with init_empty_weights():
+        transformer: nn.Module = model_class.from_config(config)
+    return transformer

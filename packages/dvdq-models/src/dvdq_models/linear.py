@@ -1,0 +1,107 @@
+"""The layer that takes a linear's place: packed codes, and activations quantized as they come."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import nn
+
+from dvdq_kernels import QuantizedWeight, quantize_weight, quantized_linear
+from dvdq_reference.spec.quantized import stored_tensors
+from dvdq_reference.spec.recipe import ActivationRule, Recipe, Rotation, WeightRule
+
+
+class ActivationBits:
+    """The activation width in force, shared by all layers of one model; the bit schedule writes it at each step."""
+
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
+
+
+class QuantizedLinear(nn.Module):
+    """``Y = Q(X R) Q(W R)^T + bias`` in integer arithmetic (W4A16 if ``activation`` is None).
+
+    Buffers ``qweight`` (uint8, packed), ``scale`` (float32) and, unless symmetric, ``zero`` (int16) are what
+    :func:`~dvdq_reference.spec.quantized.stored_tensors` lists; they keep their dtypes under any cast, since codes
+    without their exact scale are another weight.
+    """
+
+    scale: torch.Tensor
+    qweight: torch.Tensor
+    zero: torch.Tensor | None
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        weight: WeightRule,
+        activation: ActivationRule | None,
+        rotation: Rotation | None,
+        bits: ActivationBits,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.weight_rule, self.activation, self.rotation = weight, activation, rotation
+        self.bits = bits
+        self.backend = backend
+        self.register_buffer("zero", None)
+        for tensor in stored_tensors(out_features, in_features, weight):
+            empty = torch.empty(tensor.shape, dtype=getattr(torch, tensor.dtype), device="meta")
+            self._buffers[tensor.name] = empty
+        self.register_parameter("bias", None)
+
+    @classmethod
+    def like(
+        cls, linear: nn.Linear, recipe: Recipe, bits: ActivationBits, *, weight_only: bool, backend: str = "auto"
+    ) -> Self:
+        """A layer of the shape of ``linear`` whose codes are still to be filled in; the bias is the linear's own."""
+        layer = cls(
+            linear.in_features,
+            linear.out_features,
+            weight=recipe.weight,
+            activation=None if weight_only else recipe.activation,
+            rotation=recipe.rotation,
+            bits=bits,
+            backend=backend,
+        )
+        layer.bias = linear.bias
+        return layer.train(linear.training)
+
+    def quantize_(self, weight: torch.Tensor) -> None:
+        """Fill in the codes and grid of ``weight`` ``[out, in]``."""
+        quantized = quantize_weight(weight, self.weight_rule, rotation=self.rotation, backend=self.backend)
+        self.qweight, self.scale, self.zero = quantized.qweight, quantized.scale, quantized.zero
+
+    @property
+    def quantized(self) -> QuantizedWeight:
+        """The weight as the kernels take it."""
+        return QuantizedWeight(self.qweight, self.scale, self.zero, self.weight_rule, self.in_features, self.rotation)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``[..., in]`` to ``[..., out]`` at the activation width in force."""
+        rule = self.activation
+        if rule is not None and rule.bits != self.bits.bits:
+            rule = dataclasses.replace(rule, bits=self.bits.bits)
+        return quantized_linear(x, self.quantized, rule, rotation=self.rotation, bias=self.bias, backend=self.backend)
+
+    def extra_repr(self) -> str:
+        """Shape, widths and rotation, as ``print(model)`` shows them."""
+        activation = "A16" if self.activation is None else f"A{self.bits.bits}"
+        rotation = "no rotation" if self.rotation is None else f"{self.rotation.kind} rotation"
+        return f"{self.in_features}, {self.out_features}, W{self.weight_rule.bits}{activation}, {rotation}"
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        grid = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, before in grid.items():
+            after = self._buffers[name]
+            assert after is not None
+            if after.dtype != before.dtype:
+                self._buffers[name] = before.to(after.device)
+        return self
