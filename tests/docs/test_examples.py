@@ -6,7 +6,6 @@ import re
 import shlex
 from pathlib import Path
 
-import click
 import pytest
 import typer
 from sybil import Sybil
@@ -34,6 +33,6 @@ def test_commands_exist_with_these_options(line: str) -> None:
     """Typer's parser accepts the words; nothing is run."""
     words = shlex.split(line)[1:]
     group = typer.main.get_command(app)
-    assert isinstance(group, click.Group)
+    assert isinstance(group, typer.core.TyperGroup)
     command = group.commands[words[0]]
     command.make_context(words[0], words[1:])
