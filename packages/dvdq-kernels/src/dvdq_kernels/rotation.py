@@ -20,7 +20,6 @@ def _is_prime(n: int) -> bool:
     return n > 1 and all(n % d for d in range(2, int(n**0.5) + 1))
 
 
-@lru_cache
 def core_size(n: int) -> int | None:
     """The smallest ``m`` with ``n = m · 2^k`` for which ``H_m`` is trivial or of Paley's first kind; None if none.
 

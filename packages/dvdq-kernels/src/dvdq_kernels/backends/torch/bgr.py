@@ -1,22 +1,28 @@
-"""Bounded-init grid refinement (Algorithm 1, Eq. 4-8) by sorted prefix sums, exact.
+"""Bounded-init grid refinement (Algorithm 1, Eq. 4-8), exact, on :mod:`sorted rows <.sorted_rows>`.
 
-A grid's codes are monotonic in the weight, so in a sorted row they are a staircase: it is enough to know the counts
-``n_j`` of values with a code of at most j. With prefix sums P of the sorted row (``C_j = P[n_j]``) and m values,
+For ``i = 0 … num_bounds - 1`` the grid of the range cut by ``i / (2 num_bounds)`` at both ends is refined,
 
-``Σ q = Σ_j (m - n_j)``, ``Σ q² = Σ_j (2j + 1)(m - n_j)``, ``Σ q w = Σ_j (C_m - C_j)``, for j = 0 … 2^b - 2,
+``Δ' = Σ d w / Σ d²`` (Eq. 4), ``z' = clamp(round(mean(q) - mean(w)/Δ'), 0, 2^b - 1)`` (Eq. 5), codes of (Δ', z') (Eq. 6),
 
-which is all that Eq. 4, Eq. 5 and the squared error need. One refinement of one row then costs ``2^b log m`` instead
-of m. Sums are float64.
+while the squared error falls by more than ``tolerance``; the best grid of each row is kept. All grids of a chunk of rows
+are refined together, and those that have stopped leave the batch.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 
+from dvdq_kernels.backends.torch.grids import SMALLEST_SCALE, grid_of_range
+from dvdq_kernels.backends.torch.sorted_rows import SortedRows
 from dvdq_reference.spec.bits import unsigned_range
 from dvdq_reference.spec.recipe import BGR_BOUNDS, BGR_MAX_ROUNDS, BGR_TOLERANCE
 
-_SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+_SERIAL = 32768
+"""Elements up to which torch runs an elementwise operation on one thread: chunks stay below, one thread each."""
+_CHUNK_BYTES = 2**28
+"""What a chunk of rows may take on an accelerator."""
 
 
 def refine(
@@ -26,51 +32,44 @@ def refine(
     tolerance: float = BGR_TOLERANCE,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The best Δ, z and squared error, float64 ``[rows]``, of each row of ``parts`` ``[rows, width]``."""
-    from dvdq_kernels.backends.torch.weight import grid_of_range
+    edges = num_bounds * unsigned_range(bits)[1]
+    if parts.device.type != "cpu":
+        size = max(1, _CHUNK_BYTES // (16 * (parts.shape[1] + 4 * edges)))
+        results = [_refine_chunk(c, bits, num_bounds, tolerance) for c in parts.split(size)]
+    else:
+        chunks = parts.split(max(1, _SERIAL // edges))
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            results = list(pool.map(lambda c: _refine_chunk(c, bits, num_bounds, tolerance), chunks))
+    scale, zero, error = (torch.cat(tensors) for tensors in zip(*results, strict=True))
+    return scale, zero, error
 
-    values = parts.to(torch.float64).sort(dim=1).values
-    rows, width = values.shape
+
+def _refine_chunk(
+    parts: torch.Tensor, bits: int, num_bounds: int, tolerance: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     levels = unsigned_range(bits)[1]
-    prefix = torch.zeros((rows, width + 1), dtype=torch.float64, device=values.device)
-    torch.cumsum(values, dim=1, out=prefix[:, 1:])
-    squares = values.square().sum(dim=1, keepdim=True)
-    total = prefix[:, -1:]
-    mean = total / width
-    half = torch.arange(levels, dtype=torch.float64, device=values.device) + 0.5
-    odd = 2 * half
-
-    def sums(scale, zero):  # type: ignore[no-untyped-def]
-        """``Σ d w``, ``Σ d²``, ``Σ q`` and the error of grids ``[rows, bounds]``."""
-        edges = (half - zero[..., None]) * scale[..., None]
-        counts = torch.searchsorted(values, edges.view(rows, -1))
-        below = prefix.gather(1, counts).view_as(edges)
-        above = (width - counts).view_as(edges).to(torch.float64)
-        q = above.sum(-1)
-        qq = above @ odd
-        qw = levels * total - below.sum(-1)
-        dw = qw - zero * total
-        dd = qq - 2 * zero * q + zero.square() * width
-        error = (squares - scale * (2 * dw - scale * dd)).clamp_min(0.0)
-        return dw, dd, q, error
-
-    shrink = torch.arange(num_bounds, dtype=torch.float64, device=values.device) / (2 * num_bounds)
-    low, high = values[:, :1], values[:, -1:]
-    cut = shrink * (high - low)
-    scale, zero = grid_of_range(low + cut, high - cut, bits)
-    dw, dd, q, error = sums(scale, zero)
-    active = torch.ones_like(error, dtype=torch.bool)
+    rows = SortedRows(parts)
+    cut = (rows.high - rows.low)[:, None] * (torch.arange(num_bounds, device=parts.device) / (2.0 * num_bounds))
+    grids = grid_of_range(rows.low[:, None] + cut, rows.high[:, None] - cut, bits)
+    scale, zero = (t.view(-1) for t in grids)
+    row = torch.arange(parts.shape[0], dtype=torch.int32, device=parts.device).repeat_interleave(num_bounds)
+    sums = rows.sums(row, scale, zero, levels)
+    best = torch.stack((scale, zero, sums.error))
+    at = torch.arange(row.shape[0], device=parts.device)
     for _ in range(BGR_MAX_ROUNDS):
-        new = dw / dd
-        new_scale = torch.where(new >= _SMALLEST_SCALE, new, scale)
-        new_zero = (q / width - mean / new_scale).round().clamp(0, levels)
-        ndw, ndd, nq, nerror = sums(new_scale, new_zero)
-        better = active & (nerror < error)
-        active = better & ((error - nerror) > tolerance * error)
-        scale, zero, dw, dd, q, error = (
-            torch.where(better, n, o)
-            for n, o in ((new_scale, scale), (new_zero, zero), (ndw, dw), (ndd, dd), (nq, q), (nerror, error))
-        )
-        if not bool(active.any()):
+        least_squares = sums.dw / sums.dd
+        new_scale = torch.where(least_squares >= SMALLEST_SCALE, least_squares, scale)
+        new_zero = (sums.q - rows.total[row] / new_scale).div_(rows.width).round_().clamp_(0, levels)
+        new = rows.sums(row, new_scale, new_zero, levels)
+        better = (new.error < sums.error).nonzero()[:, 0]
+        candidate = torch.stack((new_scale, new_zero, new.error))[:, better]
+        best[:, at[better]] = candidate
+        going = better[sums.error[better] - candidate[2] > tolerance * sums.error[better]]
+        if going.numel() == 0:
             break
-    best = error.argmin(dim=1, keepdim=True)
-    return scale.gather(1, best)[:, 0], zero.gather(1, best)[:, 0], error.gather(1, best)[:, 0]
+        at, row, scale, zero = at[going], row[going], new_scale[going], new_zero[going]
+        sums = type(new)(*(t[going] for t in new))
+    best = best.view(3, -1, num_bounds)
+    winner = best[2].argmin(dim=1)[None, :, None].expand(3, -1, 1)
+    scale, zero, error = best.gather(2, winner)[..., 0]
+    return scale, zero, error

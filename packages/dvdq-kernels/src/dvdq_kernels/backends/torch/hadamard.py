@@ -23,16 +23,18 @@ def rotate(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:
 
 def transform(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:
     """``X R`` for float32 or float64 ``x``: a fresh tensor."""
-    in_features = x.shape[-1]
     if seed is not None:
-        x = x * _signs(in_features, seed, x.dtype, x.device)
-    size = hadamard_size(in_features, kind)
-    rows = x.reshape(-1, size)
-    count = rows.shape[0]
-    # One factor a pass: multiply the last axis, then bring the next one to its place.
-    for factor in _factors(size, x.dtype, x.device):
-        rows = (rows.reshape(-1, factor.shape[0]) @ factor).view(count, -1, factor.shape[0]).transpose(1, 2)
-    return rows.reshape(x.shape)
+        x = x * _signs(x.shape[-1], seed, x.dtype, x.device)
+    first, *others = _factors(hadamard_size(x.shape[-1], kind), x.dtype, x.device)
+    # The last axis by one product, each axis before it by a batch of small ones: nothing is transposed.
+    rows = x.reshape(-1, first.shape[0]) @ first
+    inner = first.shape[0]
+    for factor in others:
+        size = factor.shape[0]
+        rows = rows.view(-1, size, inner)
+        rows = torch.bmm(factor.t().expand(rows.shape[0], size, size), rows)
+        inner *= size
+    return rows.view(x.shape)
 
 
 @lru_cache

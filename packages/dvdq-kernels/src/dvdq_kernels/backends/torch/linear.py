@@ -66,7 +66,7 @@ def _per_row(
     in_features, blocks = v.shape[1], s.shape[1]
     width = in_features // blocks
     exact = _exact_dtype(width, x_bits, bits)
-    u = _signed(qweight, bits, in_features, exact)
+    u = unpack(qweight, bits, exact, code_offset(bits))
     v = v.to(exact)
     total = (v[:, :width] @ u[:, :width].t()).to(torch.float32).mul_(s[:, :1])
     for b in range(1, blocks):
@@ -89,7 +89,7 @@ def _grouped(
     in_features = v.shape[1]
     width = gcd(in_features // s.shape[1], in_features // scale.shape[1])
     exact = _exact_dtype(width, x_bits, bits)
-    u = _signed(qweight, bits, in_features, exact)
+    u = unpack(qweight, bits, exact, code_offset(bits))
     s = s.repeat_interleave(in_features // width // s.shape[1], dim=1)
     d = scale.repeat_interleave(in_features // width // scale.shape[1], dim=1)
     v = v.to(exact)
@@ -104,11 +104,6 @@ def _grouped(
         dots = (v[:, part] @ u[:, part].t()).to(torch.float32)
         total.addcmul_(dots.mul_(s[:, c : c + 1]), d[:, c])
     return total
-
-
-def _signed(qweight: torch.Tensor, bits: int, in_features: int, dtype: torch.dtype) -> torch.Tensor:
-    """``u = q - 2^(b-1)``, ``[out, in]``."""
-    return unpack(qweight, bits, in_features).to(dtype).sub_(code_offset(bits))
 
 
 def float_linear(

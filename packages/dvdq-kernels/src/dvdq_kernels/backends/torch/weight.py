@@ -1,15 +1,13 @@
-"""Weight grids, codes and their inverse (Eq. 1, 2): min-max here, refinement in :mod:`.bgr`."""
+"""Weights to codes and back (Eq. 1, 2)."""
 
 from __future__ import annotations
 
 import torch
 
 from dvdq_kernels.backends.torch.bgr import refine
+from dvdq_kernels.backends.torch.grids import grid_of_range, symmetric_grid
 from dvdq_kernels.backends.torch.packing import pack, unpack
 from dvdq_reference.spec.bits import code_offset, unsigned_range
-
-_LARGEST_ZERO = 2**15 - 1
-_SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
 
 def quantize_weight(
@@ -20,47 +18,34 @@ def quantize_weight(
     parts = weight.reshape(-1, in_features if group_size is None else group_size)
     if grid == "bgr":
         scale, zero, _ = refine(parts, bits)
-    elif symmetric:
-        scale, zero = symmetric_grid(parts, bits)
     else:
-        scale, zero = grid_of_range(parts.amin(dim=1).to(torch.float64), parts.amax(dim=1).to(torch.float64), bits)
+        low, high = parts.amin(dim=1).to(torch.float64), parts.amax(dim=1).to(torch.float64)
+        largest = torch.maximum(low.abs(), high.abs())
+        scale, zero = symmetric_grid(largest, bits) if symmetric else grid_of_range(low, high, bits)
     stored = scale.to(torch.float32)
-    codes = encode(parts, stored, zero, bits)
-    packed = pack(codes.view(out_features, in_features), bits)
-    return packed, stored.view(out_features, -1), zero.to(torch.int16).view(out_features, -1)
-
-
-def grid_of_range(low: torch.Tensor, high: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """``Δ = (high - low)/(2^b - 1)``, ``z = -round(low/Δ)``, elementwise, for float64.
-
-    A constant range c has Δ = |c| and z = 0 or 1, a zero one Δ = 1 and z = 0, so that both decode exactly. Δ is at
-    least ``max(|low|, |high|)/(2^15 - 1)``, so that z fits 16 bits, and at least the smallest normal float32.
-    """
-    largest = torch.maximum(low.abs(), high.abs())
-    constant = low == high
-    scale = torch.maximum((high - low) / unsigned_range(bits)[1], largest / _LARGEST_ZERO)
-    scale = torch.where(constant, largest, scale).clamp_min(_SMALLEST_SCALE).masked_fill(largest == 0, 1.0)
-    zero = torch.where(constant, (low < 0).to(torch.float64), -torch.round(low / scale))
-    return scale, zero
-
-
-def symmetric_grid(parts: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """``Δ = max|w|/(2^(b-1) - 1)``, ``z = 2^(b-1)``; a zero row has Δ = 1."""
-    largest = parts.abs().amax(dim=1).to(torch.float64)
-    scale = (largest / (code_offset(bits) - 1)).clamp_min(_SMALLEST_SCALE)
-    return scale.masked_fill(largest == 0, 1.0), torch.full_like(scale, code_offset(bits))
+    codes = encode(parts, stored, zero, bits).view(out_features, in_features)
+    return pack(codes, bits), stored.view(out_features, -1), zero.to(torch.int16).view(out_features, -1)
 
 
 def encode(parts: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, bits: int) -> torch.Tensor:
     """``q = clamp(round(w/Δ) + z, 0, 2^b - 1)`` uint8, half to even, divided in float64."""
-    codes = parts.to(torch.float64).div_(scale.to(torch.float64)[:, None]).round_().add_(zero[:, None])
-    return codes.clamp_(*unsigned_range(bits)).to(torch.uint8)
+    scale, zero = scale.to(torch.float64), zero.to(torch.float64)
+    # Chunks, because float64 copies of a large weight would be what takes most memory.
+    size = max(1, 2**20 // parts.shape[1])
+    codes = torch.empty(parts.shape, dtype=torch.uint8, device=parts.device)
+    for part, step, offset, out in zip(
+        parts.split(size), scale.split(size), zero.split(size), codes.split(size), strict=True
+    ):
+        out.copy_((part / step[:, None]).round_().add_(offset[:, None]).clamp_(*unsigned_range(bits)))
+    return codes
 
 
 def dequantize(
     qweight: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor | None, bits: int, in_features: int
 ) -> torch.Tensor:
     """``Ŵ = Δ(q - z)`` float32 ``[out, in]``."""
-    codes = unpack(qweight, bits, in_features).to(torch.float32).view(*scale.shape, -1)
-    offset = code_offset(bits) if zero is None else zero.unsqueeze(-1)
-    return (codes - offset).mul_(scale.unsqueeze(-1)).view(-1, in_features)
+    offset = code_offset(bits) if zero is None else 0
+    codes = unpack(qweight, bits, torch.float32, offset).view(*scale.shape, -1)
+    if zero is not None:
+        codes -= zero.unsqueeze(-1)
+    return codes.mul_(scale.unsqueeze(-1)).view(-1, in_features)
