@@ -1,0 +1,1 @@
+"""The demo: the bundled video model at every width, beside full precision."""

@@ -1,0 +1,59 @@
+"""``dvdq demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from dvdq_eval.demo.prompts import choose_scenes
+from dvdq_eval.demo.run import run_demo
+from dvdq_eval.demo.table import quality_table
+from dvdq_models.moving_shapes import GENERATION, load_pipeline
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write; an earlier demo there is replaced.")] = Path("out/demo"),
+    prompts: Annotated[int, typer.Option(min=1, max=16, help="How many unseen prompts.")] = 4,
+    steps: Annotated[int | None, typer.Option(min=4, help="Denoising steps; default: the model's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the prompts and the noise.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the table.")] = False,
+) -> None:
+    """Quantize the bundled video model and compare its videos with full precision."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    settings = dict(GENERATION)
+    if steps is not None:
+        settings["num_inference_steps"] = steps
+    scenes = choose_scenes(prompts, seed)
+    with _bars() as bars:
+        results = run_demo(load_pipeline(), out, scenes, seed=seed, settings=settings, tell=_Tell(bars))
+    if json:
+        typer.echo(results.to_json(), nl=False)
+        return
+    console = Console()
+    console.print(quality_table(results))
+    console.print(f"Videos and all figures: [bold]{out / 'report.html'}[/bold]", soft_wrap=True)
+
+
+def _bars() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+class _Tell:
+    """Progress as one bar for each thing done."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total)
+        self._bars.update(self._tasks[what], completed=done, total=total)

@@ -1,0 +1,45 @@
+"""One video out of a diffusers text-to-video pipeline, with the latents that it was decoded from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A video: ``frames`` ``[frames, height, width, 3]`` in ``[0, 1]`` and ``latents`` ``[channels, time, h, w]``."""
+
+    frames: NDArray[np.float32]
+    latents: NDArray[np.float32]
+
+    @property
+    def clip(self) -> NDArray[np.float32]:
+        """The frames as the detector takes them: ``[3, frames, height, width]`` in ``[-1, 1]``."""
+        return self.frames.transpose(3, 0, 1, 2) * 2.0 - 1.0
+
+
+def generate(
+    pipeline: Any, prompt: str, *, seed: int, settings: Mapping[str, Any], on_step: Callable[[], None]
+) -> Generated:
+    """Run ``pipeline`` once from the noise of ``seed``; ``settings`` are its keyword arguments."""
+    latents: list[torch.Tensor] = []
+
+    def keep(_: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        latents[:] = [values["latents"]]
+        on_step()
+        return values
+
+    frames = pipeline(
+        prompt=prompt,
+        generator=torch.Generator().manual_seed(seed),
+        output_type="np",
+        callback_on_step_end=keep,
+        **settings,
+    ).frames[0]
+    return Generated(np.asarray(frames, dtype=np.float32), latents[0][0].float().cpu().numpy())

@@ -1,0 +1,74 @@
+"""What the demo measures inside models: the error of each weight, and what a rotation does to activations."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dvdq_eval.demo.results import ChannelPeaks, LayerError
+from dvdq_kernels import dequantize, quantize_weight, rotate
+from dvdq_models.linear import QuantizedLinear
+from dvdq_reference.spec.recipe import Rotation, WeightRule
+
+
+def layer_errors(full: nn.Module, quantized: nn.Module) -> list[LayerError]:
+    """``‖W - Ŵ‖² / ‖W‖²`` of every layer that is quantized, under a min-max and under a BGR grid.
+
+    Both grids quantize the weight in the basis that ``quantized`` uses, so that they differ in nothing but the grid.
+    """
+    errors = []
+    for name, layer in quantized.named_modules():
+        if isinstance(layer, QuantizedLinear):
+            weight = full.get_submodule(name).weight
+            assert isinstance(weight, torch.Tensor)
+            grids = (dataclasses.replace(layer.weight_rule, grid=grid) for grid in ("minmax", "bgr"))
+            minmax, bgr = (_weight_error(weight.detach(), rule, layer.rotation) for rule in grids)
+            errors.append(LayerError(name, minmax, bgr))
+    return errors
+
+
+def _weight_error(weight: torch.Tensor, rule: WeightRule, rotation: Rotation | None) -> float:
+    exact = weight.float() if rotation is None else rotate(weight.float(), rotation)
+    restored = dequantize(quantize_weight(weight, rule, rotation=rotation))
+    return float(((restored - exact).double().square().sum() / exact.double().square().sum()).item())
+
+
+@dataclass
+class PeakRecorder:
+    """The largest magnitude that each input channel of one layer reached, in its own basis and rotated."""
+
+    layer: str
+    rotation: Rotation
+    before: torch.Tensor | None = None
+    after: torch.Tensor | None = None
+
+    @contextmanager
+    def watching(self, transformer: nn.Module) -> Iterator[None]:
+        """Record every call of the layer inside the block."""
+        handle = transformer.get_submodule(self.layer).register_forward_pre_hook(self._record)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _record(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        tokens = inputs[0].detach().float().flatten(0, -2)
+        self.before = _raise(self.before, tokens)
+        self.after = _raise(self.after, rotate(tokens, self.rotation))
+
+    @property
+    def peaks(self) -> ChannelPeaks:
+        """What was recorded."""
+        assert self.before is not None
+        assert self.after is not None
+        return ChannelPeaks(self.layer, self.before.tolist(), self.after.tolist())
+
+
+def _raise(peaks: torch.Tensor | None, tokens: torch.Tensor) -> torch.Tensor:
+    highest = tokens.abs().amax(dim=0)
+    return highest if peaks is None else torch.maximum(peaks, highest)

@@ -1,0 +1,132 @@
+"""``results.json``: everything that the demo measured. The tables and figures of the docs are made from it.
+
+The file is one object with the fields of :class:`Results`; nested objects have the fields of the classes below. A
+number that does not exist, such as the distance of full precision from itself, is ``null``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method over all prompts; quality is the mean of its videos' distances from full precision.
+
+    Attributes:
+        method: ``full precision``, ``dvd-quant`` or ``minmax``.
+        bits: e.g. ``W4A6``; empty for full precision.
+        bytes: size of the transformer's checkpoint, numbers that are not quantized counted in 16 bits.
+        compression: full precision's ``bytes`` over this row's.
+        average_bits: mean activation width over all steps of all videos; null for full precision.
+        psnr_db, ssim: of frames; psnr_db is null if a video equals full precision's.
+        latent_error: ``‖a - b‖ / ‖b‖`` of the final latents.
+        adherence: for each word of a scene, the share of videos that show it.
+        quantize_seconds, generate_seconds: wall time here, for all layers and for all videos.
+    """
+
+    method: str
+    bits: str
+    bytes: int
+    compression: float
+    average_bits: float | None
+    psnr_db: float | None
+    ssim: float | None
+    latent_error: float | None
+    adherence: dict[str, float]
+    quantize_seconds: float | None
+    generate_seconds: float
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video: the values of a row for it alone, and for each word whether the video shows it."""
+
+    method: str
+    bits: str
+    prompt: str
+    seed: int
+    psnr_db: float | None
+    ssim: float | None
+    latent_error: float | None
+    adherence: dict[str, bool]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One denoising step of W4A6, as :class:`dvdq_models.bit_schedule.StepDecision` says."""
+
+    step: int
+    bits: int
+    distance: float | None
+    accumulated: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The bit switch of one video."""
+
+    prompt: str
+    average_bits: float
+    steps: list[Step]
+
+
+@dataclass(frozen=True)
+class BitSwitching:
+    """δ, full precision's distance ``d_1, d_2, …`` of each step that it was chosen from (mean over prompts), and what
+    the switch then did.
+    """
+
+    delta: float
+    wanted_average: float
+    reference_distances: list[float]
+    videos: list[Trace]
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """``‖W - Ŵ‖² / ‖W‖²`` of one rotated weight at four bits, by grid."""
+
+    name: str
+    minmax_error: float
+    bgr_error: float
+
+
+@dataclass(frozen=True)
+class ChannelPeaks:
+    """``max |x|`` of each input channel of one layer over all tokens and steps of a video, plain and rotated."""
+
+    layer: str
+    before: list[float]
+    after: list[float]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All of it; ``provenance`` holds versions, machine, commit, seed, settings and seconds."""
+
+    rows: list[Row]
+    videos: list[Video]
+    trace: BitSwitching
+    layers: list[LayerError]
+    activations: ChannelPeaks
+    provenance: dict[str, Any]
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        """The text of ``results.json``: strict JSON, infinite and undefined numbers as null."""
+        return json.dumps(_finite(asdict(self)), indent=1, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,101 @@
+"""Charts as inline SVG: a plot area with axes, and marks in data coordinates. Colours come from the page's style."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 40
+
+
+@dataclass
+class Plot:
+    """A plot of ``width`` × ``height`` pixels over ``[x0, x1] × [y0, y1]``; marks are added, then ``str`` gives SVG.
+
+    Args:
+        title: what the chart shows, read out by screen readers.
+        x_label, y_label: names of the axes.
+    """
+
+    title: str
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+    x_label: str = ""
+    y_label: str = ""
+    width: int = 960
+    height: int = 260
+    bottom: int = BOTTOM
+    marks: list[str] = field(default_factory=list)
+
+    def x(self, value: float) -> float:
+        """Pixels from the left."""
+        low, high = self.x_range
+        return LEFT + (value - low) / (high - low) * (self.width - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        """Pixels from the top."""
+        low, high = self.y_range
+        return self.height - self.bottom - (value - low) / (high - low) * (self.height - TOP - self.bottom)
+
+    def y_axis(self, form: str = "g", count: int = 4) -> None:
+        """Horizontal grid lines at round values, labelled."""
+        for value in ticks(*self.y_range, count):
+            y = self.y(value)
+            self.marks.append(f'<line class="grid" x1="{LEFT}" x2="{self.width - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            self.text(LEFT - 8, y + 4, format(value, form), "tick end")
+        if self.y_label:
+            middle = (TOP + self.height - self.bottom) / 2
+            turned = f'transform="rotate(-90 13 {middle:.1f})"'
+            self.marks.append(f'<text class="label mid" x="13" y="{middle:.1f}" {turned}>{escape(self.y_label)}</text>')
+
+    def x_axis(self, labels: Iterable[tuple[float, str]]) -> None:
+        """Labels below the plot at data positions."""
+        for value, label in labels:
+            self.text(self.x(value), self.height - self.bottom + 17, label, "tick mid")
+        if self.x_label:
+            self.text((LEFT + self.width - RIGHT) / 2, self.height - 5, self.x_label, "label mid")
+
+    def text(self, x: float, y: float, text: str, css: str) -> None:
+        """Text at pixels."""
+        self.marks.append(f'<text class="{css}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>')
+
+    def line(self, points: Sequence[tuple[float, float]], css: str) -> None:
+        """A line through data points."""
+        path = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
+        self.marks.append(f'<polyline class="{css}" points="{path}"/>')
+
+    def dot(self, x: float, y: float, css: str, tip: str) -> None:
+        """A dot with a tooltip."""
+        title = f"<title>{escape(tip)}</title>"
+        self.marks.append(f'<circle class="{css}" cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="4">{title}</circle>')
+
+    def bar(self, x0: float, x1: float, y0: float, y1: float, css: str, tip: str = "") -> None:
+        """A rectangle between data coordinates."""
+        left, right, top, low = self.x(x0), self.x(x1), self.y(max(y0, y1)), self.y(min(y0, y1))
+        title = f"<title>{escape(tip)}</title>" if tip else ""
+        self.marks.append(
+            f'<rect class="{css}" x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{low - top:.1f}">'
+            f"{title}</rect>"
+        )
+
+    def area(self, values: Sequence[float], css: str) -> None:
+        """Bars of one width, each from zero, drawn as one outline: value i spans ``[i, i + 1]``."""
+        base = self.y(0.0)
+        steps = " ".join(f"V{self.y(value):.1f}H{self.x(i + 1):.1f}" for i, value in enumerate(values))
+        self.marks.append(f'<path class="{css}" d="M{self.x(0):.1f},{base:.1f}{steps}V{base:.1f}Z"/>')
+
+    def __str__(self) -> str:
+        body = "".join(self.marks)
+        view = f'viewBox="0 0 {self.width} {self.height}"'
+        return f'<svg class="chart" role="img" aria-label="{escape(self.title, quote=True)}" {view}>{body}</svg>'
+
+
+def ticks(low: float, high: float, count: int) -> list[float]:
+    """About ``count`` round values from ``low`` to ``high``: multiples of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1.0, 2.0, 5.0, 10.0) if m * power >= rough * (1 - 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]

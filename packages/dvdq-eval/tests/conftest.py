@@ -1,0 +1,112 @@
+"""Results and videos as a demo gives them, made without running a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from dvdq_eval.demo.generation import Generated
+from dvdq_eval.demo.methods import METHODS, Method
+from dvdq_eval.demo.results import BitSwitching, ChannelPeaks, LayerError, Results, Row, Step, Trace, Video
+from dvdq_models.moving_shapes.clips import Placement, Scene, draw
+
+SCENES = (
+    Scene("red", "circle", "left", "quickly", "gray"),
+    Scene("cyan", "triangle", "up", "slowly", "black"),
+)
+WORDS = ("colour", "shape", "direction", "speed", "background")
+LINEARS = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ffn.net.0.proj", "ffn.net.2")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a demo's folder is written from."""
+
+    results: Results
+    prompts: list[str]
+    videos: dict[Method, list[Generated]]
+
+
+@pytest.fixture(scope="session")
+def outcome() -> Outcome:
+    return make_outcome(SCENES, steps=10)
+
+
+def make_outcome(scenes: tuple[Scene, ...], steps: int) -> Outcome:
+    """Drawn clips, noisier from method to method, with figures of a plausible size."""
+    rng = np.random.default_rng(0)
+    videos = {}
+    for damage, method in enumerate(METHODS):
+        clips = [draw(scene, Placement((32.0, 32.0), 10.0)) for scene in scenes]
+        noisy = [clip + 0.05 * damage * rng.standard_normal(clip.shape) for clip in clips]
+        videos[method] = [
+            Generated(
+                np.clip((clip.transpose(1, 2, 3, 0) + 1.0) / 2.0, 0.0, 1.0).astype(np.float32),
+                rng.standard_normal((8, 5, 8, 8)).astype(np.float32),
+            )
+            for clip in noisy
+        ]
+    prompts = [scene.prompt for scene in scenes]
+    results = Results(
+        rows=[_row(i, method) for i, method in enumerate(METHODS)],
+        videos=[_video(i, m, prompt, n) for i, m in enumerate(METHODS) for n, prompt in enumerate(prompts)],
+        trace=BitSwitching(0.3, 6.0, [0.1] * (steps - 1), [_trace(prompt, steps) for prompt in prompts]),
+        layers=[
+            LayerError(f"blocks.{block}.{name}", 0.012 + 0.001 * block, 0.0095 + 0.0005 * block)
+            for block in range(6)
+            for name in LINEARS
+        ],
+        activations=ChannelPeaks(
+            "blocks.3.ffn.net.2", rng.exponential(1.0, 768).tolist(), rng.uniform(1.5, 2.5, 768).tolist()
+        ),
+        provenance={
+            "dvdq": "0.1.0",
+            "commit": None,
+            "date": "2026-01-01T00:00:00+00:00",
+            "python": "3.11.0",
+            "platform": "Linux",
+            "processor": "a <processor>",
+            "cores": 2,
+            "threads": 2,
+            "device": "cpu",
+            "libraries": {"torch": "2.13.0"},
+            "seed": 0,
+            "settings": {"num_inference_steps": steps, "negative_prompt": ""},
+            "seconds": 60.0,
+        },
+    )
+    return Outcome(results, prompts, videos)
+
+
+def _row(damage: int, method: Method) -> Row:
+    full = damage == 0
+    return Row(
+        method=method.name,
+        bits=method.bits,
+        bytes=14_000_000 if full else 4_100_000,
+        compression=1.0 if full else 14.0 / 4.1,
+        average_bits=None if full else 6.0,
+        psnr_db=None if full else 30.0 - 2.0 * damage,
+        ssim=None if full else 1.0 - 0.05 * damage,
+        latent_error=None if full else 0.1 * damage,
+        adherence=dict.fromkeys(WORDS, 1.0 if damage < len(METHODS) - 1 else 0.5),
+        quantize_seconds=None if full else 1.5,
+        generate_seconds=4.0,
+    )
+
+
+def _video(damage: int, method: Method, prompt: str, number: int) -> Video:
+    row = _row(damage, method)
+    seen = {word: not (row.adherence[word] < 1.0 and number % 2) for word in WORDS}
+    return Video(method.name, method.bits, prompt, number, row.psnr_db, row.ssim, row.latent_error, seen)
+
+
+def _trace(prompt: str, steps: int) -> Trace:
+    bits = [8 if step < 2 or step % 3 == 0 else 4 for step in range(steps)]
+    decisions = [
+        Step(step, width, None if step == 0 else 0.1, None if step < 2 else 0.1 * (step % 3 + 1), "a reason")
+        for step, width in enumerate(bits)
+    ]
+    return Trace(prompt, sum(bits) / steps, decisions)
