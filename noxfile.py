@@ -63,8 +63,8 @@ def tests(session: nox.Session) -> None:
     check_style(session)
     build_docs(session)
     session.run("pytest", "tests")
-    for alone in (reference, kernels, models, evaluation):
-        session.notify(alone.name)
+    for alone in ("reference", "kernels", "models", "eval"):
+        session.notify(alone)
 
 
 @nox.session

@@ -6,6 +6,9 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+
 from dvdq_models.moving_shapes.clips import (
     BACKGROUNDS,
     COLOURS,
@@ -22,8 +25,6 @@ from dvdq_models.moving_shapes.clips import (
 )
 from dvdq_models.moving_shapes.detector import Detection, adherence, detect
 from dvdq_reference.spec.errors import DvdqError
-from numpy.typing import NDArray
-from scipy import ndimage
 
 CLIPS = 192
 """For each kind of damage: 576 in all."""
@@ -143,7 +144,9 @@ def test_the_size_of_the_frame_does_not_matter() -> None:
     assert asdict(detect(doubled)) == asdict(SCENE)
 
 
-@pytest.mark.parametrize("shape", [(FRAMES, 3, SIZE, SIZE), (3, 2, SIZE, SIZE), (3, FRAMES, 8, SIZE), (3, FRAMES, SIZE)])
+@pytest.mark.parametrize(
+    "shape", [(FRAMES, 3, SIZE, SIZE), (3, 2, SIZE, SIZE), (3, FRAMES, 8, SIZE), (3, FRAMES, SIZE)]
+)
 def test_a_wrong_shape_is_an_error(shape: tuple[int, ...]) -> None:
     with pytest.raises(DvdqError, match="detect: expected"):
         detect(np.zeros(shape))

@@ -85,6 +85,20 @@ def test_the_clip_search_clips_a_long_tail():
     assert (searched.scale < plain.scale).all()
 
 
+def test_no_clip_that_was_tried_leaves_less_error():
+    """Rows enough that another power of the error would choose another clip in some of them."""
+    w = np.random.default_rng(1).standard_t(3, size=(32, 64))
+    rotated = w @ rotation_matrix(64, Rotation())
+    codes, searched = quarot_weight(w, Rotation(), 3, clip_search=True)
+    _, plain = quarot_weight(w, Rotation(), 3)
+    error = (np.abs(rotated - dequantize(codes, searched)) ** 2.4).sum(axis=1)
+    for percent in range(100, 20, -1):
+        scale = percent / 100 * plain.scale
+        tried = scale * np.clip(np.rint(rotated / scale), -4, 3)
+        # Two sums of 64 powers, each power off by an ulp or two.
+        assert (error <= (np.abs(rotated - tried) ** 2.4).sum(axis=1) * (1 + 2 * gamma(64 + 8, 2.0**-53))).all()
+
+
 @given(SEEDS)
 def test_vidit_q_weight_is_smoothed_then_rotated(seed):
     x, w = data(seed)

@@ -11,11 +11,14 @@ import hashlib
 import json
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from accelerate import init_empty_weights
 from diffusers import DiffusionPipeline
@@ -55,8 +58,14 @@ def save(transformer: Any, folder: str | Path) -> Path:
     return Path(folder)
 
 
-def load(folder: str | Path, *, backend: str = "auto") -> nn.Module:
-    """The transformer that :func:`save` wrote, bit for bit, in evaluation mode on the CPU.
+def load(folder: str | Path, *, backend: str = "auto", dtype: torch.dtype | None = None) -> nn.Module:
+    """The transformer that :func:`save` wrote, in evaluation mode on the CPU.
+
+    Args:
+        folder: the transformer's folder.
+        backend: which kernels run.
+        dtype: of biases and of the layers that stayed as they were, except those that diffusers keeps in float32; None
+            is as stored, bit for bit. Codes, scales and zero-points are always as stored.
 
     Raises:
         DvdqError: a folder that is no quantized checkpoint, a newer format, an unknown class, a file that is missing,
@@ -72,6 +81,11 @@ def load(folder: str | Path, *, backend: str = "auto") -> nn.Module:
         transformer.set_submodule(layer_name, layer)
     state = _read_tensors(folder, quantization["sha256"])
     _check_tensors(folder, transformer.state_dict(), state)
+    if dtype is not None:
+        kept = (*(transformer._keep_in_fp32_modules or ()), "scale")
+        for key, tensor in state.items():
+            if tensor.is_floating_point() and not any(part in kept for part in key.split(".")):
+                state[key] = tensor.to(dtype)
     transformer.load_state_dict(state, strict=True, assign=True)
     transformer.requires_grad_(False)
     loaded: nn.Module = transformer.eval()
@@ -88,9 +102,33 @@ def save_pipeline(source: str | Path, transformer: nn.Module, folder: str | Path
 
 
 def load_pipeline(folder: str | Path, *, backend: str = "auto", **kwargs: Any) -> DiffusionPipeline:
-    """A diffusers pipeline whose transformer is a quantized checkpoint; ``kwargs`` go to diffusers."""
-    transformer = load(Path(folder) / "transformer", backend=backend)
-    return DiffusionPipeline.from_pretrained(str(folder), transformer=transformer, **kwargs)
+    """The pipeline in ``folder``, its transformer quantized or not; ``kwargs`` go to diffusers' ``from_pretrained``.
+
+    A ``dtype`` among them holds for the transformer too, as in :func:`load`.
+    """
+    folder = Path(folder)
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise DvdqError("load", where=str(folder), expected="a pipeline folder", got="no model_index.json")
+    # The class itself, because DiffusionPipeline would load Wan's transformer again although it is given one:
+    # it is optional there, and only the class knows its own optional parts.
+    pipeline_class = getattr(diffusers, json.loads(index.read_text())["_class_name"])
+    if is_quantized(folder):
+        kwargs["transformer"] = load(folder / "transformer", backend=backend, dtype=kwargs.get("dtype"))
+    return pipeline_class.from_pretrained(str(folder), **kwargs)
+
+
+def stored_dtype(folder: str | Path) -> torch.dtype:
+    """The dtype of most tensors in a transformer's folder, which diffusers does not look up by itself."""
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise DvdqError("load", where=str(folder), expected="safetensors files", got="none")
+    try:
+        with safe_open(files[0], framework="pt") as file:
+            counts: Counter[torch.dtype] = Counter(file.get_tensor(name).dtype for name in islice(file.keys(), 64))
+    except SafetensorError as error:
+        raise DvdqError("load", where=str(files[0]), expected="a safetensors file", got=str(error)) from error
+    return counts.most_common(1)[0][0]
 
 
 def is_quantized(folder: str | Path) -> bool:

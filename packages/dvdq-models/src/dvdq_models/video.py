@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
-import imageio_ffmpeg
+import av
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from dvdq_reference.spec.errors import DvdqError
@@ -14,9 +16,8 @@ Frames = NDArray[np.uint8]
 """``[frames, height, width, 3]``, 0 to 255."""
 
 FPS = 12
-_COLOURS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709")
-# Without its own filter ffmpeg converts by the older BT.601 matrix: a player that reads the tags shows other colours.
-_ENCODING = ("-vf", "scale=out_color_matrix=bt709:out_range=tv", *_COLOURS, "-crf", "14", "-movflags", "+faststart")
+_BT709 = 1
+"""BT.709 in the code points of ITU-T H.273, for matrix, primaries and transfer alike."""
 
 
 def to_bytes(frames: NDArray[np.floating]) -> Frames:
@@ -32,42 +33,34 @@ def enlarge(frames: Frames, factor: int) -> Frames:
 def write_mp4(path: Path, frames: Frames, *, fps: float = FPS) -> None:
     """Write H.264 in 4:2:0, which needs an even height and width."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape or frames.dtype != np.uint8:
-        raise DvdqError(
-            "write_mp4", expected="uint8 frames [frames, height, width, 3]", got=(frames.dtype, frames.shape)
-        )
+        got = f"{frames.dtype} {list(frames.shape)}"
+        raise DvdqError("write_mp4", expected="uint8 frames [frames, height, width, 3]", got=got)
     height, width = frames.shape[1:3]
     if height % 2 or width % 2:
         raise DvdqError("write_mp4", expected="an even height and width", got=(height, width))
-    writer = imageio_ffmpeg.write_frames(
-        str(path),
-        (width, height),
-        fps=fps,
-        codec="libx264",
-        pix_fmt_out="yuv420p",
-        quality=None,
-        macro_block_size=2,
-        output_params=list(_ENCODING),
-    )
-    writer.send(None)
-    try:
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "14"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        context = stream.codec_context
+        context.colorspace, context.color_primaries, context.color_trc = _BT709, _BT709, _BT709
+        context.color_range = ColorRange.MPEG
         for frame in frames:
-            writer.send(np.ascontiguousarray(frame))
-    finally:
-        writer.close()
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            # Unasked, ffmpeg converts by the older BT.601 matrix: a player that reads the tags shows other colours.
+            converted = image.reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            )
+            container.mux(stream.encode(converted))
+        container.mux(stream.encode())
 
 
 def read_mp4(path: Path) -> Frames:
     """All frames of a video file, in whatever codec ffmpeg knows."""
     if not path.is_file():
         raise DvdqError("read_mp4", where=str(path), expected="a video file", got="none")
-    reader = imageio_ffmpeg.read_frames(str(path))
     try:
-        width, height = next(reader)["size"]
-        frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
-    except OSError as error:
-        raise DvdqError(
-            "read_mp4", where=str(path), expected="a video that ffmpeg can read", got="another file"
-        ) from error
-    finally:
-        reader.close()
+        with av.open(str(path)) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    except (av.error.FFmpegError, IndexError) as error:
+        raise DvdqError("read_mp4", where=str(path), expected="a video file", got=str(error)) from error
     return np.stack(frames)

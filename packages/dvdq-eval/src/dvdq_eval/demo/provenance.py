@@ -15,7 +15,7 @@ import torch
 import dvdq_eval
 from dvdq_kernels import backends
 
-LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "scikit-image", "imageio-ffmpeg")
+LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "scikit-image", "av")
 
 
 def provenance() -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from diffusers import DiffusionPipeline
 
 from dvdq_models.bit_schedule import average_bits
 from dvdq_models.bit_switching import trace
@@ -18,7 +17,6 @@ from dvdq_models.checkpoint import is_quantized, load_pipeline
 from dvdq_models.cli.console import console, print_json, progress_bar
 from dvdq_models.cli.options import AsJson, Backend
 from dvdq_models.video import to_bytes, write_mp4
-from dvdq_reference.spec.errors import DvdqError
 
 
 def generate(
@@ -38,16 +36,10 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Generate one video with a (quantized) pipeline."""
-    if not (pipeline / "model_index.json").is_file():
-        raise DvdqError("generate", where=str(pipeline), expected="a pipeline folder", got="no model_index.json")
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     quantized = is_quantized(pipeline)
-    if quantized:
-        pipe = load_pipeline(pipeline, backend=backend, torch_dtype=dtype)
-    else:
-        pipe = DiffusionPipeline.from_pretrained(str(pipeline), torch_dtype=dtype)
+    pipe = load_pipeline(pipeline, backend=backend, dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
-    pipe.transformer.to(dtype)
     pipe.to(device)
     started = time.monotonic()
     with progress_bar(quiet=as_json) as progress:

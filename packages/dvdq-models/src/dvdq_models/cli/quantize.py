@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from dvdq_models.apply import quantize as quantize_transformer
-from dvdq_models.checkpoint import is_quantized, save, save_pipeline
+from dvdq_models.checkpoint import is_quantized, save, save_pipeline, stored_dtype
 from dvdq_models.cli.console import console, megabytes, print_json, progress_bar
 from dvdq_models.cli.options import AsJson, Backend, Bits, Delta, RecipeName
 from dvdq_models.cli.recipe import recipe_from
@@ -41,7 +41,7 @@ def quantize(
         raise DvdqError("quantize", where=str(destination), expected="a folder that does not exist yet", got="one")
     model_class = transformer_class("quantize", config, json.loads(config.read_text()))
     started = time.monotonic()
-    transformer = model_class.from_pretrained(str(folder), torch_dtype="auto").eval()
+    transformer = model_class.from_pretrained(str(folder), dtype=stored_dtype(folder)).eval()
     report = describe(transformer, chosen)
     count = sum(layer.treatment != "keep" for layer in report.layers)
     with progress_bar(quiet=as_json) as progress:

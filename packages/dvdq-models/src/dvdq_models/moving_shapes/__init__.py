@@ -25,6 +25,6 @@ GENERATION: dict[str, Any] = {
 
 def load_pipeline(dtype: torch.dtype = torch.float32) -> WanPipeline:
     """The bundled pipeline in full precision, without diffusers' progress bar."""
-    pipeline = WanPipeline.from_pretrained(str(FOLDER), torch_dtype=dtype)
+    pipeline = WanPipeline.from_pretrained(str(FOLDER), dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

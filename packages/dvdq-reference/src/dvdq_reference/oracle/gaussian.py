@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
-from scipy.special import ndtr, ndtri  # type: ignore[import-untyped]
+from scipy.optimize import minimize_scalar
+from scipy.special import ndtr, ndtri
 
 from dvdq_reference.oracle.inputs import Floats
 from dvdq_reference.spec.bits import MAX_BITS, MIN_BITS, check_bits, signed_range

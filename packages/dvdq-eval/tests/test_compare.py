@@ -1,0 +1,70 @@
+"""``dvdq-eval quality`` on files and folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from dvdq_eval.cli import app
+from dvdq_eval.compare import compare
+from dvdq_models.video import write_mp4
+from dvdq_reference.spec.errors import DvdqError
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Two folders with the same latent and, in the first one, an error of half its norm; and the same video."""
+    rng = np.random.default_rng(0)
+    latent = rng.standard_normal((2, 3))
+    frames = rng.integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    for name, factor in (("result", 1.5), ("reference", 1.0)):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        np.save(tmp_path / name / "deep" / "1.npy", factor * latent)
+        write_mp4(tmp_path / name / "1.mp4", frames)
+    return tmp_path / "result", tmp_path / "reference"
+
+
+def test_folders_are_matched_by_name(folders: tuple[Path, Path]) -> None:
+    video, latent = compare(*folders)
+    assert (video.name, video.psnr_db, video.relative_error) == ("1.mp4", np.inf, None)
+    assert (latent.name, latent.psnr_db) == ("deep/1.npy", None)
+    # Three roundings: of the product, of the difference, of the quotient, each relative to numbers near one.
+    assert latent.relative_error == pytest.approx(0.5, rel=3 * 2 * np.finfo(np.float64).eps)
+
+
+def test_the_command_prints_a_table_or_strict_json(folders: tuple[Path, Path]) -> None:
+    runner = CliRunner()
+    printed = runner.invoke(app, ["quality", *map(str, folders)])
+    assert printed.exit_code == 0
+    assert "deep/1.npy" in printed.stdout
+    rows = json.loads(runner.invoke(app, ["quality", *map(str, folders), "--json"]).stdout)
+    assert [row["psnr_db"] for row in rows] == [None, None]
+    assert [row["name"] for row in rows] == ["1.mp4", "deep/1.npy"]
+
+
+def test_a_missing_counterpart_is_an_error(folders: tuple[Path, Path]) -> None:
+    (folders[1] / "1.mp4").unlink()
+    with pytest.raises(DvdqError, match=r"1\.mp4"):
+        compare(*folders)
+    failed = CliRunner().invoke(app, ["quality", *map(str, folders)])
+    assert failed.exit_code == 1
+    assert "error: compare" in failed.stderr
+
+
+def test_only_like_is_compared_with_like(folders: tuple[Path, Path]) -> None:
+    with pytest.raises(DvdqError, match=r"two \.mp4 or two \.npy"):
+        compare(folders[0] / "1.mp4", folders[1] / "deep" / "1.npy")
+    with pytest.raises(DvdqError, match="neither"):
+        compare(folders[0] / "2.mp4", folders[1] / "1.mp4")
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY"])
+def test_a_broken_latent_is_an_error(folders: tuple[Path, Path], content: bytes) -> None:
+    broken = folders[0] / "deep" / "1.npy"
+    broken.write_bytes(content)
+    with pytest.raises(DvdqError, match=r"1\.npy"):
+        compare(broken, folders[1] / "deep" / "1.npy")

@@ -1,0 +1,201 @@
+"""The demo end to end on a tiny untrained pipeline."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import SCENES
+from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
+
+from dvdq_eval.demo.methods import FULL_PRECISION, METHODS, QUANTIZED
+from dvdq_eval.demo.prompts import choose_scenes
+from dvdq_eval.demo.results import Results
+from dvdq_eval.demo.run import run_demo
+from dvdq_eval.demo.table import quality_table
+from dvdq_eval.demo.write import CONTENTS
+from dvdq_models.linear import QuantizedLinear
+from dvdq_models.moving_shapes.architecture import TEXT_WIDTH, build_scheduler, build_text_encoder, build_tokenizer
+from dvdq_models.moving_shapes.clips import split_scenes
+from dvdq_models.video import read_mp4
+from dvdq_reference.spec.errors import DvdqError
+
+STEPS, SIZE, FRAMES, CHANNELS = 6, 32, 5, 4
+SETTINGS = {
+    "negative_prompt": "",
+    "height": SIZE,
+    "width": SIZE,
+    "num_frames": FRAMES,
+    "num_inference_steps": STEPS,
+    "guidance_scale": 2.0,
+    "max_sequence_length": 16,
+}
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> WanPipeline:
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    transformer = WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=64,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        text_dim=TEXT_WIDTH,
+        freq_dim=32,
+        ffn_dim=128,
+        num_layers=2,
+        cross_attn_norm=True,
+        qk_norm="rms_norm_across_heads",
+        rope_max_seq_len=16,
+    )
+    vae = AutoencoderKLWan(
+        base_dim=4,
+        z_dim=CHANNELS,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.0] * CHANNELS,
+        latents_std=[1.0] * CHANNELS,
+    )
+    return WanPipeline(
+        tokenizer=tokenizer,
+        text_encoder=build_text_encoder(len(tokenizer)).eval(),
+        transformer=transformer.eval(),
+        vae=vae.eval(),
+        scheduler=build_scheduler(),
+    )
+
+
+class Ran:
+    """A finished demo: its results, folder, and what was told."""
+
+    def __init__(self, pipeline: WanPipeline, folder: Path) -> None:
+        self.folder = folder
+        self.told: list[tuple[str, int, int]] = []
+        self.transformer = pipeline.transformer
+        self.results: Results = run_demo(
+            pipeline, folder, SCENES, seed=3, settings=SETTINGS, tell=lambda *what: self.told.append(what)
+        )
+
+
+@pytest.fixture(scope="module")
+def ran(pipeline: WanPipeline, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    return Ran(pipeline, tmp_path_factory.mktemp("out") / "demo")
+
+
+def test_everything_promised_is_written(ran: Ran) -> None:
+    assert {path.name for path in ran.folder.iterdir()} == CONTENTS
+    for method in METHODS:
+        for number in range(1, len(SCENES) + 1):
+            assert read_mp4(ran.folder / "videos" / method.slug / f"{number}.mp4").shape[0] == FRAMES
+            latent = np.load(ran.folder / "latents" / method.slug / f"{number}.npy")
+            assert latent.shape == (CHANNELS, 2, SIZE // 8, SIZE // 8)
+    assert read_mp4(ran.folder / "side-by-side.mp4").shape[0] == FRAMES
+    assert [path.name for path in ran.folder.parent.iterdir()] == ["demo"]
+
+
+def test_results_json_is_strict_and_complete(ran: Ran) -> None:
+    def refuse(constant: str) -> None:
+        pytest.fail(constant)
+
+    values: dict[str, Any] = json.loads((ran.folder / "results.json").read_text(), parse_constant=refuse)
+    assert set(values) == {"schema", "rows", "videos", "trace", "layers", "activations", "provenance"}
+    assert [(row["method"], row["bits"]) for row in values["rows"]] == [(m.name, m.bits) for m in METHODS]
+    assert len(values["videos"]) == len(METHODS) * len(SCENES)
+    assert values["provenance"]["seed"] == 3
+    assert values["provenance"]["settings"] == SETTINGS
+    assert set(values["provenance"]["recipes"]) == {m.slug for m in QUANTIZED}
+
+
+def test_full_precision_is_the_reference(ran: Ran) -> None:
+    full, *others = ran.results.rows
+    assert (full.compression, full.average_bits, full.psnr_db, full.ssim, full.latent_error) == (1.0, *[None] * 4)
+    for row in others:
+        assert row.compression == full.bytes / row.bytes > 1.0
+        assert row.latent_error is not None
+        assert row.latent_error > 0.0
+
+
+def test_average_bits_are_those_of_the_trace(ran: Ran) -> None:
+    bits = {(row.method, row.bits): row.average_bits for row in ran.results.rows}
+    assert bits["dvd-quant", "W4A8"] == 8.0
+    assert bits["dvd-quant", "W4A4"] == bits["minmax", "W4A4"] == 4.0
+    switched = [[step.bits for step in video.steps] for video in ran.results.trace.videos]
+    assert all(len(steps) == STEPS and set(steps) <= {4, 8} for steps in switched)
+    assert bits["dvd-quant", "W4A6"] == np.mean(switched)
+    assert len(ran.results.trace.reference_distances) == STEPS - 1
+
+
+def test_each_quantized_layer_is_measured_under_both_grids(ran: Ran, pipeline: WanPipeline) -> None:
+    names = [name for name, _ in pipeline.transformer.named_modules()]
+    assert len(ran.results.layers) == 2 * 10
+    assert {layer.name for layer in ran.results.layers} <= set(names)
+    # BGR starts from the min-max grid and takes no step that raises the error.
+    assert all(0.0 < layer.bgr_error <= layer.minmax_error for layer in ran.results.layers)
+
+
+def test_activations_are_recorded_before_and_after_rotation(ran: Ran) -> None:
+    peaks = ran.results.activations
+    assert peaks.layer == "blocks.1.ffn.net.2"
+    assert len(peaks.before) == len(peaks.after) == 128
+    assert peaks.before != peaks.after
+    assert min(peaks.before + peaks.after) > 0.0
+
+
+def test_the_pipeline_is_left_as_it_came(ran: Ran, pipeline: WanPipeline) -> None:
+    assert pipeline.transformer is ran.transformer
+    assert not any(isinstance(module, QuantizedLinear) for module in pipeline.transformer.modules())
+    assert getattr(pipeline.transformer, "_diffusers_hook", None) is None
+    assert all(not module._forward_pre_hooks for module in pipeline.transformer.modules())
+
+
+def test_progress_reaches_its_end(ran: Ran) -> None:
+    last = {what: (done, total) for what, done, total in ran.told}
+    assert all(done == total for done, total in last.values())
+    assert {f"{method.label}: generating" for method in METHODS} <= set(last)
+
+
+def test_the_table_has_a_line_for_each_method(ran: Ran) -> None:
+    assert quality_table(ran.results).row_count == len(METHODS)
+
+
+def test_a_cancelled_demo_leaves_the_earlier_one(ran: Ran, pipeline: WanPipeline) -> None:
+    before = (ran.folder / "results.json").read_text()
+
+    def cancel(what: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(pipeline, ran.folder, SCENES, seed=0, settings=SETTINGS, tell=cancel)
+    assert (ran.folder / "results.json").read_text() == before
+    assert [path.name for path in ran.folder.parent.iterdir()] == ["demo"]
+    assert pipeline.transformer is ran.transformer
+
+
+def test_prompts_are_unseen_varied_and_chosen_by_the_seed() -> None:
+    _, unseen = split_scenes()
+    chosen = choose_scenes(4, 0)
+    assert set(chosen) <= set(unseen)
+    assert len(set(chosen)) == 4
+    assert chosen == choose_scenes(4, 0)
+    assert chosen != choose_scenes(4, 1)
+    words = [set(column) for column in zip(*(asdict(scene).values() for scene in chosen), strict=True)]
+    assert [len(column) for column in words] == [4, 3, 4, 2, 4]
+
+
+def test_too_many_prompts_are_an_error() -> None:
+    with pytest.raises(DvdqError, match="1 to 64"):
+        choose_scenes(65, 0)
+
+
+def test_names_of_methods() -> None:
+    assert (FULL_PRECISION.label, FULL_PRECISION.slug) == ("Full precision", "full-precision")
+    assert (QUANTIZED[0].label, QUANTIZED[0].slug) == ("DVD-Quant W4A8", "dvd-quant-w4a8")
+    assert len({method.slug for method in METHODS}) == len(METHODS)

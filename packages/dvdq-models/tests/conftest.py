@@ -1,0 +1,112 @@
+"""Small Wan transformers and pipelines that run in milliseconds, all seeded."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import WanPipeline, WanTransformer3DModel
+
+from dvdq_models.moving_shapes.architecture import (
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    build_vae,
+)
+
+TINY: dict[str, Any] = {
+    "patch_size": (1, 2, 2),
+    "num_attention_heads": 2,
+    "attention_head_dim": 64,
+    "in_channels": 8,
+    "out_channels": 8,
+    "text_dim": 128,
+    "freq_dim": 64,
+    "ffn_dim": 384,
+    "num_layers": 2,
+    "cross_attn_norm": True,
+    "qk_norm": "rms_norm_across_heads",
+    "rope_max_seq_len": 32,
+}
+"""Widths 128 and 384 = 12 * 2^5: both take a Hadamard matrix and blocks of 128."""
+
+
+@pytest.fixture(scope="session")
+def call() -> Callable[..., torch.Tensor]:
+    """One forward pass of a transformer on seeded inputs."""
+
+    def run(transformer: Any, seed: int = 0) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.inference_mode():
+            output = transformer(
+                hidden_states=torch.randn(1, 8, 2, 8, 8, generator=generator),
+                timestep=torch.tensor([500]),
+                encoder_hidden_states=torch.randn(1, 4, 128, generator=generator),
+                return_dict=False,
+            )[0]
+        assert isinstance(output, torch.Tensor)
+        return output
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def generate() -> Callable[..., torch.Tensor]:
+    """The latents of a short video by a pipeline."""
+
+    def run(pipeline: Any, steps: int = 6, guidance: float = 4.0, prompts: int = 1) -> torch.Tensor:
+        latents = pipeline(
+            prompt=["a red circle moves left quickly over a gray background"] * prompts,
+            negative_prompt=[""] * prompts,
+            height=16,
+            width=16,
+            num_frames=5,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            max_sequence_length=16,
+            generator=torch.Generator().manual_seed(0),
+            output_type="latent",
+        ).frames
+        assert isinstance(latents, torch.Tensor)
+        return latents
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def _transformer() -> Any:
+    torch.manual_seed(0)
+    return WanTransformer3DModel(**TINY).eval()
+
+
+@pytest.fixture
+def transformer(_transformer: Any) -> Any:
+    """A fresh copy of one random transformer."""
+    return copy.deepcopy(_transformer)
+
+
+@pytest.fixture
+def pipeline(transformer: Any) -> Any:
+    """A random text-to-video pipeline around ``transformer``."""
+    torch.manual_seed(1)
+    tokenizer = build_tokenizer()
+    pipe = WanPipeline(
+        tokenizer=tokenizer,
+        text_encoder=build_text_encoder(len(tokenizer)).eval(),
+        vae=build_vae().eval(),
+        transformer=transformer,
+        scheduler=build_scheduler(),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture
+def pipeline_folder(pipeline: Any, tmp_path: Path) -> Path:
+    """The pipeline as a folder on disk."""
+    pipeline.save_pretrained(str(tmp_path / "full"))
+    return tmp_path / "full"

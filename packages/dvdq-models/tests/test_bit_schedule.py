@@ -1,0 +1,64 @@
+"""The deciders against the oracle's schedules, for any trace."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dvdq_models import DvdqError
+from dvdq_models.bit_schedule import average_bits, choose_delta, decider
+from dvdq_reference.oracle import bit_switching as oracle
+from dvdq_reference.spec.recipe import BitSchedule
+
+DISTANCES = st.lists(st.floats(0.0, 2.0, allow_nan=False), min_size=2, max_size=60)
+checked = settings(deadline=None, derandomize=True, max_examples=60)
+
+
+def _bits(schedule: BitSchedule, distances: list[float]) -> list[int]:
+    switch = decider(schedule, len(distances) + 1)
+    decisions = []
+    for step in range(len(distances) + 1):
+        decisions.append(switch.decide(step))
+        if step > 0:
+            switch.observe(distances[step - 1])
+    assert [d.step for d in decisions] == list(range(len(distances) + 1))
+    assert average_bits(decisions) == sum(d.bits for d in decisions) / len(decisions)
+    return [d.bits for d in decisions]
+
+
+@checked
+@given(DISTANCES, st.floats(0.0, 3.0))
+def test_delta_guided_is_the_oracles(distances: list[float], delta: float) -> None:
+    schedule = BitSchedule("delta", delta=delta)
+    assert _bits(schedule, distances) == oracle.delta_guided(distances, schedule)
+
+
+@checked
+@given(DISTANCES, st.sampled_from(["constant", "stp", "itp", "abs", "sba"]), st.integers(0, 5))
+def test_planned_schedules_are_the_oracles(distances: list[float], kind: str, seed: int) -> None:
+    schedule = BitSchedule(kind, seed=seed)  # type: ignore[arg-type]
+    assert _bits(schedule, distances) == oracle.schedule_bits(schedule, len(distances) + 1)
+
+
+@checked
+@given(DISTANCES, st.floats(4.0, 8.0))
+def test_the_chosen_delta_is_as_near_as_the_oracles(distances: list[float], wanted: float) -> None:
+    def miss(delta: float) -> float:
+        bits = oracle.delta_guided(distances, BitSchedule("delta", delta=delta))
+        return abs(sum(bits) / len(bits) - wanted)
+
+    assert miss(choose_delta(distances, wanted)) == miss(oracle.choose_delta(distances, wanted))
+
+
+def test_what_cannot_be_decided_is_an_error() -> None:
+    with pytest.raises(DvdqError, match="stp: expected the number of steps"):
+        decider(BitSchedule("stp"))
+    with pytest.raises(DvdqError, match="stp: expected 4 steps, got 5"):
+        decider(BitSchedule("stp"), 4).decide(4)
+    with pytest.raises(DvdqError, match="wanted_average: expected 4 to 8, got 9"):
+        choose_delta([0.1, 0.2, 0.3], 9.0)
+    with pytest.raises(DvdqError, match="at least 2 distances, got 1"):
+        choose_delta([0.1], 6.0)
+    with pytest.raises(DvdqError, match="at least one step"):
+        average_bits([])
