@@ -6,6 +6,7 @@ import torch
 
 from dvdq_kernels.backends.torch.hadamard import transform
 from dvdq_reference.spec.bits import signed_range
+from dvdq_reference.spec.clip_factors import clip_factor
 
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
@@ -22,17 +23,9 @@ def rotate_quantize(
     low, high = signed_range(bits)
     blocks = values.reshape(*x.shape[:-1], in_features // width, width)
     largest = blocks.abs().amax(dim=-1)
-    scale = (largest / (high / clip_factor(clip, bits, width))).clamp_min_(_SMALLEST_SCALE)
+    clipped = high / clip_factor(bits, width) if clip == "gaussian" else high
+    scale = (largest / clipped).clamp_min_(_SMALLEST_SCALE)
     scale = scale.masked_fill_(largest == 0, 1.0)
     rounded = (blocks / scale.unsqueeze(-1)).round_().clamp_(low, high)
     token_sum = (rounded.sum(dim=-1) * scale).sum(dim=-1)
     return rounded.to(torch.int8).view(x.shape), scale, token_sum
-
-
-def clip_factor(clip: str, bits: int, width: int) -> float:
-    """c of ``s = c · max|x̃| / (2^(b-1) - 1)``."""
-    if clip == "absmax":
-        return 1.0
-    from dvdq_reference.spec.clip_factors import clip_factor as gaussian
-
-    return float(gaussian(bits, width))

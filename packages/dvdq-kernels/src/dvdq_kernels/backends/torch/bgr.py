@@ -49,26 +49,25 @@ def _refine_chunk(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     levels = unsigned_range(bits)[1]
     rows = SortedRows(parts)
-    cut = (rows.high - rows.low)[:, None] * (torch.arange(num_bounds, device=parts.device) / (2.0 * num_bounds))
-    grids = grid_of_range(rows.low[:, None] + cut, rows.high[:, None] - cut, bits)
-    scale, zero = (t.view(-1) for t in grids)
+    shrink = torch.arange(num_bounds, dtype=torch.float64, device=parts.device) / (2 * num_bounds)
+    cut = shrink * (rows.high - rows.low)[:, None]
+    scale, zero = (t.view(-1) for t in grid_of_range(rows.low[:, None] + cut, rows.high[:, None] - cut, bits))
     row = torch.arange(parts.shape[0], dtype=torch.int32, device=parts.device).repeat_interleave(num_bounds)
     sums = rows.sums(row, scale, zero, levels)
-    best = torch.stack((scale, zero, sums.error))
+    best = torch.stack((scale, zero, sums[3]))
     at = torch.arange(row.shape[0], device=parts.device)
     for _ in range(BGR_MAX_ROUNDS):
-        least_squares = sums.dw / sums.dd
-        new_scale = torch.where(least_squares >= SMALLEST_SCALE, least_squares, scale)
-        new_zero = (sums.q - rows.total[row] / new_scale).div_(rows.width).round_().clamp_(0, levels)
-        new = rows.sums(row, new_scale, new_zero, levels)
-        better = (new.error < sums.error).nonzero()[:, 0]
-        candidate = torch.stack((new_scale, new_zero, new.error))[:, better]
-        best[:, at[better]] = candidate
-        going = better[sums.error[better] - candidate[2] > tolerance * sums.error[better]]
+        dw, dd, q, error = sums
+        least_squares = dw / dd
+        scale = torch.where(least_squares >= SMALLEST_SCALE, least_squares, scale)
+        zero = (q.div_(rows.width) - (rows.total[row] / rows.width).div_(scale)).round_().clamp_(0, levels)
+        sums = rows.sums(row, scale, zero, levels)
+        better = (sums[3] < error).nonzero()[:, 0]
+        best[:, at[better]] = torch.stack((scale, zero, sums[3]))[:, better]
+        going = better[error[better] - sums[3][better] > tolerance * error[better]]
         if going.numel() == 0:
             break
-        at, row, scale, zero = at[going], row[going], new_scale[going], new_zero[going]
-        sums = type(new)(*(t[going] for t in new))
+        at, row, scale, sums = at[going], row[going], scale[going], sums[:, going]
     best = best.view(3, -1, num_bounds)
     winner = best[2].argmin(dim=1)[None, :, None].expand(3, -1, 1)
     scale, zero, error = best.gather(2, winner)[..., 0]
