@@ -11,6 +11,8 @@ from typing import Protocol, cast
 
 import torch
 
+# Loaded before the package binds the function of that name: when it loads, the folder takes the name.
+import dvdq_kernels.backends  # noqa: F401
 from dvdq_reference.spec.errors import DvdqError
 
 

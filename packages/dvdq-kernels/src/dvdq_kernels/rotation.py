@@ -82,6 +82,4 @@ def check_rotation(operation: str, in_features: int, rotation: Rotation) -> None
     if rotation.kind == "block" and in_features % ROTATION_BLOCK:
         raise DvdqError(operation, expected=f"a multiple of {ROTATION_BLOCK} channels", got=in_features)
     if rotation.kind == "full" and core_size(in_features) is None:
-        raise DvdqError(
-            operation, expected="channels 2^k or 2^k·m, m - 1 a prime of the form 4j + 3", got=in_features
-        )
+        raise DvdqError(operation, expected="channels 2^k or 2^k·m, m - 1 a prime of the form 4j + 3", got=in_features)

@@ -35,9 +35,9 @@ def integer_linear(
     """
     tokens, in_features = codes.shape[:-1], codes.shape[-1]
     v = codes.reshape(-1, in_features)
-    s = x_scale.reshape(v.shape[0], -1)
+    s = x_scale.reshape(v.shape[0], x_scale.shape[-1])
     if emulated:
-        blocks = v.to(torch.float32).view(v.shape[0], s.shape[1], -1) * s.unsqueeze(-1)
+        blocks = v.to(torch.float32).view(*s.shape, in_features // s.shape[1]) * s.unsqueeze(-1)
         result = blocks.view(v.shape) @ dequantize(qweight, scale, zero, bits, in_features).t()
     elif scale.shape[1] == 1:
         result = _per_row(v, s, token_sum.reshape(-1), qweight, scale, zero, x_bits, bits)
@@ -45,7 +45,7 @@ def integer_linear(
         result = _grouped(v, s, qweight, scale, zero, x_bits, bits)
     if bias is not None:
         result += bias
-    return result.to(dtype).view(*tokens, -1)
+    return result.to(dtype).view(*tokens, qweight.shape[0])
 
 
 def _exact_dtype(width: int, x_bits: int, bits: int) -> torch.dtype:
@@ -96,7 +96,7 @@ def _grouped(
     if zero is None:
         total = torch.zeros((v.shape[0], u.shape[0]), device=v.device)
     else:
-        part_sums = s * v.view(v.shape[0], -1, width).sum(dim=-1).to(torch.float32)
+        part_sums = s * v.view(v.shape[0], in_features // width, width).sum(dim=-1).to(torch.float32)
         offset = (zero - code_offset(bits)).repeat_interleave(d.shape[1] // zero.shape[1], dim=1)
         total = part_sums @ (d * offset).neg_().t()
     for c in range(s.shape[1]):

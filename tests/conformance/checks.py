@@ -1,0 +1,298 @@
+"""What is asked of a backend, as plain functions of its name: the tests run them, and mutants must fail them.
+
+Outputs are compared with the float64 oracle. Codes, packing and integer sums are exact; what float32 may change is
+bounded by :mod:`dvdq_reference.oracle.bounds`, which derives it from sizes. Memory that a kernel allocates starts as NaN
+(or the largest integer), so that what it leaves unwritten shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+import dvdq_kernels as kernels
+from conformance import cases
+from conformance.cases import LinearCase
+from dvdq_reference.oracle import affine, arq, bgr, bounds, hadamard, linear, packing
+from dvdq_reference.oracle.inputs import Floats, Ints
+from dvdq_reference.spec.bits import code_offset
+from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
+
+
+@contextmanager
+def poisoned() -> Iterator[None]:
+    """Fresh memory is filled with NaN: torch does so where it is asked to be deterministic."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def stored(qweight: kernels.QuantizedWeight) -> tuple[Ints, affine.Grid]:
+    """The codes and the grid of a quantized weight, as the oracle takes them, unpacked by the oracle."""
+    bits = qweight.rule.bits
+    codes = packing.unpack(qweight.qweight.cpu().numpy(), bits, qweight.in_features)
+    scale = qweight.scale.cpu().double().numpy()
+    zero = np.full(scale.shape, code_offset(bits)) if qweight.zero is None else qweight.zero.cpu().numpy()
+    return codes, affine.Grid(scale, zero.astype(np.int64), bits)
+
+
+def check_weight(backend: str, device: str, rule: WeightRule, in_features: int, dtype: torch.dtype) -> None:
+    """Without rotation: the oracle's grid, to the rounding of Δ to float32, and exactly the codes of the stored grid."""
+    weight = cases.weights(in_features, dtype)
+    with poisoned():
+        qweight = kernels.quantize_weight(weight.to(device), rule, backend=backend)
+    exact = weight.double().numpy()
+    codes, grid = stored(qweight)
+    np.testing.assert_array_equal(codes, affine.quantize(exact, grid))
+    np.testing.assert_array_equal(qweight.qweight.cpu().numpy(), packing.pack(codes, rule.bits))
+    if rule.grid == "minmax":
+        truth = affine.minmax_grid(exact, rule.bits, group_size=rule.group_size, symmetric=rule.symmetric)
+        np.testing.assert_array_equal(grid.scale, truth.scale.astype(np.float32))
+        np.testing.assert_array_equal(grid.zero, truth.zero)
+        return
+    found = bgr.refine_grid(exact, rule.bits, group_size=rule.group_size)
+    shape = (*found.error.shape, -1)
+    error = np.sqrt(np.square(exact - affine.dequantize(codes, grid)).reshape(shape).sum(axis=2))
+    # Rounding Δ moves Ŵ by at most u |Ŵ|, in each element and so in norm; float64 sums lose far less than that again.
+    decoded = np.linalg.norm(affine.dequantize(found.codes, found.grid).reshape(shape), axis=2)
+    allowed = 2 * bounds.gamma(1) * decoded
+    assert (np.abs(error - np.sqrt(found.error)) <= allowed).all(), "BGR's error is not the oracle's"
+
+
+def check_rotated_weight(backend: str, device: str, rule: WeightRule, rotation: Rotation, in_features: int) -> None:
+    """With rotation: codes of the exact ``W R`` on the stored grid, but where float32 cannot tell two of them apart."""
+    weight = cases.weights(in_features)
+    with poisoned():
+        qweight = kernels.quantize_weight(weight.to(device), rule, rotation=rotation, backend=backend)
+    exact = weight.double().numpy()
+    codes, grid = stored(qweight)
+    rotated = exact @ hadamard.rotation_matrix(in_features, rotation)
+    truth = affine.quantize(rotated, grid)
+    scale, _ = grid.per_channel("check", codes.shape)
+    margin = bounds.rotation_float32(exact, rotation) / scale
+    quotient = rotated / scale
+    near_tie = np.abs(quotient - np.floor(quotient) - 0.5) <= margin
+    differs = codes != truth
+    assert not (differs & ~near_tie).any(), f"{(differs & ~near_tie).sum()} codes differ off the rounding ties"
+    assert (np.abs(codes - truth) <= 1 + 2 * margin).all()
+
+
+def check_ties(backend: str, device: str) -> None:
+    """Halves round to even, in weights (Δ = 1, z = 3) and in activations (s = 1)."""
+    halves = np.arange(-2.5, 12, 1.0)
+    weight = np.concatenate([[-3.0, 12.0], halves, [0.0]]).astype(np.float32)[None]
+    qweight = kernels.quantize_weight(torch.from_numpy(weight).to(device), WeightRule(4, "minmax"), backend=backend)
+    codes, grid = stored(qweight)
+    assert (grid.scale, grid.zero) == (1, 3)
+    np.testing.assert_array_equal(codes[0, 2:-1], np.rint(halves) + 3)
+    x = torch.tensor([[7.0, *np.arange(-6.5, 7), -7.0]], device=device)
+    got = kernels.rotate_quantize(x, ActivationRule(4), backend=backend)
+    np.testing.assert_array_equal(got.codes.cpu().numpy()[0], np.rint(x.cpu().numpy()[0]))
+
+
+def check_dequantize(backend: str, device: str, rule: WeightRule, in_features: int) -> None:
+    """``Δ(q - z)`` is one float32 product of exact numbers: equal to the last bit."""
+    qweight = kernels.quantize_weight(cases.weights(in_features).to(device), rule, backend=backend)
+    with poisoned():
+        decoded = kernels.dequantize(qweight, backend=backend)
+    codes, grid = stored(qweight)
+    np.testing.assert_array_equal(decoded.cpu().numpy(), affine.dequantize(codes, grid).astype(np.float32))
+
+
+def check_rotation(backend: str, device: str, rotation: Rotation, in_features: int) -> None:
+    """The transform of three channels and one random row, without the oracle's whole matrix where that is large."""
+    x = np.zeros((4, in_features), np.float32)
+    x[[0, 1, 2], [0, in_features // 2 + 1, in_features - 1]] = 1
+    x[3] = np.random.default_rng(5).standard_normal(in_features)
+    with poisoned():
+        got = kernels.rotate(torch.from_numpy(x).to(device), rotation, backend=backend).cpu().double().numpy()
+    truth, size = _exact_rotation(x.astype(np.float64), rotation)
+    m, k = hadamard.factor(size)
+    # m + k additions and the factor 1/√size, each of terms that sum to at most Σ|x|/√size (bounds.rotation_float32).
+    total = np.abs(x).reshape(4, -1, size).sum(axis=2, keepdims=True) / np.sqrt(size)
+    allowed = bounds.gamma(m + k + 2) * np.broadcast_to(total, (4, in_features // size, size)).reshape(x.shape)
+    assert (np.abs(got - truth) <= allowed).all()
+
+
+def _exact_rotation(x: Floats, rotation: Rotation) -> tuple[Floats, int]:
+    in_features = x.shape[1]
+    size = in_features if rotation.kind == "full" else 256
+    m, k = hadamard.factor(size)
+    signed = (x * hadamard.random_signs(in_features, rotation.seed)).reshape(-1, m, 2**k)
+    # (A ⊗ B) applied to a row is Aᵀ · (the row as a matrix) · B.
+    return (hadamard.paley(m).T @ signed @ _walsh(k) / np.sqrt(size)).reshape(x.shape), size
+
+
+def _walsh(k: int) -> Floats:
+    return hadamard.sylvester(k).astype(np.float64)
+
+
+def check_activation(
+    backend: str, device: str, rule: ActivationRule, rotation: Rotation | None, dtype: torch.dtype
+) -> None:
+    """Codes that differ lie on a tie that float32 cannot resolve; scales and token sums are within their roundings."""
+    for tokens in cases.TOKENS:
+        x = cases.activations(tokens, 768, dtype)
+        with poisoned():
+            got = kernels.rotate_quantize(x.to(device), rule, rotation=rotation, backend=backend)
+        exact = x.double().numpy()
+        rotated = exact if rotation is None else exact @ hadamard.rotation_matrix(768, rotation)
+        truth = arq.quantize_block(rotated, rule)
+        allowed = bounds.codes_float32(exact, rule, rotation)
+        codes, scale = got.codes.cpu().numpy().astype(np.int64), got.scale.cpu().double().numpy()
+        differs = np.abs(codes - truth.codes)
+        assert (differs <= allowed.may_differ).all(), f"{(differs > allowed.may_differ).sum()} codes differ"
+        assert (np.abs(scale - truth.scale) <= allowed.scale * truth.scale).all()
+        sums = codes.reshape(*scale.shape, -1).sum(axis=2)
+        size = (scale * np.abs(sums)).sum(axis=1)
+        error = np.abs(got.token_sum.cpu().double().numpy() - (scale * sums).sum(axis=1))
+        assert (error <= bounds.gamma(scale.shape[1] + 1) * size).all()
+
+
+def check_linear(backend: str, device: str, case: LinearCase) -> None:
+    """The whole linear against the oracle's, within what float32 may change, and the rounding to X's dtype."""
+    x = cases.activations(case.tokens, case.in_features, case.dtype)
+    weight = cases.weights(case.in_features)
+    bias = cases.gaussian(cases.OUT_FEATURES, seed=9)
+    qweight = kernels.quantize_weight(weight.to(device), case.weight, rotation=case.rotation, backend=backend)
+    with poisoned():
+        got = kernels.quantized_linear(
+            x.to(device), qweight, case.activation, rotation=case.rotation, bias=bias.to(device), backend=backend
+        )
+    assert got.dtype == case.dtype
+    codes, grid = stored(qweight)
+    exact, shift = x.double().numpy(), bias.double().numpy()
+    truth = linear.quantized_linear(exact, codes, grid, case.activation, rotation=case.rotation, bias=shift)
+    allowed = bounds.linear_float32(exact, codes, grid, case.activation, rotation=case.rotation, bias=shift)
+    allowed += torch.finfo(case.dtype).eps * (np.abs(truth) + allowed)
+    if case.activation is None:
+        # The product itself is in X's dtype: within twice the error of the same product in plain torch.
+        plain = _plain_product(exact, codes, grid, case, shift)
+        allowed += 2 * np.abs(plain - truth).max(axis=1, keepdims=True)
+    error = np.abs(got.cpu().double().numpy() - truth)
+    assert (error <= allowed).all(), f"{case}: error {error.max()}, allowed {allowed.flat[error.argmax()]}"
+
+
+def _plain_product(exact: Floats, codes: Ints, grid: affine.Grid, case: LinearCase, bias: Floats) -> Floats:
+    if case.rotation is not None:
+        exact = exact @ hadamard.rotation_matrix(case.in_features, case.rotation)
+    operands = (exact, affine.dequantize(codes, grid), bias)
+    x, weight, shift = (torch.from_numpy(np.ascontiguousarray(a)).to(case.dtype) for a in operands)
+    return torch.nn.functional.linear(x, weight, shift).double().numpy()
+
+
+def check_integer_sums(backend: str, device: str) -> None:
+    """With every scale 1 and no zero-point the output is an integer, and exact up to 2^24, where float32 ends."""
+    in_features, rule = 16384, WeightRule(4, "minmax", symmetric=True)
+    rng = np.random.default_rng(6)
+    u = rng.integers(-8, 8, (8, in_features))
+    u[0], u[1, 0] = -8, 7
+    weight = torch.from_numpy(u.astype(np.float32))
+    qweight = kernels.quantize_weight(weight.to(device), rule, backend=backend)
+    units = torch.full_like(qweight.scale, 1.0)
+    packed = torch.from_numpy(packing.pack(u + 8, 4)).to(device)
+    qweight = kernels.QuantizedWeight(packed, units, None, rule, in_features)
+    v = rng.integers(-127, 128, (3, in_features))
+    v[0], v[:, 0] = 127, 127
+    with poisoned():
+        x = torch.from_numpy(v.astype(np.float32)).to(device)
+        got = kernels.quantized_linear(x, qweight, ActivationRule(8), backend=backend)
+    np.testing.assert_array_equal(got.cpu().numpy(), v @ u.T)
+
+
+def check_identity_probe(backend: str, device: str, rule: WeightRule) -> None:
+    """With the identity as activations the output is the decoded weight."""
+    qweight = kernels.quantize_weight(cases.weights(256).to(device), rule, backend=backend)
+    codes, grid = stored(qweight)
+    decoded = affine.dequantize(codes, grid)
+    with poisoned():
+        full = kernels.quantized_linear(torch.eye(256, device=device), qweight, None, backend=backend)
+    np.testing.assert_array_equal(full.cpu().numpy().T, decoded.astype(np.float32))
+    for activation in (ActivationRule(8), ActivationRule(4, 64)):
+        with poisoned():
+            got = kernels.quantized_linear(torch.eye(256, device=device), qweight, activation, backend=backend)
+        scale, zero = grid.per_channel("check", codes.shape)
+        # u and z - 2^(b-1) are multiplied apart: each passes s, its sum, Δ and the difference, six roundings in all.
+        size = scale * (np.abs(codes - code_offset(rule.bits)) + np.abs(zero - code_offset(rule.bits)))
+        assert (np.abs(got.cpu().double().numpy().T - decoded) <= bounds.gamma(6) * size).all()
+
+
+def check_shared_activation(backend: str, device: str) -> None:
+    """What :func:`rotate_quantize` made gives the very output that the activations themselves give."""
+    rotation, rule = Rotation("full", seed=2), ActivationRule(4, 128)
+    x = cases.activations(17, 256, torch.bfloat16).to(device)
+    qweight = kernels.quantize_weight(cases.weights(256).to(device), WeightRule(), rotation=rotation, backend=backend)
+    shared = kernels.rotate_quantize(x, rule, rotation=rotation, backend=backend)
+    options = {"rotation": rotation, "backend": backend}
+    direct = kernels.quantized_linear(x, qweight, rule, **options)
+    assert torch.equal(direct, kernels.quantized_linear(shared, qweight, rule, **options))
+
+
+def check_emulated(backend: str, device: str) -> None:
+    """The emulated product and the integer one are the same codes: both within float32 of the oracle."""
+    case = LinearCase(WeightRule(4, "bgr", 64), ActivationRule(4, 128), None, 256, 17, torch.float32)
+    x, weight = cases.activations(17, 256, torch.float32), cases.weights(256)
+    qweight = kernels.quantize_weight(weight.to(device), case.weight, backend=backend)
+    with poisoned():
+        got = kernels.quantized_linear(x.to(device), qweight, case.activation, backend=backend, emulated=True)
+    codes, grid = stored(qweight)
+    truth = linear.quantized_linear(x.double().numpy(), codes, grid, case.activation)
+    activation = arq.quantize_block(x.double().numpy(), case.activation)
+    size = np.abs(arq.dequantize(activation.codes, activation.scale)) @ np.abs(affine.dequantize(codes, grid)).T
+    # A float32 product of 256 terms, each operand rounded once.
+    changed = bounds.linear_float32(x.double().numpy(), codes, grid, case.activation)
+    assert (np.abs(got.cpu().double().numpy() - truth) <= bounds.gamma(256 + 2) * size + changed).all()
+
+
+def check_views(backend: str, device: str) -> None:
+    """Strides, leading dimensions and an empty batch change nothing."""
+    qweight = kernels.quantize_weight(cases.weights(256).to(device), WeightRule(), backend=backend)
+    base = cases.gaussian(6, 512, 5, seed=7).to(device)
+    for rule in (None, ActivationRule(8), ActivationRule(4, 64)):
+        view = base.transpose(1, 2)[::2, :, ::2]
+        got = kernels.quantized_linear(view, qweight, rule, backend=backend)
+        flat = kernels.quantized_linear(view.reshape(-1, 256), qweight, rule, backend=backend)
+        assert torch.equal(got, flat.view(3, 5, -1))
+        one = kernels.quantized_linear(view[0, 0], qweight, rule, backend=backend)
+        assert one.shape == (cases.OUT_FEATURES,)
+        empty = kernels.quantized_linear(view[:0], qweight, rule, backend=backend)
+        assert empty.shape == (0, 5, cases.OUT_FEATURES)
+    wide = cases.weights(512).to(device)[:, ::2]
+    strided = kernels.quantize_weight(wide, WeightRule(), backend=backend)
+    assert torch.equal(strided.qweight, kernels.quantize_weight(wide.clone(), WeightRule(), backend=backend).qweight)
+
+
+def check_inputs_unchanged(backend: str, device: str) -> None:
+    """No operator writes to what it was given."""
+    rotation, rule = Rotation("full", seed=1), ActivationRule(4, 128)
+    x, weight = cases.activations(17, 256, torch.float32).to(device), cases.weights(256).to(device)
+    bias = cases.gaussian(cases.OUT_FEATURES, seed=8).to(device)
+    qweight = kernels.quantize_weight(weight, WeightRule(), rotation=rotation, backend=backend)
+    plain = kernels.quantize_weight(weight, WeightRule(8, "minmax"), backend=backend)
+    shared = kernels.rotate_quantize(x, rule, rotation=rotation, backend=backend)
+    assert qweight.zero is not None
+    given = (x, weight, bias, qweight.qweight, qweight.scale, qweight.zero, plain.qweight)
+    given += (shared.codes, shared.scale, shared.token_sum)
+    before = [t.clone() for t in given]
+    linear_of = kernels.quantized_linear
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: kernels.quantize_weight(weight, WeightRule(), backend=backend),
+        lambda: kernels.quantize_weight(weight, WeightRule(8, "minmax"), rotation=rotation, backend=backend),
+        lambda: kernels.dequantize(qweight, backend=backend),
+        lambda: kernels.dequantize(plain, backend=backend),
+        lambda: kernels.rotate(x, rotation, backend=backend),
+        lambda: kernels.rotate_quantize(x, rule, backend=backend),
+        lambda: kernels.rotate_quantize(x, rule, rotation=rotation, backend=backend),
+        lambda: linear_of(shared, qweight, rule, rotation=rotation, bias=bias, backend=backend),
+        lambda: linear_of(shared, qweight, rule, rotation=rotation, bias=bias, backend=backend, emulated=True),
+        lambda: linear_of(x, qweight, None, rotation=rotation, bias=bias, backend=backend),
+        lambda: linear_of(x, plain, rule, bias=bias, backend=backend),
+    )
+    for call in calls:
+        call()
+        assert all(torch.equal(a, b) for a, b in zip(given, before, strict=True)), "an input was changed"

@@ -1,0 +1,96 @@
+"""Every backend that can run here, on every device that it takes here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import dvdq_kernels
+from conformance import cases, checks
+from conformance.cases import LinearCase
+from dvdq_kernels.registry import select
+from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
+
+DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
+def places() -> Iterator[tuple[str, str]]:
+    """Backends and devices that can run here."""
+    for name in dvdq_kernels.backends():
+        for device in DEVICES:
+            try:
+                select("conformance", name, torch.device(device))
+            except DvdqError:
+                continue
+            yield name, device
+
+
+PLACES = tuple(places())
+everywhere = pytest.mark.parametrize(("backend", "device"), PLACES)
+ROTATIONS = [r for r in cases.ROTATIONS if r is not None]
+
+
+def test_no_backend_is_left_out_without_a_reason() -> None:
+    ran = {name for name, _ in PLACES}
+    assert ("torch", "cpu") in PLACES
+    for name, reason in dvdq_kernels.backends().items():
+        assert name in ran or reason, f"{name} can run here and was not tested"
+
+
+@everywhere
+@pytest.mark.parametrize(("rule", "dtype"), cases.WEIGHT_CASES, ids=str)
+def test_weight(backend: str, device: str, rule: WeightRule, dtype: torch.dtype) -> None:
+    checks.check_weight(backend, device, rule, 256, dtype)
+
+
+@everywhere
+@pytest.mark.parametrize("rotation", ROTATIONS, ids=str)
+@pytest.mark.parametrize("rule", cases.WEIGHT_RULES[:5], ids=str)
+def test_rotated_weight(backend: str, device: str, rule: WeightRule, rotation: Rotation) -> None:
+    checks.check_rotated_weight(backend, device, rule, rotation, 768)
+
+
+@everywhere
+@pytest.mark.parametrize("rule", cases.WEIGHT_RULES, ids=str)
+def test_decoding(backend: str, device: str, rule: WeightRule) -> None:
+    checks.check_dequantize(backend, device, rule, 768)
+    checks.check_identity_probe(backend, device, rule)
+
+
+@everywhere
+@pytest.mark.parametrize("in_features", cases.ROTATED_SIZES)
+@pytest.mark.parametrize("rotation", ROTATIONS, ids=str)
+def test_rotation(backend: str, device: str, rotation: Rotation, in_features: int) -> None:
+    checks.check_rotation(backend, device, rotation, in_features)
+
+
+@everywhere
+@pytest.mark.parametrize("rotation", cases.ROTATIONS, ids=str)
+@pytest.mark.parametrize("rule", cases.ACTIVATION_RULES, ids=str)
+def test_activation(backend: str, device: str, rule: ActivationRule, rotation: Rotation | None) -> None:
+    checks.check_activation(backend, device, rule, rotation, torch.float32)
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+def test_activation_dtype(backend: str, device: str, dtype: torch.dtype) -> None:
+    checks.check_activation(backend, device, ActivationRule(8, 128), Rotation("full"), dtype)
+
+
+@everywhere
+@pytest.mark.parametrize("case", cases.LINEAR_CASES, ids=str)
+def test_linear(backend: str, device: str, case: LinearCase) -> None:
+    checks.check_linear(backend, device, case)
+
+
+@everywhere
+def test_behaviour(backend: str, device: str) -> None:
+    checks.check_ties(backend, device)
+    checks.check_integer_sums(backend, device)
+    checks.check_shared_activation(backend, device)
+    checks.check_emulated(backend, device)
+    checks.check_views(backend, device)
+    checks.check_inputs_unchanged(backend, device)

@@ -1,0 +1,1 @@
+"""Broken copies of a backend, each of which conformance has to refuse."""
