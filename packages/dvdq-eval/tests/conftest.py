@@ -30,6 +30,11 @@ class Outcome:
 
 
 @pytest.fixture(scope="session")
+def scenes() -> tuple[Scene, ...]:
+    return SCENES
+
+
+@pytest.fixture(scope="session")
 def outcome() -> Outcome:
     return make_outcome(SCENES, steps=10)
 

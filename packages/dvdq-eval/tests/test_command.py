@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import typer
-from conftest import Outcome
 from typer.testing import CliRunner
 
 from dvdq_eval.demo import command
@@ -17,7 +16,7 @@ from dvdq_models.moving_shapes import GENERATION
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch, outcome: Outcome) -> list[dict[str, Any]]:
+def calls(monkeypatch: pytest.MonkeyPatch, outcome: Any) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
 
     def run(pipeline: object, out: Path, scenes: Any, **options: Any) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SCENES
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 
 from dvdq_eval.demo.methods import FULL_PRECISION, METHODS, QUANTIZED
@@ -21,7 +21,7 @@ from dvdq_eval.demo.table import quality_table
 from dvdq_eval.demo.write import CONTENTS
 from dvdq_models.linear import QuantizedLinear
 from dvdq_models.moving_shapes.architecture import TEXT_WIDTH, build_scheduler, build_text_encoder, build_tokenizer
-from dvdq_models.moving_shapes.clips import split_scenes
+from dvdq_models.moving_shapes.clips import Scene, split_scenes
 from dvdq_models.video import read_mp4
 from dvdq_reference.spec.errors import DvdqError
 
@@ -76,24 +76,24 @@ def pipeline() -> WanPipeline:
 class Ran:
     """A finished demo: its results, folder, and what was told."""
 
-    def __init__(self, pipeline: WanPipeline, folder: Path) -> None:
+    def __init__(self, pipeline: WanPipeline, scenes: Sequence[Scene], folder: Path) -> None:
         self.folder = folder
         self.told: list[tuple[str, int, int]] = []
         self.transformer = pipeline.transformer
         self.results: Results = run_demo(
-            pipeline, folder, SCENES, seed=3, settings=SETTINGS, tell=lambda *what: self.told.append(what)
+            pipeline, folder, scenes, seed=3, settings=SETTINGS, tell=lambda *what: self.told.append(what)
         )
 
 
 @pytest.fixture(scope="module")
-def ran(pipeline: WanPipeline, tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    return Ran(pipeline, tmp_path_factory.mktemp("out") / "demo")
+def ran(pipeline: WanPipeline, scenes: Sequence[Scene], tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    return Ran(pipeline, scenes, tmp_path_factory.mktemp("out") / "demo")
 
 
-def test_everything_promised_is_written(ran: Ran) -> None:
+def test_everything_promised_is_written(ran: Ran, scenes: Sequence[Scene]) -> None:
     assert {path.name for path in ran.folder.iterdir()} == CONTENTS
     for method in METHODS:
-        for number in range(1, len(SCENES) + 1):
+        for number in range(1, len(scenes) + 1):
             assert read_mp4(ran.folder / "videos" / method.slug / f"{number}.mp4").shape[0] == FRAMES
             latent = np.load(ran.folder / "latents" / method.slug / f"{number}.npy")
             assert latent.shape == (CHANNELS, 2, SIZE // 8, SIZE // 8)
@@ -101,14 +101,14 @@ def test_everything_promised_is_written(ran: Ran) -> None:
     assert [path.name for path in ran.folder.parent.iterdir()] == ["demo"]
 
 
-def test_results_json_is_strict_and_complete(ran: Ran) -> None:
+def test_results_json_is_strict_and_complete(ran: Ran, scenes: Sequence[Scene]) -> None:
     def refuse(constant: str) -> None:
         pytest.fail(constant)
 
     values: dict[str, Any] = json.loads((ran.folder / "results.json").read_text(), parse_constant=refuse)
     assert set(values) == {"schema", "rows", "videos", "trace", "layers", "activations", "provenance"}
     assert [(row["method"], row["bits"]) for row in values["rows"]] == [(m.name, m.bits) for m in METHODS]
-    assert len(values["videos"]) == len(METHODS) * len(SCENES)
+    assert len(values["videos"]) == len(METHODS) * len(scenes)
     assert values["provenance"]["seed"] == 3
     assert values["provenance"]["settings"] == SETTINGS
     assert set(values["provenance"]["recipes"]) == {m.slug for m in QUANTIZED}
@@ -166,14 +166,14 @@ def test_the_table_has_a_line_for_each_method(ran: Ran) -> None:
     assert quality_table(ran.results).row_count == len(METHODS)
 
 
-def test_a_cancelled_demo_leaves_the_earlier_one(ran: Ran, pipeline: WanPipeline) -> None:
+def test_a_cancelled_demo_leaves_the_earlier_one(ran: Ran, pipeline: WanPipeline, scenes: Sequence[Scene]) -> None:
     before = (ran.folder / "results.json").read_text()
 
     def cancel(what: str, done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_demo(pipeline, ran.folder, SCENES, seed=0, settings=SETTINGS, tell=cancel)
+        run_demo(pipeline, ran.folder, scenes, seed=0, settings=SETTINGS, tell=cancel)
     assert (ran.folder / "results.json").read_text() == before
     assert [path.name for path in ran.folder.parent.iterdir()] == ["demo"]
     assert pipeline.transformer is ran.transformer

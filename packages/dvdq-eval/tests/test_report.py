@@ -6,10 +6,10 @@ import base64
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Outcome
 
 from dvdq_eval.report import ReportVideo, render
 from dvdq_eval.report.svg import ticks
@@ -43,7 +43,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def text(outcome: Outcome) -> str:
+def text(outcome: Any) -> str:
     poster = np.zeros((4, 4, 3), dtype=np.uint8)
     videos = [[ReportVideo(f"{p} {m.slug}".encode(), poster) for m in outcome.videos] for p in outcome.prompts]
     return render(outcome.results, outcome.prompts, [m.label for m in outcome.videos], videos)
@@ -65,7 +65,7 @@ def test_nothing_is_fetched_from_anywhere(page: Page, text: str) -> None:
     assert re.findall(r"url\(|@import|https?://|fetch\(", text) == []
 
 
-def test_each_video_stands_in_its_place(page: Page, outcome: Outcome) -> None:
+def test_each_video_stands_in_its_place(page: Page, outcome: Any) -> None:
     wanted = [(f"{p} {m.slug}", f"{p}, {m.label}") for p in outcome.prompts for m in outcome.videos]
     shown = [
         (base64.b64decode(str(video["src"]).partition(",")[2]).decode(), video["aria-label"])
@@ -80,7 +80,7 @@ def test_the_page_can_be_found_by_those_who_do_not_see_it(page: Page) -> None:
     assert len(identities) == len(set(identities))
     assert {str(a["href"])[1:] for a in page.all("a")} <= set(identities)
     assert all("scope" in header for header in page.all("th"))
-    charts = [a for a in page.all("svg")]
+    charts = page.all("svg")
     assert charts
     assert all(chart["role"] == "img" and chart["aria-label"] for chart in charts)
     assert [tag for tag, _ in page.elements if tag == "h1"] == ["h1"]
@@ -101,7 +101,7 @@ def test_charts_are_well_formed(text: str) -> None:
                 assert "inf" not in value.split()
 
 
-def test_the_table_holds_the_figures(text: str, outcome: Outcome) -> None:
+def test_the_table_holds_the_figures(text: str, outcome: Any) -> None:
     body = text.partition("<tbody>")[2].partition("</tbody>")[0]
     rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in body.split("</tr>")[:-1]]
     assert [row[0] for row in rows] == [method.label for method in outcome.videos]
