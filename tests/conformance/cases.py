@@ -30,6 +30,7 @@ WEIGHT_CASES = (
     # The literal oracle takes a second for each of these; bfloat16 is the dtype of checkpoints, full of ties.
     (WeightRule(4, "bgr"), torch.bfloat16),
     (WeightRule(3, "bgr"), torch.float16),
+    (WeightRule(4, "bgr", 64), torch.float64),
 )
 ACTIVATION_RULES = (
     ActivationRule(8),
@@ -47,7 +48,7 @@ ROTATED_SIZES = (256, 768, 1536, 3072, 5120, 8960, 12288, 13824, 15360)
 
 @dataclass(frozen=True)
 class LinearCase:
-    """One quantized linear: ``LinearCase(WeightRule(4, "bgr"), ActivationRule(4, 128), None, 256, 17, torch.float32)``."""
+    """One linear, e.g. ``LinearCase(WeightRule(4, "bgr"), ActivationRule(4, 128), None, 256, 17, torch.float32)``."""
 
     weight: WeightRule
     activation: ActivationRule | None

@@ -1,8 +1,8 @@
 """What is asked of a backend, as plain functions of its name: the tests run them, and mutants must fail them.
 
 Outputs are compared with the float64 oracle. Codes, packing and integer sums are exact; what float32 may change is
-bounded by :mod:`dvdq_reference.oracle.bounds`, which derives it from sizes. Memory that a kernel allocates starts as NaN
-(or the largest integer), so that what it leaves unwritten shows.
+bounded by :mod:`dvdq_reference.oracle.bounds`, which derives it from sizes. Memory that a kernel allocates starts as
+NaN (or the largest integer), so that what it leaves unwritten shows.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def stored(qweight: kernels.QuantizedWeight) -> tuple[Ints, affine.Grid]:
 
 
 def check_weight(backend: str, device: str, rule: WeightRule, in_features: int, dtype: torch.dtype) -> None:
-    """Without rotation: the oracle's grid, to the rounding of Δ to float32, and exactly the codes of the stored grid."""
+    """Without rotation: the oracle's grid but for the rounding of Δ, and exactly the codes of the stored grid."""
     weight = cases.weights(in_features, dtype)
     with poisoned():
         qweight = kernels.quantize_weight(weight.to(device), rule, backend=backend)

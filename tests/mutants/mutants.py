@@ -168,9 +168,9 @@ def signs_of_another_seed() -> SimpleNamespace:
 @broken
 def paley_core_transposed() -> SimpleNamespace:
     def rotate(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:
-        with patch.object(hadamard, "_factors", hadamard._factors.__wrapped__):
-            with patch.object(hadamard, "paley", lambda m: paley(m).T):
-                return right.rotate(x, kind, seed)
+        uncached = patch.object(hadamard, "_factors", hadamard._factors.__wrapped__)
+        with uncached, patch.object(hadamard, "paley", lambda m: paley(m).T):
+            return right.rotate(x, kind, seed)
 
     return mutant(rotate=rotate)
 

@@ -1,1 +1,1 @@
-"""One folder a backend; each has the functions of :class:`dvdq_kernels.registry.Operators`, and none imports another."""
+"""One folder a backend; each has the functions of :class:`dvdq_kernels.registry.Operators`, none imports another."""

@@ -1,11 +1,11 @@
 """Bounded-init grid refinement (Algorithm 1, Eq. 4-8), exact, on :mod:`sorted rows <.sorted_rows>`.
 
-For ``i = 0 … num_bounds - 1`` the grid of the range cut by ``i / (2 num_bounds)`` at both ends is refined,
+For ``i = 0 … num_bounds - 1`` the grid of the range, cut by ``i / (2 num_bounds)`` at both ends, is refined:
 
-``Δ' = Σ d w / Σ d²`` (Eq. 4), ``z' = clamp(round(mean(q) - mean(w)/Δ'), 0, 2^b - 1)`` (Eq. 5), codes of (Δ', z') (Eq. 6),
+``Δ' = Σ d w / Σ d²`` (Eq. 4), ``z' = clamp(round(mean(q) - mean(w)/Δ'), 0, 2^b - 1)`` (Eq. 5), and their codes (Eq. 6),
 
-while the squared error falls by more than ``tolerance``; the best grid of each row is kept. All grids of a chunk of rows
-are refined together, and those that have stopped leave the batch.
+while the squared error falls by more than ``tolerance``; the best grid of each row is kept. All grids of a chunk of
+rows are refined together, and those that have stopped leave the batch.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ _LARGEST_ZERO = 2**15 - 1
 def grid_of_range(low: torch.Tensor, high: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
     """``Δ = (high - low)/(2^b - 1)``, ``z = -round(low/Δ)``, elementwise, for float64.
 
-    A constant range c has Δ = |c| and z = 0 or 1, a zero one Δ = 1 and z = 0, so that both decode exactly. Δ is at least
-    ``max(|low|, |high|)/(2^15 - 1)``, so that z fits 16 bits, and at least the smallest normal float32.
+    A constant range c has Δ = |c| and z = 0 or 1, a zero one Δ = 1 and z = 0, so that both decode exactly. Δ is at
+    least ``max(|low|, |high|)/(2^15 - 1)``, so that z fits 16 bits, and at least the smallest normal float32.
     """
     largest = torch.maximum(low.abs(), high.abs())
     constant = low == high

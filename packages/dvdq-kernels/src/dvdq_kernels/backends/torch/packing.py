@@ -20,7 +20,7 @@ def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def unpack(qweight: torch.Tensor, bits: int, dtype: torch.dtype = torch.uint8, offset: int = 0) -> torch.Tensor:
-    """``q - offset``, a fresh ``[out, in]`` tensor of ``dtype`` (uint8, float32 or float64): the inverse of :func:`pack`."""
+    """``q - offset``, a fresh ``[out, in]`` tensor of uint8, float32 or float64: the inverse of :func:`pack`."""
     if not is_packed(bits):
         return qweight.to(dtype, copy=True).sub_(offset)
     # One look-up of a pair a byte: no shifts, masks, conversions and strided writes, each a pass over the weight.

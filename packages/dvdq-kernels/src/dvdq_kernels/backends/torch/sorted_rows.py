@@ -1,7 +1,7 @@
 """Rows sorted once, so that the sums of Eq. 4-6 over any grid cost a few look-ups instead of a pass.
 
-A grid's codes are monotonic in the weight: over a sorted row they are a staircase, known by the counts ``n_j`` of values
-with a code of at most j. With prefix sums P of the row, its length m and ``j = 0 … 2^b - 2``,
+A grid's codes are monotonic in the weight: over a sorted row they are a staircase, known by the counts ``n_j`` of
+values with a code of at most j. With prefix sums P of the row, its length m and ``j = 0 … 2^b - 2``,
 
 ``Σ q = Σ_j (m - n_j)``, ``Σ q² = Σ_j (2j + 1)(m - n_j)``, ``Σ q w = Σ_j (P_m - P[n_j])``.
 
@@ -19,8 +19,8 @@ _BUCKETS = 2048
 class SortedRows:
     """``[rows, width]`` values, sorted, with float64 prefix sums and a bucket table; a grid names its row.
 
-    Values and prefix sums lie flat at one stride, so that one position serves both; the values end in infinities, so that
-    a search may step over the end of its row.
+    Values and prefix sums lie flat at one stride, so that one position serves both; the values end in infinities, so
+    that a search may step over the end of its row.
     """
 
     def __init__(self, parts: torch.Tensor) -> None:
@@ -73,7 +73,7 @@ class SortedRows:
         edge = (half * scale[:, None]).to(self._values.dtype)
         # Eq. 6 rounds a quotient. That of the edge itself says whether a value on it still has code j: then the edge is
         # the next number up, which is what adding a little more than half an ulp gives.
-        down = (edge.to(torch.float64).div_(scale[:, None]).round_() < half).to(edge.dtype)
+        down = (edge.to(torch.float64, copy=True).div_(scale[:, None]).round_() < half).to(edge.dtype)
         return edge.addcmul_(edge.abs(), down, value=0.505 * torch.finfo(edge.dtype).eps)
 
     def _search(self, row: torch.Tensor, edge: torch.Tensor) -> torch.Tensor:

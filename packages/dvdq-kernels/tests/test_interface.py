@@ -1,0 +1,177 @@
+"""What the package promises before any arithmetic: its names, its registry, its errors, its operators."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import dvdq_kernels as kernels
+from dvdq_kernels.registry import Backend, registered, select
+from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
+
+CPU = torch.device("cpu")
+
+
+def weight(rule: WeightRule | None = None, rotation: Rotation | None = None) -> kernels.QuantizedWeight:
+    values = torch.randn(8, 256, generator=torch.Generator().manual_seed(0))
+    return kernels.quantize_weight(values, rule or WeightRule(), rotation=rotation)
+
+
+def test_public_names() -> None:
+    assert set(kernels.__all__) == {
+        "QuantizedActivation",
+        "QuantizedWeight",
+        "backends",
+        "dequantize",
+        "quantize_weight",
+        "quantized_linear",
+        "rotate",
+        "rotate_quantize",
+    }
+    weight()  # loads a backend, whose folder must not take the name of a function
+    assert callable(kernels.backends)
+
+
+def test_import_needs_neither_triton_nor_cupy() -> None:
+    block = "import sys; sys.modules['triton'] = sys.modules['cupy'] = None; "
+    subprocess.run([sys.executable, "-c", block + "import dvdq_kernels; dvdq_kernels.backends()"], check=True)
+
+
+def test_backends_say_why_not() -> None:
+    state = kernels.backends()
+    assert state["torch"] is None
+    assert "no kernels" in str(state["triton"])
+    assert "no kernels" in str(state["cupy"])
+
+
+def test_auto_says_what_it_chose_and_refused() -> None:
+    selection = select("test", "auto", CPU)
+    assert selection.backend.name == "torch"
+    assert set(selection.refused) == {"cupy", "triton"}
+
+
+@pytest.mark.parametrize("name", ["triton", "cupy", "nonsense"])
+def test_an_absent_backend_is_an_error_that_names_the_present(name: str) -> None:
+    with pytest.raises(DvdqError, match="torch") as error:
+        kernels.rotate(torch.randn(2, 4), Rotation(), backend=name)
+    assert name in str(error.value.got)
+
+
+def test_a_backend_may_refuse_a_device() -> None:
+    only_cuda = Backend("only-cuda", lambda: pytest.fail("loaded"), lambda: None, frozenset({"cuda"}))
+    with registered(only_cuda), pytest.raises(DvdqError, match="runs on cuda, not on cpu"):
+        kernels.rotate(torch.randn(2, 4), Rotation(), backend="only-cuda")
+    assert "only-cuda" not in kernels.backends()
+    with pytest.raises(DvdqError, match="not taken"), registered(Backend("torch", only_cuda.load, only_cuda.refusal)):
+        pass
+
+
+NAN_ROW = torch.ones(3, 4).index_put((torch.tensor(1), torch.tensor(2)), torch.tensor(torch.nan))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (torch.ones(4), r"\[out, in\].*\[4\]"),
+        (torch.ones(2, 4, dtype=torch.int8), "int8"),
+        (torch.ones(0, 4), "not empty"),
+        (NAN_ROW, "row 1"),
+        (torch.full((2, 4), 1e39, dtype=torch.float64), "row 0"),
+        (torch.ones(2, 5), "even number"),
+    ],
+)
+def test_bad_weights(bad: torch.Tensor, message: str) -> None:
+    with pytest.raises(DvdqError, match=message):
+        kernels.quantize_weight(bad, WeightRule())
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(DvdqError, match="divides 6"):
+        kernels.quantize_weight(torch.ones(2, 6), WeightRule(4, "bgr", 4))
+    with pytest.raises(DvdqError, match="multiple of 256"):
+        kernels.rotate(torch.ones(2, 12), Rotation("block"))
+    with pytest.raises(DvdqError, match="got 7"):
+        kernels.rotate(torch.ones(2, 7), Rotation("full"))
+    with pytest.raises(DvdqError, match="floats"):
+        kernels.rotate_quantize(torch.ones(2, 8, dtype=torch.int32), ActivationRule())
+    with pytest.raises(DvdqError, match="divides 8"):
+        kernels.rotate_quantize(torch.ones(2, 8), ActivationRule(4, 3))
+    with pytest.raises(DvdqError, match="the weight's"):
+        kernels.quantized_linear(torch.ones(2, 256), weight(), None, rotation=Rotation())
+    with pytest.raises(DvdqError, match=r"\[\.\.\., 256\]"):
+        kernels.quantized_linear(torch.ones(2, 255), weight(), None)
+    with pytest.raises(DvdqError, match="bias"):
+        kernels.quantized_linear(torch.ones(2, 256), weight(), None, bias=torch.ones(7))
+    shared = kernels.rotate_quantize(torch.ones(2, 256), ActivationRule(4))
+    with pytest.raises(DvdqError, match="bits=8"):
+        kernels.quantized_linear(shared, weight(), ActivationRule(8))
+
+
+def operator_calls() -> list[tuple[str, tuple[object, ...]]]:
+    x = torch.randn(3, 7, 256)
+    rule = ActivationRule(4, 64)
+    act = kernels.rotate_quantize(x, rule)
+    row, grouped = weight(), weight(WeightRule(8, "minmax", 64, symmetric=True))
+    grids = [(q.qweight, q.scale, q.zero) for q in (row, grouped)]
+    codes = (act.codes, act.scale, act.token_sum)
+    return [
+        ("quantize_weight", (torch.randn(4, 256), 4, "bgr", 64, False, "torch")),
+        ("quantize_weight", (torch.randn(4, 256), 8, "minmax", None, True, "torch")),
+        ("dequantize", (*grids[0], 4, 256, "torch")),
+        ("rotate", (x.bfloat16(), "full", 3, "torch")),
+        ("rotate_quantize", (x, 8, None, "absmax", None, None, "torch")),
+        ("rotate_quantize", (x, 4, 128, "gaussian", "block", None, "torch")),
+        ("integer_linear", (*codes, *grids[0], torch.randn(8), 4, 4, torch.float32, False, "torch")),
+        ("integer_linear", (*codes, *grids[1], None, 4, 8, torch.bfloat16, True, "torch")),
+        ("float_linear", (x, *grids[0], None, 4, "full", None, "torch")),
+    ]
+
+
+@pytest.mark.parametrize(("name", "args"), operator_calls(), ids=lambda value: value if isinstance(value, str) else "")
+def test_operator(name: str, args: tuple[object, ...]) -> None:
+    """Schema, fake and aliasing, as torch itself checks them."""
+    torch.library.opcheck(getattr(torch.ops.dvdq, name).default, args, test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.parametrize("rule", [None, ActivationRule(8), ActivationRule(4, 128)], ids=str)
+@pytest.mark.parametrize("rotation", [None, Rotation("full", 1)], ids=str)
+def test_compiles_without_a_break(rule: ActivationRule | None, rotation: Rotation | None) -> None:
+    torch.compiler.reset()
+    qweight = weight(rotation=rotation)
+    x, bias = torch.randn(2, 3, 256), torch.randn(8)
+
+    def layer(x: torch.Tensor, qweight: kernels.QuantizedWeight) -> torch.Tensor:
+        y = kernels.quantized_linear(x, qweight, rule, rotation=rotation, bias=bias)
+        if rule is None:
+            return y
+        return y + kernels.rotate_quantize(x, rule, rotation=rotation).token_sum.unsqueeze(-1)
+
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    with torch.inference_mode():
+        assert torch.equal(compiled(x, qweight), layer(x, qweight))
+
+
+def test_inference_mode_and_parameters() -> None:
+    """Constants cached under inference mode serve outside it, and a bias that is a parameter is only read."""
+    rotation, rule = Rotation("full", seed=77), ActivationRule(4, 128)
+    bias = torch.nn.Parameter(torch.ones(8))
+    qweight = weight(rotation=rotation)
+    x = torch.randn(2, 256)
+    with torch.inference_mode():
+        first = kernels.quantized_linear(x, qweight, rule, rotation=rotation, bias=bias)
+    with torch.no_grad():
+        second = kernels.quantized_linear(x, qweight, rule, rotation=rotation, bias=bias)
+    assert torch.equal(first, second)
+
+
+def test_a_token_that_is_not_finite_spoils_only_itself() -> None:
+    x = torch.randn(3, 256, generator=torch.Generator().manual_seed(1))
+    good = kernels.quantized_linear(x, weight(), ActivationRule(8))
+    x[1, 4] = torch.inf
+    bad = kernels.quantized_linear(x, weight(), ActivationRule(8))
+    assert not bad[1].isfinite().any()
+    assert torch.equal(bad[[0, 2]], good[[0, 2]])
