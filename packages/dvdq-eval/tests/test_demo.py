@@ -130,7 +130,7 @@ def test_average_bits_are_those_of_the_trace(ran: Ran) -> None:
     switched = [[step.bits for step in video.steps] for video in ran.results.trace.videos]
     assert all(len(steps) == STEPS and set(steps) <= {4, 8} for steps in switched)
     assert bits["dvd-quant", "W4A6"] == np.mean(switched)
-    assert len(ran.results.trace.reference_distances) == STEPS - 1
+    assert len(ran.results.trace.trial_distances) == STEPS - 1
 
 
 def test_each_quantized_layer_is_measured_under_both_grids(ran: Ran, pipeline: WanPipeline) -> None:

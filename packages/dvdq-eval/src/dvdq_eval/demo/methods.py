@@ -20,6 +20,11 @@ class Method:
         return f"{_LABELS[self.name]} {self.bits}".strip()
 
     @property
+    def weights_label(self) -> str:
+        """For people, the method without its activations, e.g. ``DVD-Quant W4``."""
+        return f"{_LABELS[self.name]} {self.bits.partition('A')[0]}".strip()
+
+    @property
     def slug(self) -> str:
         """For file names, e.g. ``dvd-quant-w4a6``."""
         return f"{self.name} {self.bits}".strip().lower().replace(" ", "-")

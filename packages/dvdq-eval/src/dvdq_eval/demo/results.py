@@ -79,13 +79,11 @@ class Trace:
 
 @dataclass(frozen=True)
 class BitSwitching:
-    """δ, full precision's distance ``d_1, d_2, …`` of each step that it was chosen from (mean over prompts), and what
-    the switch then did.
-    """
+    """δ, the distances ``d_1, d_2, …`` of the trial on the first prompt that it was chosen on, and what the switch did."""
 
     delta: float
     wanted_average: float
-    reference_distances: list[float]
+    trial_distances: list[float]
     videos: list[Trace]
 
 

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from dvdq_eval.quality import psnr, relative_error, ssim
 from dvdq_eval.staging import complete_folder
 from dvdq_models import Recipe, quantize, trace
 from dvdq_models.bit_schedule import StepDecision, average_bits, choose_delta
-from dvdq_models.bit_switching import attach
+from dvdq_models.bit_switching import attach, hook_of
 from dvdq_models.inspection import describe
 from dvdq_models.linear import ActivationBits
 from dvdq_models.moving_shapes.clips import Scene
@@ -66,7 +66,7 @@ def run_demo(
         original = pipeline.transformer
         try:
             full, recorder = work.full_precision(original)
-            delta, distances = _delta(full)
+            delta, distances = work.choose_delta(original, full)
             runs = [full, *(work.quantized(original, method, delta) for method in QUANTIZED)]
         finally:
             pipeline.transformer = original
@@ -94,15 +94,16 @@ def run_demo(
     return results
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Work:
-    """What every method shares."""
+    """What every method shares; a model is quantized once for all widths of its activations."""
 
     pipeline: Any
     scenes: Sequence[Scene]
     seed: int
     settings: Mapping[str, Any]
     tell: Tell
+    models: dict[str, tuple[Any, float]] = field(default_factory=dict)
 
     def recipe(self, method: Method, delta: float) -> Recipe:
         """The method's recipe, its switch set to ``delta`` if it has one."""
@@ -120,32 +121,58 @@ class _Work:
         assert rotation is not None
         recorder = PeakRecorder(_probed_layer(transformer), rotation)
         with recorder.watching(transformer):
-            return self._generate(FULL_PRECISION, transformer, None), recorder
+            return self._generate(FULL_PRECISION.label, FULL_PRECISION, transformer, None, self.scenes), recorder
+
+    def choose_delta(self, original: nn.Module, full: Run) -> tuple[float, list[float]]:
+        """δ for an average of six bits, and the distances that it was chosen on.
+
+        The distances are those of a trial of the switch itself, on the first prompt: a step at four bits after one at
+        eight moves the output by its own error, which full precision's trace knows nothing of, so a δ from that trace
+        alone runs high too often. It only sets the trial's switch.
+        """
+        (switching,) = (method for method in QUANTIZED if method.recipe.schedule.kind == "delta")
+        first = choose_delta(_distances(full.traces[0]), WANTED_AVERAGE)
+        transformer, seconds = self._quantize(original, switching, first)
+        trial = self._generate("Trial of the bit switch", switching, transformer, seconds, self.scenes[:1])
+        distances = _distances(trial.traces[0])
+        return choose_delta(distances, WANTED_AVERAGE), distances
 
     def quantized(self, original: nn.Module, method: Method, delta: float) -> Run:
-        """A copy of the model, quantized and run."""
-        transformer = copy.deepcopy(original)
-        started = time.perf_counter()
+        """The model under a method, run on every prompt."""
+        transformer, seconds = self._quantize(original, method, delta)
+        return self._generate(method.label, method, transformer, seconds, self.scenes)
 
-        def layer_done(_: str, done: int, total: int) -> None:
-            self.tell(f"{method.label}: quantizing", done, total)
+    def _quantize(self, original: nn.Module, method: Method, delta: float) -> tuple[Any, float]:
+        """A copy of the model quantized by the method, and the seconds that its weights took."""
+        recipe = self.recipe(method, delta)
+        if method.name not in self.models:
+            transformer = copy.deepcopy(original)
+            started = time.perf_counter()
 
-        quantize(transformer, self.recipe(method, delta), progress=layer_done)
-        return self._generate(method, transformer, time.perf_counter() - started)
+            def layer_done(_: str, done: int, total: int) -> None:
+                self.tell(f"{method.weights_label}: quantizing", done, total)
 
-    def _generate(self, method: Method, transformer: nn.Module, quantize_seconds: float | None) -> Run:
+            quantize(transformer, recipe, progress=layer_done)
+            self.models[method.name] = transformer, time.perf_counter() - started
+        transformer, seconds = self.models[method.name]
+        attach(transformer, recipe, hook_of(transformer).bits)
+        return transformer, seconds
+
+    def _generate(
+        self, label: str, method: Method, transformer: Any, quantize_seconds: float | None, scenes: Sequence[Scene]
+    ) -> Run:
         self.pipeline.transformer = transformer
         steps = self.settings["num_inference_steps"]
-        done, total = 0, steps * len(self.scenes)
+        done, total = 0, steps * len(scenes)
 
         def step_done() -> None:
             nonlocal done
             done += 1
-            self.tell(f"{method.label}: generating", done, total)
+            self.tell(f"{label}: generating", done, total)
 
         videos, traces = [], []
         started = time.perf_counter()
-        for number, scene in enumerate(self.scenes):
+        for number, scene in enumerate(scenes):
             video = generate(
                 self.pipeline, scene.prompt, seed=self.seed + number, settings=self.settings, on_step=step_done
             )
@@ -161,11 +188,8 @@ def _probed_layer(transformer: nn.Module) -> str:
     return f"blocks.{len(blocks) // 2}.ffn.net.2"
 
 
-def _delta(full: Run) -> tuple[float, list[float]]:
-    """δ for an average of six bits, from full precision's distances averaged over the videos."""
-    measured = [[step.distance for step in steps[1:]] for steps in full.traces]
-    distances = [float(d) for d in np.mean(np.array(measured, dtype=np.float64), axis=0)]
-    return choose_delta(distances, WANTED_AVERAGE), distances
+def _distances(steps: Sequence[StepDecision]) -> list[float]:
+    return [step.distance for step in steps[1:] if step.distance is not None]
 
 
 def _videos(run: Run, full: Run, scenes: Sequence[Scene], seed: int) -> list[Video]:
