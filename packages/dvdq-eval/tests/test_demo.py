@@ -187,7 +187,8 @@ def test_prompts_are_unseen_varied_and_chosen_by_the_seed() -> None:
     assert chosen == choose_scenes(4, 0)
     assert chosen != choose_scenes(4, 1)
     words = [set(column) for column in zip(*(asdict(scene).values() for scene in chosen), strict=True)]
-    assert [len(column) for column in words] == [4, 3, 4, 2, 4]
+    # Every shape, speed and background; of colours and directions no more than one twice.
+    assert all(len(column) >= least for column, least in zip(words, [3, 3, 3, 2, 4], strict=True))
 
 
 def test_too_many_prompts_are_an_error() -> None:
