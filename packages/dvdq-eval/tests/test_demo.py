@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
+from rich.console import Console
 
 from dvdq_eval.demo.methods import FULL_PRECISION, METHODS, QUANTIZED
 from dvdq_eval.demo.prompts import choose_scenes
@@ -21,7 +23,7 @@ from dvdq_eval.demo.table import quality_table
 from dvdq_eval.demo.write import CONTENTS
 from dvdq_models.linear import QuantizedLinear
 from dvdq_models.moving_shapes.architecture import TEXT_WIDTH, build_scheduler, build_text_encoder, build_tokenizer
-from dvdq_models.moving_shapes.clips import Scene, split_scenes
+from dvdq_models.moving_shapes.clips import BACKGROUNDS, SHAPES, SPEEDS, Scene, split_scenes
 from dvdq_models.video import read_mp4
 from dvdq_reference.spec.errors import DvdqError
 
@@ -162,8 +164,18 @@ def test_progress_reaches_its_end(ran: Ran) -> None:
     assert {f"{method.label}: generating" for method in METHODS} <= set(last)
 
 
-def test_the_table_has_a_line_for_each_method(ran: Ran) -> None:
-    assert quality_table(ran.results).row_count == len(METHODS)
+def test_the_table_fits_a_terminal(ran: Ran) -> None:
+    console = Console(width=80, file=io.StringIO())
+    console.print(quality_table(ran.results))
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert [method.label in text for method in METHODS] == [True] * len(METHODS)
+
+
+def test_widths_of_one_method_share_their_weights(ran: Ran) -> None:
+    rows = [row for row in ran.results.rows if row.method == "dvd-quant"]
+    assert len(rows) == 3
+    assert len({(row.bytes, row.quantize_seconds) for row in rows}) == 1
 
 
 def test_a_cancelled_demo_leaves_the_earlier_one(ran: Ran, pipeline: WanPipeline, scenes: Sequence[Scene]) -> None:
@@ -186,9 +198,12 @@ def test_prompts_are_unseen_varied_and_chosen_by_the_seed() -> None:
     assert len(set(chosen)) == 4
     assert chosen == choose_scenes(4, 0)
     assert chosen != choose_scenes(4, 1)
-    words = [set(column) for column in zip(*(asdict(scene).values() for scene in chosen), strict=True)]
-    # Every shape, speed and background; of colours and directions no more than one twice.
-    assert all(len(column) >= least for column, least in zip(words, [3, 3, 3, 2, 4], strict=True))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_four_prompts_show_every_shape_speed_and_background(seed: int) -> None:
+    shown = [set(words) for words in zip(*map(astuple, choose_scenes(4, seed)), strict=True)]
+    assert [len(shown[i]) for i in (0, 1, 3, 4)] == [4, len(SHAPES), len(SPEEDS), len(BACKGROUNDS)]
 
 
 def test_too_many_prompts_are_an_error() -> None:

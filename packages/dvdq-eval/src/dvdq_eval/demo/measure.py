@@ -13,11 +13,11 @@ from torch import nn
 from dvdq_eval.demo.results import ChannelPeaks, LayerError
 from dvdq_kernels import dequantize, quantize_weight, rotate
 from dvdq_models.linear import QuantizedLinear
-from dvdq_reference.spec.recipe import Rotation, WeightRule
+from dvdq_reference.spec.recipe import Rotation
 
 
 def layer_errors(full: nn.Module, quantized: nn.Module) -> list[LayerError]:
-    """``‖W - Ŵ‖² / ‖W‖²`` of every layer that is quantized, under a min-max and under a BGR grid.
+    """``‖W - Ŵ‖² / ‖W‖²`` of every layer of a BGR model, and the same under a min-max grid.
 
     Both grids quantize the weight in the basis that ``quantized`` uses, so that they differ in nothing but the grid.
     """
@@ -26,16 +26,18 @@ def layer_errors(full: nn.Module, quantized: nn.Module) -> list[LayerError]:
         if isinstance(layer, QuantizedLinear):
             weight = full.get_submodule(name).weight
             assert isinstance(weight, torch.Tensor)
-            grids = (dataclasses.replace(layer.weight_rule, grid=grid) for grid in ("minmax", "bgr"))
-            minmax, bgr = (_weight_error(weight.detach(), rule, layer.rotation) for rule in grids)
-            errors.append(LayerError(name, minmax, bgr))
+            exact = weight.detach().float()
+            if layer.rotation is not None:
+                exact = rotate(exact, layer.rotation)
+            minmax = quantize_weight(exact, dataclasses.replace(layer.weight_rule, grid="minmax"))
+            errors.append(
+                LayerError(name, *(_relative_square(dequantize(codes), exact) for codes in (minmax, layer.quantized)))
+            )
     return errors
 
 
-def _weight_error(weight: torch.Tensor, rule: WeightRule, rotation: Rotation | None) -> float:
-    exact = weight.float() if rotation is None else rotate(weight.float(), rotation)
-    restored = dequantize(quantize_weight(weight, rule, rotation=rotation))
-    return float(((restored - exact).double().square().sum() / exact.double().square().sum()).item())
+def _relative_square(value: torch.Tensor, exact: torch.Tensor) -> float:
+    return float(((value - exact).double().square().sum() / exact.double().square().sum()).item())
 
 
 @dataclass

@@ -25,8 +25,6 @@ def bit_trace(trace: Trace, switching: BitSwitching) -> str:
         bottom=76,
     )
     plot.y_axis(count=3)
-    plot.line([(0.0, switching.delta), (float(len(steps)), switching.delta)], "threshold")
-    plot.text(plot.width - 14, plot.y(switching.delta) - 6, f"δ = {switching.delta:.3g}", "tick end strong")
     high = max(step.bits for step in steps)
     strip = plot.height - plot.bottom + 8
     for step in steps:
@@ -41,6 +39,8 @@ def bit_trace(trace: Trace, switching: BitSwitching) -> str:
         )
         if len(steps) <= 40:
             plot.text((left + right) / 2, strip + 13, str(step.bits), "cell mid")
+    plot.line([(0.0, switching.delta), (float(len(steps)), switching.delta)], "threshold")
+    plot.text(plot.width - 14, plot.y(switching.delta) - 6, f"δ = {switching.delta:.3g}", "tick end strong")
     every = 5 if len(steps) > 12 else 1
     numbers = [0, *range(every - 1, len(steps), every)] if every > 1 else list(range(len(steps)))
     for number in numbers:
