@@ -36,8 +36,8 @@ def git(*arguments: str) -> list[str]:
 
 def test_the_readme_holds_the_two_commands() -> None:
     lines = shell_lines(README)
-    assert "python -m pip install nox && nox -s demo" in lines
-    assert "python -m pip install nox && nox -s tests" in lines
+    assert "python -m pip install nox && python -m nox -s demo" in lines
+    assert "python -m pip install nox && python -m nox -s tests" in lines
 
 
 def test_ci_runs_the_readme_s_test_command_and_nothing_else() -> None:

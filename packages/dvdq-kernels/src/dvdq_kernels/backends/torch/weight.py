@@ -31,7 +31,7 @@ def encode(parts: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, bits: i
     """``q = clamp(round(w/Δ) + z, 0, 2^b - 1)`` uint8, half to even, divided in float64."""
     scale, zero = scale.to(torch.float64), zero.to(torch.float64)
     # Chunks, because float64 copies of a large weight would be what takes most memory.
-    size = max(1, 2**20 // parts.shape[1])
+    size = max(1, 2**17 // parts.shape[1])
     codes = torch.empty(parts.shape, dtype=torch.uint8, device=parts.device)
     for part, step, offset, out in zip(
         parts.split(size), scale.split(size), zero.split(size), codes.split(size), strict=True
