@@ -33,9 +33,7 @@ def stored_tensors(out_features: int, in_features: int, rule: WeightRule) -> tup
     int16 are ``[out, groups]``. A symmetric grid's zero-point is always ``2^(b-1)`` and is not stored.
     """
     groups = count_parts("stored_tensors", in_features, rule.group_size)
-    qweight = StoredTensor(
-        "qweight", (out_features, packed_width("stored_tensors", in_features, rule.bits)), "uint8"
-    )
+    qweight = StoredTensor("qweight", (out_features, packed_width("stored_tensors", in_features, rule.bits)), "uint8")
     scale = StoredTensor("scale", (out_features, groups), "float32")
     zero = StoredTensor("zero", (out_features, groups), "int16")
     return (qweight, scale) if rule.symmetric else (qweight, scale, zero)
