@@ -90,7 +90,7 @@ def test_unseen_prompts_become_what_they_say(bundled: Any) -> None:
     videos = np.asarray(frames).transpose(0, 4, 1, 2, 3) * 2.0 - 1.0
     assert videos.shape == (VIDEOS, 3, FRAMES, SIZE, SIZE)
     judged = [adherence(video, scene) for video, scene in zip(videos, scenes, strict=True)]
-    # At the promised rate of 0.9, fewer than 5 of 8 right happen by chance once in 200 draws; unlearned, it is the rule.
+    # At the promised rate of 0.9, fewer than 5 of 8 are right once in 200 draws; without learning, it is the rule.
     for word in ("colour", "shape", "direction"):
         assert sum(judgement[word] for judgement in judged) >= 5, word
 
