@@ -1,0 +1,155 @@
+"""What the benchmarks share: timing in a process of its own, its peak memory, and one CSV row a measurement.
+
+A row is appended to ``benchmarks/results/<device>/<script>.csv`` and never changed. Each provider runs in its own
+process with the same thread count, so that none sees another's memory, caches or imports.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import quantiles
+
+import torch
+
+import dvdq_kernels
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a process reports: seconds of each repeat, and bytes above what was resident before the first."""
+
+    seconds: list[float]
+    peak_bytes: int
+    versions: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a CSV file. ``ratio`` is the reference provider's median over this one's, in the same run."""
+
+    operation: str
+    provider: str
+    shape: str
+    device: str
+    threads: int
+    p20_s: float
+    p50_s: float
+    p80_s: float
+    ratio: float
+    peak_bytes: int
+    repeats: int
+    versions: str
+    commit: str
+    date: str
+
+
+def measure(function: Callable[[], object], repeats: int, warm_up: bool = True) -> None:
+    """Run ``function`` and print the measurement: the body of a provider's process."""
+    _reset_peak()
+    before = _resident("VmRSS")
+    if warm_up:
+        function()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    print(json.dumps(asdict(Measurement(seconds, _resident("VmHWM") - before, _versions()))))
+
+
+def in_process(script: str, provider: str, threads: int, python: str = sys.executable) -> Measurement:
+    """The measurement that ``script provider`` prints when run on its own with ``threads`` threads."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    run = subprocess.run([python, script, provider], env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return Measurement(**json.loads(run.stdout.splitlines()[-1]))
+
+
+def record(
+    script: str, operation: str, shape: str, threads: int, reference: str, measured: dict[str, list[Measurement]]
+) -> list[Row]:
+    """Append and print one row a provider; several measurements of one are pooled, and its largest peak counts."""
+    pooled = {name: sorted(s for m in runs for s in m.seconds) for name, runs in measured.items()}
+    medians = {name: _quantile(seconds, 0.5) for name, seconds in pooled.items()}
+    device = _device()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    rows = [
+        Row(
+            operation,
+            name,
+            shape,
+            device,
+            threads,
+            *(round(_quantile(seconds, share), 5) for share in (0.2, 0.5, 0.8)),
+            ratio=round(medians[reference] / medians[name], 3),
+            peak_bytes=max(m.peak_bytes for m in measured[name]),
+            repeats=len(seconds),
+            versions=measured[name][0].versions,
+            commit=commit,
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        for name, seconds in pooled.items()
+    ]
+    folder = RESULTS / re.sub(r"[^\w.]+", "-", device).strip("-").lower()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{Path(script).stem}.csv"
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+    for row in rows:
+        print(f"{row.provider:32} {row.p50_s:9.4f} s  ratio {row.ratio:8.3f}  peak {row.peak_bytes / 2**20:7.1f} MiB")
+    return rows
+
+
+def _quantile(ordered: list[float], share: float) -> float:
+    return ordered[0] if len(ordered) == 1 else quantiles(ordered, n=10, method="inclusive")[round(10 * share) - 1]
+
+
+def _reset_peak() -> None:
+    clear = Path("/proc/self/clear_refs")
+    if clear.exists():
+        clear.write_text("5")
+
+
+def _resident(field: str) -> int:
+    """Bytes of ``VmRSS`` or, since the last reset, ``VmHWM``; where there is no /proc, the peak since the start."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    match = re.search(rf"{field}:\s+(\d+) kB", status.read_text())
+    assert match is not None
+    return int(match[1]) * 1024
+
+
+def _versions() -> str:
+    found = [f"python {platform.python_version()}", f"torch {torch.__version__}", f"dvdq {dvdq_kernels.__version__}"]
+    for package in ("numpy", "orbitquant"):
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def _device() -> str:
+    """The processor's name and how many of its cores there are."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.+)", info.read_text()) if info.exists() else []
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
