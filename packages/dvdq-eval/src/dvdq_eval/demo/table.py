@@ -14,7 +14,7 @@ def quality_table(results: Results) -> Table:
     """One line a method: size, compression, average bits, distances from full precision, words of the prompts seen."""
     table = Table(title="Against full precision, same prompts, same noise", title_justify="left")
     table.add_column("method", no_wrap=True)
-    for name in ("MiB", "smaller", "avg bits", "PSNR dB", "SSIM", "latent error", "words seen"):
+    for name in ("MiB", "smaller", "avg\nbits", "PSNR\ndB", "SSIM", "latent\nerror", "words\nseen"):
         table.add_column(name, justify="right")
     for row in results.rows:
         table.add_row(Method(row.method, row.bits).label, *_cells(row), f"{fmean(row.adherence.values()):.0%}")
