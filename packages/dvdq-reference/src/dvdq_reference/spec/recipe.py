@@ -25,7 +25,7 @@ ROTATION_BLOCK = 256
 """Size of the Hadamard matrix of a ``block`` rotation."""
 DEFAULT_BLOCK = 128
 """Channels that share an activation scale under ARQ, unless a recipe says otherwise."""
-BGR_BOUNDS = 20
+BGR_BOUNDS = 6
 """Shrink steps of BGR, min-max included."""
 BGR_TOLERANCE = 1e-3
 """BGR refines a grid while its squared error falls by more than this share."""
