@@ -30,7 +30,7 @@ from muon import MuonWithAdamW
 
 PEAK_RATE = 2e-3
 WARMUP_STEPS = 200
-DECAY_FROM = 0.55
+DECAY_FROM = 0.45
 """Share of the budget after which the learning rate falls."""
 DROPPED_PROMPTS = 0.1
 AVERAGE = 0.998
@@ -99,7 +99,7 @@ def main() -> None:
     """Parse the arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the folder with the trained vae/")
-    parser.add_argument("--minutes", type=float, default=90.0, help="wall-clock budget; the schedule fits itself to it")
+    parser.add_argument("--minutes", type=float, default=76.0, help="wall-clock budget; the schedule fits itself to it")
     parser.add_argument("--pool", type=int, default=5856, help="clips drawn and encoded once")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--device", default="cpu")
