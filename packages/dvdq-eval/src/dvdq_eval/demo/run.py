@@ -30,6 +30,8 @@ from dvdq_models.moving_shapes.clips import Scene
 from dvdq_models.moving_shapes.detector import adherence
 
 WANTED_AVERAGE = 6.0
+TRIALS = 3
+"""Runs of the first prompt after which δ has settled."""
 Tell = Callable[[str, int, int], None]
 """Progress: what is being done, how much of it is done, and how much there is."""
 
@@ -126,15 +128,16 @@ class _Work:
     def choose_delta(self, original: nn.Module, full: Run) -> tuple[float, list[float]]:
         """δ for an average of six bits, and the distances that it was chosen on.
 
-        The distances are those of a trial of the switch itself, on the first prompt: a step at four bits after one at
-        eight moves the output by its own error, which full precision's trace knows nothing of, so a δ from that trace
-        alone runs high too often. It only sets the trial's switch.
+        The distances are those of trials of the switch itself, on the first prompt, each with the δ chosen on the one
+        before: a step at four bits after one at eight moves the output by its own error, which full precision's trace
+        knows nothing of, so a δ from that trace alone runs high too often. It only sets the first trial's switch.
         """
         (switching,) = (method for method in QUANTIZED if method.recipe.schedule.kind == "delta")
-        first = choose_delta(_distances(full.traces[0]), WANTED_AVERAGE)
-        transformer, seconds = self._quantize(original, switching, first)
-        trial = self._generate("Trial of the bit switch", switching, transformer, seconds, self.scenes[:1])
-        distances = _distances(trial.traces[0])
+        distances = _distances(full.traces[0])
+        for number in range(1, TRIALS + 1):
+            transformer, seconds = self._quantize(original, switching, choose_delta(distances, WANTED_AVERAGE))
+            label = f"Trial {number} of the bit switch"
+            distances = _distances(self._generate(label, switching, transformer, seconds, self.scenes[:1]).traces[0])
         return choose_delta(distances, WANTED_AVERAGE), distances
 
     def quantized(self, original: nn.Module, method: Method, delta: float) -> Run:

@@ -92,15 +92,13 @@ def draw(scene: Scene, placement: Placement) -> NDArray[np.float32]:
     pixel = np.arange(SIZE) + 0.5
     dx = pixel[None, None, :] - centres[:, 0, None, None]
     dy = pixel[None, :, None] - centres[:, 1, None, None]
-    inside = np.clip(0.5 - _signed_distance(scene.shape, dx, dy, placement.radius), 0.0, 1.0)
+    inside = np.clip(0.5 - signed_distance(scene.shape, dx, dy, placement.radius), 0.0, 1.0)
     front = np.array(COLOURS[scene.colour])[:, None, None, None]
     back = np.array(BACKGROUNDS[scene.background])[:, None, None, None]
     return np.asarray((back + (front - back) * inside) * 2.0 - 1.0, dtype=np.float32)
 
 
-def _signed_distance(
-    shape: str, dx: NDArray[np.float64], dy: NDArray[np.float64], radius: float
-) -> NDArray[np.float64]:
+def signed_distance(shape: str, dx: NDArray[np.float64], dy: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
     """Distance to the outline in pixels, negative inside; the three shapes have nearly the same area."""
     if shape == "circle":
         return np.asarray(np.hypot(dx, dy) - radius)

@@ -23,7 +23,7 @@ from dvdq_models.moving_shapes.clips import (
     SIZE,
     SPEEDS,
     Scene,
-    _signed_distance,
+    signed_distance,
 )
 from dvdq_reference.spec.errors import DvdqError
 
@@ -152,7 +152,7 @@ def _silhouette(seen: _Object) -> str | None:
         lowered = 0.5 * 0.777 * radius if shape == "triangle" else 0.0
         dx = pixel_x - centre[:, 0, None, None]
         dy = pixel_y - centre[:, 1, None, None] + lowered
-        outline = np.clip(0.5 - _signed_distance(shape, dx, dy, radius), 0.0, 1.0)
+        outline = np.clip(0.5 - signed_distance(shape, dx, dy, radius), 0.0, 1.0)
         blurred = (ndimage.gaussian_filter(outline, (0, blur, blur)) for blur in BLURS)
         differences = [((model - coverage) ** 2).sum(axis=(1, 2)) / area for model in blurred]
         errors[shape] = min(float(np.median(difference)) for difference in differences)
