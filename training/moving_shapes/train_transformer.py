@@ -85,6 +85,7 @@ def learning_rate(step: int, progress: float) -> float:
 
 def save_pipeline(out: Path, vae, tokenizer, encoder, transformer) -> None:
     """The folder that ``WanPipeline.from_pretrained`` reads, in bfloat16 like the real models' files."""
+    vae.register_to_config(_name_or_path="")  # diffusers would write down where it was loaded from
     pipeline = WanPipeline(
         tokenizer=tokenizer,
         text_encoder=encoder.to(torch.bfloat16),
