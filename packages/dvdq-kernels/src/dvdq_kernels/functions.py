@@ -27,7 +27,8 @@ def quantize_weight(
         weight: ``[out, in]``, any float dtype; finite, not empty.
         rule: width, grid, group size, symmetry.
         rotation: R; None leaves the weight in its own basis.
-        backend: ``"auto"`` or a name of :func:`~dvdq_kernels.backends`.
+        backend: ``"auto"`` or a name of :func:`~dvdq_kernels.backends`. One that has no rotation gets W R from the one
+            that ``"auto"`` would take.
 
     Raises:
         DvdqError: not a float matrix, empty, a row with NaN or Inf (named), or a size that does not divide.
@@ -43,12 +44,14 @@ def quantize_weight(
     if not bool(good.all()):
         row = int(good.logical_not().nonzero()[0])
         raise DvdqError(operation, where=f"row {row}", expected="finite values that float32 can hold", got="others")
-    name = select(operation, backend, weight.device).backend.name
+    chosen = select(operation, backend, weight.device).backend
     weight = weight.detach()
     if rotation is not None:
-        weight = rotate(weight.to(torch.promote_types(weight.dtype, torch.float32)), rotation, backend=name)
+        rotates = chosen.refuses("rotate", weight.device) is None
+        weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        weight = rotate(weight, rotation, backend=chosen.name if rotates else "auto")
     qweight, scale, zero = torch.ops.dvdq.quantize_weight(
-        weight, rule.bits, rule.grid, rule.group_size, rule.symmetric, name
+        weight, rule.bits, rule.grid, rule.group_size, rule.symmetric, chosen.name
     )
     return QuantizedWeight(qweight, scale, None if rule.symmetric else zero, rule, in_features, rotation)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Protocol, cast
 
@@ -70,19 +73,25 @@ class Backend:
         load: imports it and gives its operators.
         refusal: why it cannot run on this machine, or None if it can; must be cheap and must not raise.
         device_types: types of device whose tensors it takes; None for any.
+        offers: the public functions that it has kernels for; None for all.
     """
 
     name: str
     load: Callable[[], Operators]
     refusal: Callable[[], str | None]
     device_types: frozenset[str] | None = None
+    offers: frozenset[str] | None = None
 
-    def refuses(self, device: torch.device) -> str | None:
-        """Why it cannot run on tensors of ``device``, or None if it can."""
+    def refuses(self, operation: str, device: torch.device) -> str | None:
+        """Why it cannot run ``operation`` on tensors of ``device``, or None if it can."""
         reason = self.refusal()
-        if reason is None and self.device_types is not None and device.type not in self.device_types:
+        if reason is not None:
+            return reason
+        if self.device_types is not None and device.type not in self.device_types:
             return f"runs on {', '.join(sorted(self.device_types))}, not on {device.type}"
-        return reason
+        if self.offers is not None and operation not in self.offers:
+            return f"has {', '.join(sorted(self.offers))} alone"
+        return None
 
 
 @dataclass(frozen=True)
@@ -93,8 +102,31 @@ class Selection:
     refused: MappingProxyType[str, str]
 
 
-def _torch_operators() -> Operators:
-    return cast(Operators, importlib.import_module("dvdq_kernels.backends.torch"))
+def _folder(name: str) -> Callable[[], Operators]:
+    return lambda: cast(Operators, importlib.import_module(f"dvdq_kernels.backends.{name}"))
+
+
+def _is_installed(module: str) -> bool:
+    return sys.modules.get(module) is not None or (module not in sys.modules and find_spec(module) is not None)
+
+
+def _numba_refusal() -> str | None:
+    return None if _is_installed("numba") else "numba is not installed: pip install 'dvdq-kernels[numba]'"
+
+
+def _triton_interprets() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _triton_refusal() -> str | None:
+    if not _is_installed("triton"):
+        return "triton is not installed"
+    if _triton_interprets():
+        return None
+    if not torch.cuda.is_available():
+        return "no CUDA device (TRITON_INTERPRET=1 runs the kernels on a CPU, slowly, to check them)"
+    major, minor = torch.cuda.get_device_capability()
+    return None if major >= 8 else f"needs compute capability 8.0, this device has {major}.{minor}"
 
 
 def _no_kernels(name: str) -> Backend:
@@ -106,8 +138,11 @@ def _no_kernels(name: str) -> Backend:
 
 _BACKENDS: dict[str, Backend] = {
     "cupy": _no_kernels("cupy"),
-    "triton": _no_kernels("triton"),
-    "torch": Backend("torch", _torch_operators, lambda: None),
+    "triton": Backend(
+        "triton", _folder("triton"), _triton_refusal, frozenset({"cpu" if _triton_interprets() else "cuda"})
+    ),
+    "numba": Backend("numba", _folder("numba"), _numba_refusal, frozenset({"cpu"}), frozenset({"quantize_weight"})),
+    "torch": Backend("torch", _folder("torch"), lambda: None),
 }
 """In order of preference."""
 
@@ -131,11 +166,11 @@ def select(operation: str, backend: str, device: torch.device) -> Selection:
         raise DvdqError(operation, where="backend", expected=f"auto, {', '.join(_BACKENDS)}", got=repr(backend))
     refused: dict[str, str] = {}
     for candidate in _BACKENDS.values() if backend == "auto" else (_BACKENDS[backend],):
-        reason = candidate.refuses(device)
+        reason = candidate.refuses(operation, device)
         if reason is None:
             return Selection(candidate, MappingProxyType(refused))
         refused[candidate.name] = reason
-    able = [b.name for b in _BACKENDS.values() if b.refuses(device) is None]
+    able = [b.name for b in _BACKENDS.values() if b.refuses(operation, device) is None]
     raise DvdqError(
         operation,
         where=f"backend on {device.type}",
