@@ -140,7 +140,7 @@ def _resident(field: str) -> int:
 
 def _versions() -> str:
     found = [f"python {platform.python_version()}", f"torch {torch.__version__}", f"dvdq {dvdq_kernels.__version__}"]
-    for package in ("numpy", "orbitquant"):
+    for package in ("numpy", "numba", "orbitquant"):
         try:
             found.append(f"{package} {version(package)}")
         except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""BGR of a 512×3072 weight at 4 bits: the torch backend against the literal oracle, which it must equal.
+"""BGR of a 512×3072 weight at 4 bits: the backends for a CPU against the literal oracle, which they must equal.
 
 Recorded only if every row's squared error is the oracle's to one part in a million.
 """
@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from _record import in_process, measure, record
 
-from dvdq_kernels import quantize_weight
-from dvdq_kernels.backends.torch.bgr import refine
+from dvdq_kernels import dequantize, quantize_weight
 from dvdq_reference.oracle.bgr import refine_grid
 from dvdq_reference.spec.recipe import WeightRule
 
 SHAPE = (512, 3072)
 THREADS = 2
-FAST, ORACLE = "dvdq-kernels torch", "oracle"
+ORACLE, BACKENDS = "oracle", {"dvdq-kernels numba": "numba", "dvdq-kernels torch": "torch"}
 
 
 def weight() -> torch.Tensor:
@@ -29,11 +28,13 @@ def weight() -> torch.Tensor:
 def main() -> None:
     """Compare the errors, then measure both, each in its process."""
     values = weight()
-    truth, error = refine_grid(values.numpy()).error[:, 0], refine(values, 4)[2].numpy()
-    worst = np.abs(error / truth - 1).max()
-    if worst > 1e-6:
-        raise SystemExit(f"not recorded: an error differs from the oracle's by {worst:.2e} of itself")
-    measured = {name: [in_process(__file__, name, THREADS)] for name in (ORACLE, FAST)}
+    truth = refine_grid(values.numpy()).error[:, 0]
+    for backend in BACKENDS.values():
+        decoded = dequantize(quantize_weight(values, WeightRule(4, "bgr"), backend=backend)).double().numpy()
+        worst = np.abs(np.square(values.double().numpy() - decoded).sum(axis=1) / truth - 1).max()
+        if worst > 1e-6:
+            raise SystemExit(f"not recorded: {backend}'s error differs from the oracle's by {worst:.2e} of itself")
+    measured = {name: [in_process(__file__, name, THREADS)] for name in (ORACLE, *BACKENDS)}
     record(__file__, "bgr", "x".join(map(str, SHAPE)), THREADS, ORACLE, measured)
 
 
@@ -41,11 +42,13 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case []:
             main()
-        case [provider] if provider == FAST:
+        case [provider] if provider in BACKENDS:
             values = weight()
-            measure(lambda: quantize_weight(values, WeightRule(4, "bgr"), backend="torch"), repeats=7)
+            backend = BACKENDS[provider]
+            quantize_weight(values[:1], WeightRule(4, "bgr"), backend=backend)  # loads it, and compiles if it has to
+            measure(lambda: quantize_weight(values, WeightRule(4, "bgr"), backend=backend), repeats=7)
         case [provider] if provider == ORACLE:
             values = weight()
             measure(lambda: refine_grid(values.numpy()), repeats=1, warm_up=False)
         case other:
-            raise SystemExit(f"expected {FAST!r} or {ORACLE!r}, got {other}")
+            raise SystemExit(f"expected {ORACLE!r} or one of {list(BACKENDS)}, got {other}")

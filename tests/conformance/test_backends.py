@@ -17,36 +17,42 @@ from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 
-def places() -> Iterator[tuple[str, str]]:
-    """Backends and devices that can run here."""
+def places(*operations: str) -> Iterator[tuple[str, str]]:
+    """Backends and devices that can run these here."""
     for name in dvdq_kernels.backends():
         for device in DEVICES:
             try:
-                select("conformance", name, torch.device(device))
+                for operation in operations:
+                    select(operation, name, torch.device(device))
             except DvdqError:
                 continue
             yield name, device
 
 
-PLACES = tuple(places())
-everywhere = pytest.mark.parametrize(("backend", "device"), PLACES)
+def wherever(*operations: str) -> pytest.MarkDecorator:
+    """Once for every backend and device that has kernels for all ``operations``."""
+    return pytest.mark.parametrize(("backend", "device"), tuple(places(*operations)))
+
+
+EVERYTHING = ("quantize_weight", "dequantize", "rotate", "rotate_quantize", "quantized_linear")
+everywhere = wherever(*EVERYTHING)
 ROTATIONS = [r for r in cases.ROTATIONS if r is not None]
 
 
 def test_no_backend_is_left_out_without_a_reason() -> None:
-    ran = {name for name, _ in PLACES}
-    assert ("torch", "cpu") in PLACES
+    ran = {name for operation in EVERYTHING for name, _ in places(operation)}
+    assert ("torch", "cpu") in places(*EVERYTHING)
     for name, reason in dvdq_kernels.backends().items():
         assert name in ran or reason, f"{name} can run here and was not tested"
 
 
-@everywhere
+@wherever("quantize_weight")
 @pytest.mark.parametrize(("rule", "dtype"), cases.WEIGHT_CASES, ids=str)
 def test_weight(backend: str, device: str, rule: WeightRule, dtype: torch.dtype) -> None:
     checks.check_weight(backend, device, rule, 256, dtype)
 
 
-@everywhere
+@wherever("quantize_weight")
 @pytest.mark.parametrize("rotation", ROTATIONS, ids=str)
 @pytest.mark.parametrize("rule", cases.WEIGHT_RULES[:5], ids=str)
 def test_rotated_weight(backend: str, device: str, rule: WeightRule, rotation: Rotation) -> None:

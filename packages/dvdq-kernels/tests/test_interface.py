@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import dvdq_kernels as kernels
-from dvdq_kernels.registry import Backend, registered, select
+from dvdq_kernels.registry import Backend, operators, registered, select
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
 
@@ -36,22 +37,52 @@ def test_public_names() -> None:
     assert callable(kernels.backends)
 
 
-def test_import_needs_neither_triton_nor_cupy() -> None:
-    block = "import sys; sys.modules['triton'] = sys.modules['cupy'] = None; "
+def test_import_needs_no_backend_but_torch() -> None:
+    block = "import sys; sys.modules.update(dict.fromkeys(['cupy', 'numba', 'triton'])); "
     subprocess.run([sys.executable, "-c", block + "import dvdq_kernels; dvdq_kernels.backends()"], check=True)
 
 
 def test_backends_say_why_not() -> None:
     state = kernels.backends()
     assert state["torch"] is None
-    assert "no kernels" in str(state["triton"])
     assert "no kernels" in str(state["cupy"])
+    if not torch.cuda.is_available():
+        assert "no CUDA device" in str(state["triton"])
+
+
+@pytest.mark.parametrize("module", ["numba", "triton"])
+def test_what_is_not_installed_is_said(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    assert f"{module} is not installed" in str(kernels.backends()[module])
+
+
+def test_a_backend_may_have_some_operations_alone() -> None:
+    lazy = Backend("lazy", lambda: pytest.fail("loaded"), lambda: None, offers=frozenset({"quantize_weight"}))
+    with registered(lazy):
+        assert select("quantize_weight", "lazy", CPU).backend is lazy
+        with pytest.raises(DvdqError, match="lazy .has quantize_weight alone."):
+            kernels.rotate(torch.randn(2, 4), Rotation(), backend="lazy")
+
+
+def test_a_backend_without_a_rotation_gets_a_rotated_weight() -> None:
+    seen = []
+    torch_backend = operators("torch")
+
+    def quantize_weight(weight: torch.Tensor, *rest: object) -> tuple[torch.Tensor, ...]:
+        seen.append(weight)
+        return torch_backend.quantize_weight(weight, *rest)
+
+    lazy = SimpleNamespace(quantize_weight=quantize_weight)
+    weight = torch.randn(3, 256)
+    with registered(Backend("lazy", lambda: lazy, lambda: None, offers=frozenset({"quantize_weight"}))):
+        kernels.quantize_weight(weight, WeightRule(), rotation=Rotation(), backend="lazy")
+    assert torch.equal(seen[0], kernels.rotate(weight, Rotation()))
 
 
 def test_auto_says_what_it_chose_and_refused() -> None:
-    selection = select("test", "auto", CPU)
+    selection = select("rotate", "auto", CPU)
     assert selection.backend.name == "torch"
-    assert set(selection.refused) == {"cupy", "triton"}
+    assert set(selection.refused) == {"cupy", "triton", "numba"}
 
 
 @pytest.mark.parametrize("name", ["triton", "cupy", "nonsense"])

@@ -1,0 +1,46 @@
+"""Weights to packed codes (Eq. 1): chunks of rows, on as many threads as torch uses."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from dvdq_kernels.backends.numba.loops import encode_rows, refine_rows, span_rows
+from dvdq_reference.spec.bits import unsigned_range
+from dvdq_reference.spec.layout import is_packed, packed_width
+from dvdq_reference.spec.recipe import BGR_BOUNDS, BGR_MAX_ROUNDS, BGR_TOLERANCE
+
+_CHUNK = 2**17
+"""Elements that a thread sorts at a time: half a megabyte in float32, which stays in its cache."""
+
+
+def quantize_weight(
+    weight: torch.Tensor, bits: int, grid: str, group_size: int | None, symmetric: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Packed codes uint8, Δ float32 and z int16, both ``[out, groups]``."""
+    out_features, in_features = weight.shape
+    groups = 1 if group_size is None else in_features // group_size
+    levels = unsigned_range(bits)[1]
+    qweight = torch.empty(out_features, packed_width("quantize_weight", in_features, bits), dtype=torch.uint8)
+    scale = torch.empty(out_features, groups, dtype=torch.float32)
+    zero = torch.empty(out_features, groups, dtype=torch.int16)
+    size = max(1, _CHUNK // in_features)
+
+    def quantize_rows(part: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> None:
+        rows = part.to(torch.promote_types(part.dtype, torch.float32)).contiguous().numpy()
+        parts = rows.reshape(-1, in_features // groups)
+        steps, offsets = scale.view(-1).numpy(), zero.view(-1).numpy()
+        if grid == "bgr":
+            ordered = np.sort(parts, axis=1)
+            refine_rows(ordered, levels, BGR_BOUNDS, BGR_TOLERANCE, BGR_MAX_ROUNDS, steps, offsets)
+        else:
+            span_rows(parts, levels, symmetric, steps, offsets)
+        encode_rows(parts, steps, offsets, levels, is_packed(bits), codes.view(-1).numpy())
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        split = (tensor.split(size) for tensor in (weight, qweight, scale, zero))
+        for _ in pool.map(quantize_rows, *split):
+            pass
+    return qweight, scale, zero
