@@ -66,17 +66,23 @@ def recorded(root: Path, operation: str) -> list[dict[str, str]]:
     return rows
 
 
-def latest(rows: list[dict[str, str]], *keys: str) -> list[dict[str, str]]:
-    """Of rows that agree in ``keys`` the one recorded last."""
-    return list({tuple(row[key] for key in keys): row for row in rows}.values())
+def latest_runs(rows: list[dict[str, str]], *keys: str) -> list[dict[str, str]]:
+    """Of rows that agree in ``keys`` the last run: its reference, whose ratio is 1, and all that follow it."""
+    runs: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        run = runs.setdefault(tuple(row[key] for key in keys), [])
+        if float(row["ratio"]) == 1:
+            run.clear()
+        run.append(row)
+    return [row for run in runs.values() for row in run]
 
 
 def bench_bgr(root: Path) -> str:
-    """Time and memory of BGR, the latest row for each machine, provider and shape."""
-    rows = latest(recorded(root, "bgr"), "device", "provider", "shape")
+    """Time and memory of BGR, the latest run on each machine and shape."""
+    rows = latest_runs(recorded(root, "bgr"), "device", "shape")
     if not rows:
         return NOTHING_YET
-    header = ["provider", "device", "shape", "median (s)", "p20–p80 (s)", "peak memory (MiB)"]
+    header = ["provider", "device", "shape", "median (s)", "p20–p80 (s)", "times as fast", "peak memory (MiB)"]
     return table(
         header,
         (
@@ -86,6 +92,7 @@ def bench_bgr(root: Path) -> str:
                 row["shape"],
                 f"{float(row['p50_s']):.3g}",
                 f"{float(row['p20_s']):.3g}–{float(row['p80_s']):.3g}",
+                f"{float(row['ratio']):.3g}",
                 f"{float(row['peak_bytes']) / 2**20:.0f}",
             ]
             for row in rows

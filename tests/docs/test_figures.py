@@ -71,10 +71,16 @@ def test_a_region_that_nobody_makes_is_an_error(figures: ModuleType, root: Path)
         figures.rewrite("<!-- begin:demo-table -->\n", root)
 
 
-def test_of_rows_that_agree_the_last_one_counts(figures: ModuleType, root: Path) -> None:
+def test_of_runs_on_one_machine_the_last_one_counts(figures: ModuleType, root: Path) -> None:
     folder = root / "benchmarks/results/cpu"
     folder.mkdir(parents=True)
-    header = "operation,provider,device,shape,p20_s,p50_s,p80_s,peak_bytes\n"
-    rows = "bgr,torch,cpu,2x4,1,2,3,1048576\nbgr,torch,cpu,2x4,4,5,6,1048576\n"
-    (folder / "rows.csv").write_text(header + rows)
-    assert figures.bench_bgr(root).splitlines()[2:] == ["| torch | cpu | 2x4 | 5 | 4–6 | 1 |"]
+    rows = (
+        "operation,provider,device,shape,p20_s,p50_s,p80_s,ratio,peak_bytes",
+        *("bgr,peer,cpu,2x4,1,2,3,1.0,1048576", "bgr,retired,cpu,2x4,1,2,3,1.0,1048576", "bgr,ours,cpu,2x4,1,2,3,2,0"),
+        *("bgr,peer,cpu,2x4,4,5,6,1.0,1048576", "bgr,ours,cpu,2x4,2,2.5,4,2.0,2097152"),
+    )
+    (folder / "rows.csv").write_text("\n".join(rows) + "\n")
+    assert figures.bench_bgr(root).splitlines()[2:] == [
+        "| peer | cpu | 2x4 | 5 | 4–6 | 1 | 1 |",
+        "| ours | cpu | 2x4 | 2.5 | 2–4 | 2 | 2 |",
+    ]
