@@ -1,0 +1,126 @@
+"""Machine code of a recorded launch for any GPU, on a machine that has none.
+
+Triton's package carries the assembler and the disassembler, so that registers, spills, shared memory and the
+tensor-core instructions of a kernel can be read before it ever runs.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from dvdq_kernels.backends.triton.launch import Launch
+from dvdq_reference.spec.errors import DvdqError
+
+SHARED_MEMORY = {80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
+"""Bytes of shared memory that one program may take, by compute capability (CUDA C++ Programming Guide)."""
+
+_POINTERS = {
+    torch.int8: "*i8",
+    torch.uint8: "*u8",
+    torch.int16: "*i16",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+}
+_ALIGNED = [["tt.divisibility", 16]]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the compiler made of one launch.
+
+    Attributes:
+        name: the kernel's.
+        target: compute capability, e.g. 90.
+        registers: of each thread.
+        spilled: bytes of local memory that a thread's registers spill to, its stack.
+        shared: bytes of shared memory that a program takes.
+        ptx: the virtual machine code.
+        sass: the machine code.
+    """
+
+    name: str
+    target: int
+    registers: int
+    spilled: int
+    shared: int
+    ptx: str
+    sass: str
+
+    @property
+    def tensor_core_instructions(self) -> frozenset[str]:
+        """Those of the virtual machine code without their shapes: ``wgmma.s32.s8.s8``, ``mma.f32.bf16.bf16.f32``, …"""
+        found = re.findall(r"\b(wgmma\.mma_async|mma\.sync|tcgen05\.mma)([.\w:]*)", self.ptx)
+        types = re.compile(r"[.:](?:[su]8|s32|f32|f16|bf16|tf32|f64|kind::\w+)(?=[.:]|$)")
+        return frozenset(
+            name.replace(".mma_async", "").replace(".sync", "") + "".join(types.findall(rest)) for name, rest in found
+        )
+
+
+def compile_launch(launch: Launch, target: int) -> Compiled:
+    """``launch`` for compute capability ``target``, specialised as Triton specialises it when it runs.
+
+    Raises:
+        DvdqError: it takes more shared memory than a program can have there.
+    """
+    signature, constants, attributes = _specialise(launch)
+    source = ASTSource(launch.kernel, signature, constants, attributes)
+    options = {"num_warps": launch.warps, "num_stages": launch.stages}
+    compiled = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
+    name, shared = launch.kernel.__name__, compiled.metadata.shared
+    if shared > SHARED_MEMORY[target]:
+        raise DvdqError(
+            "compile_launch",
+            where=f"{name} for {target}",
+            expected=f"at most {SHARED_MEMORY[target]} bytes of shared memory",
+            got=shared,
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        binary = Path(folder) / "kernel.cubin"
+        binary.write_bytes(compiled.asm["cubin"])
+        usage = _run(triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(binary))
+        sass = _run(triton.knobs.nvidia.nvdisasm.path, "-c", str(binary))
+    registers, stack = (int(n) for n in re.search(r"REG:(\d+) STACK:(\d+)", usage).groups())  # type: ignore[union-attr]
+    return Compiled(name, target, registers, stack, shared, compiled.asm["ptx"], sass)
+
+
+def _specialise(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], list[list[Any]]]]:
+    """Types, constants, and which pointers and sizes are multiples of 16: fresh tensors of torch are."""
+    signature: dict[str, str] = {}
+    constants: dict[str, Any] = {}
+    attributes: dict[tuple[int], list[list[Any]]] = {}
+    for position, name in enumerate(launch.kernel.arg_names):
+        value = launch.constants[name] if name in launch.constants else launch.arguments[name]
+        if name in launch.constants or value is None or (type(value) is int and value == 1):
+            signature[name], constants[name] = "constexpr", value
+        elif isinstance(value, torch.Tensor):
+            signature[name] = _POINTERS[value.dtype]
+            # A view that starts inside its tensor need not be aligned.
+            if value.storage_offset() * value.element_size() % 16 == 0:
+                attributes[(position,)] = _ALIGNED
+        elif isinstance(value, bool):
+            signature[name] = "u1"
+        elif isinstance(value, int):
+            signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
+            if value % 16 == 0:
+                attributes[(position,)] = _ALIGNED
+        else:
+            signature[name] = "fp32"
+    return signature, constants, attributes
+
+
+def _run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
