@@ -1,0 +1,183 @@
+"""Which tiles the products run with: what is legal, what was measured to be fast, and a rule where nothing was.
+
+Measured picks are data, ``picks.json``: runs of the tuning script, later ones before earlier ones. A run is::
+
+    {"device": "NVIDIA H100 80GB HBM3", "date": "2026-11-22", "commit": "44acc4c",
+     "versions": {"torch": "2.11.0+cu130", "triton": "3.6.0"},
+     "unpack_from": 256,
+     "rows": [{"task": {…}, "config": {…}, "microseconds": 7012.5}, …]}
+
+with the fields of :class:`Task` and :class:`Config` in each row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from importlib.resources import files
+from itertools import product, starmap
+
+import torch
+
+from dvdq_kernels.backends.triton.launch import target_of
+
+
+@dataclass(frozen=True)
+class Config:
+    """Tiles ``block_m × block_n`` of the output, ``block_k`` channels a step; ``group_m`` rows of tiles share L2."""
+
+    block_m: int
+    block_n: int
+    block_k: int
+    group_m: int
+    warps: int
+    stages: int
+
+    def blocks(self) -> dict[str, int]:
+        """What a kernel takes as constants."""
+        return {name.upper(): value for name, value in asdict(self).items() if name not in ("warps", "stages")}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A product to choose for, e.g. W4A8 in the loop: ``Task("integer", 16, 12288, 3072, 1, 1, 2, True)``.
+
+    Args:
+        kernel: ``"integer"`` or ``"weight_only"``.
+        tokens: rows of the output.
+        out_features: its columns.
+        width: channels that share all scales.
+        parts: how many times ``width`` there are.
+        x_bytes: of an activation.
+        per_byte: weights in a byte.
+        decodes: whether the loop decodes weights, or multiplies them as they are.
+    """
+
+    kernel: str
+    tokens: int
+    out_features: int
+    width: int
+    parts: int
+    x_bytes: int
+    per_byte: int
+    decodes: bool
+
+    def shape_class(self) -> Task:
+        """Tasks of a class share a pick: sizes rounded up to powers of two, and many parts are as many as two."""
+        tokens, out_features = _power_of_two(self.tokens), _power_of_two(self.out_features)
+        return replace(self, tokens=tokens, out_features=out_features, parts=min(self.parts, 2))
+
+
+SPACE = {
+    "block_m": (16, 32, 64, 128, 256),
+    "block_n": (16, 32, 64, 128, 256),
+    "block_k": (32, 64, 128, 256, 512),
+    "group_m": (4, 8, 16),
+    "warps": (2, 4, 8),
+    "stages": (2, 3, 4, 5, 6),
+}
+"""What is tuned over, where :func:`is_legal`."""
+
+_SHARED = {80: 166912, 87: 166912, 90: 232448, 100: 232448, 103: 232448}
+"""Bytes of shared memory that a program can have, by compute capability."""
+_LEAST_SHARED = 101376
+"""That of the others: 8.6, 8.9, 12.0."""
+_SUMS = 128
+"""Sums, int32 and float32 together, that a thread can hold besides addresses and operands; more would be spilled."""
+_LEAST_SUMS = 4
+"""What one tensor core instruction leaves in a thread: below, warps repeat each other's work."""
+_COLUMNS = 64
+"""Sums a thread can hold on 10.x, where they are one row, and each needs a scale, an offset and a bias of its own."""
+_WIDE = 8192
+"""Output channels from which tiles of 32 are enough programs to fill a GPU."""
+_UNPACK_FROM = 256
+"""Tokens from which weights are unpacked first.
+
+Unpacking moves 1.5 bytes a weight, and each token costs 2 operations a weight in either loop: at 3 TB/s, and with a
+loop of 1.2 against one of 0.3 Pop/s that decodes as it goes, both routes cost the same at some 100 tokens; a launch
+more, of 2 µs, is as long as another 100 in a 3072² layer. To be measured.
+"""
+
+
+def is_legal(config: Config, task: Task, target: int) -> bool:
+    """Whether ``config`` compiles for compute capability ``target`` without spilling, fits, and leaves no step idle."""
+    m, n, k = config.block_m, config.block_n, config.block_k
+    if not _least_k(task) <= k <= max(_least_k(task), _power_of_two(task.width)):
+        return False
+    # Weights that are decoded on their way to the tensor cores pass through shared memory a second time.
+    decoded = n * k * task.x_bytes if task.decodes else 0
+    loop = config.stages * (m * k * task.x_bytes + n * k // task.per_byte) + decoded
+    if max(loop, 4 * m * n) > _SHARED.get(target, _LEAST_SHARED):
+        return False
+    sums = m * n // (32 * config.warps)
+    if target // 10 == 10 and sums > _COLUMNS:
+        return False
+    return sums >= _LEAST_SUMS and (sums if task.parts == 1 else 2 * sums) <= _SUMS
+
+
+def space(task: Task, target: int) -> Iterator[Config]:
+    """Every legal config."""
+    return (c for c in starmap(Config, product(*SPACE.values())) if is_legal(c, task, target))
+
+
+def choose(task: Task, device: torch.device) -> Config:
+    """What was measured for this GPU and class of shapes, if anything was and it is legal here, else :func:`rule`."""
+    target = target_of(device)
+    pick = _measured(_name(device))[0].get(task.shape_class())
+    return pick if pick is not None and is_legal(pick, task, target) else rule(task, target)
+
+
+def unpack_from(device: torch.device) -> int:
+    """Tokens from which a weight is unpacked before its product, not in the product's loop."""
+    return _measured(_name(device))[1]
+
+
+@lru_cache
+def rule(task: Task, target: int) -> Config:
+    """What runs where nothing was measured: the first legal of a list.
+
+    Many tokens are bound by operations: the largest tile goes first, since an operand's bytes are moved once a tile.
+    Few are bound by the bytes of the weight: a narrow tile, so that every multiprocessor has a program, and deep steps,
+    so that each program has some 16 KB on their way.
+    """
+    if task.tokens > 64 and not task.decodes:
+        tiles = [(128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4)]
+        steps = [(128, 4), (128, 3), (64, 4), (64, 3), (32, 3)]
+    else:
+        rows = min(max(16, _power_of_two(task.tokens)), 64)
+        wide = rows > 16 or task.out_features >= _WIDE
+        tiles = [(rows, 32, 4)] if wide else [(rows, 16, 2)]
+        steps = [(512, 5), (256, 5), (256, 3), (128, 4), (128, 3), (64, 4), (64, 2), (32, 2)]
+    whole = task.width & -task.width
+    widest = whole if whole >= _least_k(task) else max(_least_k(task), _power_of_two(task.width))
+    configs = (Config(m, n, min(k, widest), 8, warps, stages) for m, n, warps in tiles for k, stages in steps)
+    return next(config for config in configs if is_legal(config, task, target))
+
+
+def _least_k(task: Task) -> int:
+    """The fewest channels a step of a tensor core product can have; packed weights are multiplied half by half."""
+    return max(16, 32 // task.x_bytes) * task.per_byte
+
+
+def _power_of_two(size: int) -> int:
+    """The least that is not below ``size``."""
+    return 1 << max(0, size - 1).bit_length()
+
+
+@lru_cache
+def _name(device: torch.device) -> str | None:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
+@lru_cache
+def _measured(device: str | None) -> tuple[dict[Task, Config], int]:
+    """The config of each class of shapes on GPUs of that name, and from how many tokens weights are unpacked."""
+    configs: dict[Task, Config] = {}
+    threshold = _UNPACK_FROM
+    for run in json.loads(files(__package__).joinpath("picks.json").read_text())["runs"]:
+        if run["device"] == device:
+            threshold = run.get("unpack_from", threshold)
+            configs |= {Task(**row["task"]).shape_class(): Config(**row["config"]) for row in run["rows"]}
+    return configs, threshold
