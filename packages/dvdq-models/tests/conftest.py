@@ -39,9 +39,9 @@ TINY: dict[str, Any] = {
 def call() -> Callable[..., torch.Tensor]:
     """One forward pass of a transformer on seeded inputs."""
 
-    def run(transformer: Any, seed: int = 0) -> torch.Tensor:
+    def run(transformer: Any, seed: int = 0, mode: Callable[[], Any] = torch.inference_mode) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
-        with torch.inference_mode():
+        with mode():
             output = transformer(
                 hidden_states=torch.randn(1, 8, 2, 8, 8, generator=generator),
                 timestep=torch.tensor([500]),

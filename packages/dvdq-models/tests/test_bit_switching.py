@@ -30,7 +30,7 @@ def _record_bits(transformer: Any) -> list[int]:
     """The widths that one layer ran at, a call each."""
     layer = next(m for m in transformer.modules() if isinstance(m, QuantizedLinear))
     seen: list[int] = []
-    layer.register_forward_pre_hook(lambda module, _: seen.append(module.bits.bits))
+    layer.register_forward_pre_hook(lambda module, _: seen.append(module.state.bits))
     return seen
 
 

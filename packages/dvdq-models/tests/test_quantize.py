@@ -34,7 +34,7 @@ def _layers(transformer: Any) -> dict[str, QuantizedLinear]:
 def test_a_layer_computes_what_the_oracle_says(transformer: Any, recipe: Recipe, name: str) -> None:
     bias = transformer.get_submodule(name).bias.detach().clone()
     layer = _layers(quantize(transformer, recipe))[name]
-    layer.bits.bits = recipe.activation.bits
+    layer.state.bits = recipe.activation.bits
     x = torch.randn(9, layer.in_features, generator=torch.Generator().manual_seed(3))
     zero = np.full(layer.scale.shape, 8) if layer.zero is None else layer.zero.numpy().astype(np.int64)
     grid = Grid(layer.scale.numpy().astype(np.float64), zero, 4)
@@ -130,7 +130,7 @@ def test_a_quantized_block_compiles_into_one_graph_a_width(transformer: Any) -> 
     torch._dynamo.utils.counters.clear()
     with torch.inference_mode():
         for bits in (8, 4, 8, 4):
-            layer.bits.bits = bits
+            layer.state.bits = bits
             assert torch.equal(compiled(x), layer(x))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == len({4, 8})
 

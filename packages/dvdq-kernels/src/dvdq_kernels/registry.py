@@ -156,6 +156,11 @@ def backends() -> dict[str, str | None]:
     return {name: backend.refusal() for name, backend in _BACKENDS.items()}
 
 
+def offering(operation: str) -> tuple[str, ...]:
+    """The backends that have kernels for ``operation``, whether they can run here or not."""
+    return tuple(name for name, backend in _BACKENDS.items() if backend.offers is None or operation in backend.offers)
+
+
 def select(operation: str, backend: str, device: torch.device) -> Selection:
     """The backend for ``operation`` on tensors of ``device``.
 

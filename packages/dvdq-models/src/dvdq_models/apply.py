@@ -8,11 +8,12 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from dvdq_kernels import backends
+from dvdq_kernels.registry import offering
 from dvdq_kernels.rotation import check_rotation
+from dvdq_models.activation_state import ActivationState
 from dvdq_models.bit_switching import attach
 from dvdq_models.families import family_of
-from dvdq_models.linear import ActivationBits, QuantizedLinear
+from dvdq_models.linear import QuantizedLinear
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.granularity import count_parts
 from dvdq_reference.spec.layout import packed_width
@@ -63,19 +64,20 @@ def swap_linears(
         raise DvdqError(operation, where=recipe.name, expected="a recipe without calibration", got=recipe.smoothing)
     if any(isinstance(module, QuantizedLinear) for module in transformer.modules()):
         raise DvdqError(operation, expected="a model in full precision", got="one that is quantized already")
-    if backend != "auto" and backend not in backends():
-        raise DvdqError(operation, where="backend", expected=f"auto, {', '.join(backends())}", got=repr(backend))
+    names = offering("quantized_linear")
+    if backend != "auto" and backend not in names:
+        raise DvdqError(operation, where="backend", expected=f"auto, {', '.join(names)}", got=repr(backend))
     treatments = family_of(transformer).treatments(transformer)
     linears = {name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
     chosen = {name: linears[name] for name, how in treatments.items() if how != "keep"}
     for name, linear in chosen.items():
         _check_layer(f"{operation}: {name}", linear, recipe, check_values=check_values)
-    bits = ActivationBits(recipe.schedule.high)
+    state = ActivationState(recipe.schedule.high)
     layers = {}
     for name, linear in chosen.items():
         weight_only = treatments[name] == "weight-only"
-        layers[name] = (linear, QuantizedLinear.like(linear, recipe, bits, weight_only=weight_only, backend=backend))
-    attach(transformer, recipe, bits)
+        layers[name] = (linear, QuantizedLinear.like(linear, recipe, state, weight_only=weight_only, backend=backend))
+    attach(transformer, recipe, state)
     return layers
 
 

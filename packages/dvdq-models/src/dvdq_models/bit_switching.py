@@ -14,8 +14,8 @@ from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.hooks.hooks import BaseState, CacheContext, StateManager
 from torch import nn
 
+from dvdq_models.activation_state import ActivationState
 from dvdq_models.bit_schedule import DeltaGuided, Planned, StepDecision, decider
-from dvdq_models.linear import ActivationBits
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
@@ -35,9 +35,9 @@ class BitSwitchHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
 
     _is_stateful = True
 
-    def __init__(self, recipe: Recipe, bits: ActivationBits) -> None:
+    def __init__(self, recipe: Recipe, state: ActivationState) -> None:
         super().__init__()
-        self.recipe, self.bits = recipe, bits
+        self.recipe, self.state = recipe, state
         self.context_receiver = StateManager(_NoState)
         self.trace: list[StepDecision] = []
         self._finished = True
@@ -60,7 +60,7 @@ class BitSwitchHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
         assert self._decider is not None
         decision = self._decider.decide(len(self.trace))
         self.trace.append(decision)
-        self.bits.bits = decision.bits
+        self.state.bits = decision.bits
         return args, kwargs
 
     def post_forward(self, module: nn.Module, output: Any) -> Any:
@@ -93,9 +93,9 @@ def relative_change(current: torch.Tensor, previous: torch.Tensor) -> float:
     return float(change / size)
 
 
-def attach(transformer: nn.Module, recipe: Recipe, bits: ActivationBits) -> BitSwitchHook:
-    """Put the hook on a transformer whose quantized layers read ``bits``."""
-    hook = BitSwitchHook(recipe, bits)
+def attach(transformer: nn.Module, recipe: Recipe, state: ActivationState) -> BitSwitchHook:
+    """Put the hook on a transformer whose quantized layers read ``state``."""
+    hook = BitSwitchHook(recipe, state)
     registry = HookRegistry.check_if_exists_or_initialize(transformer)
     registry.remove_hook(HOOK, recurse=False)
     registry.register_hook(hook, HOOK)

@@ -10,15 +10,9 @@ import torch
 from torch import nn
 
 from dvdq_kernels import QuantizedWeight, quantize_weight, quantized_linear
+from dvdq_models.activation_state import ActivationState
 from dvdq_reference.spec.quantized import stored_tensors
 from dvdq_reference.spec.recipe import ActivationRule, Recipe, Rotation, WeightRule
-
-
-class ActivationBits:
-    """The activation width in force, shared by all layers of one model; the bit schedule writes it at each step."""
-
-    def __init__(self, bits: int) -> None:
-        self.bits = bits
 
 
 class QuantizedLinear(nn.Module):
@@ -42,13 +36,13 @@ class QuantizedLinear(nn.Module):
         weight: WeightRule,
         activation: ActivationRule | None,
         rotation: Rotation | None,
-        bits: ActivationBits,
+        state: ActivationState,
         backend: str = "auto",
     ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.weight_rule, self.activation, self.rotation = weight, activation, rotation
-        self.bits = bits
+        self.state = state
         self.backend = backend
         self.register_buffer("zero", None)
         for tensor in stored_tensors(out_features, in_features, weight):
@@ -58,7 +52,7 @@ class QuantizedLinear(nn.Module):
 
     @classmethod
     def like(
-        cls, linear: nn.Linear, recipe: Recipe, bits: ActivationBits, *, weight_only: bool, backend: str = "auto"
+        cls, linear: nn.Linear, recipe: Recipe, state: ActivationState, *, weight_only: bool, backend: str = "auto"
     ) -> Self:
         """A layer of the shape of ``linear`` whose codes are still to be filled in; the bias is the linear's own."""
         layer = cls(
@@ -67,7 +61,7 @@ class QuantizedLinear(nn.Module):
             weight=recipe.weight,
             activation=None if weight_only else recipe.activation,
             rotation=recipe.rotation,
-            bits=bits,
+            state=state,
             backend=backend,
         )
         layer.bias = linear.bias
@@ -85,14 +79,22 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[..., in]`` to ``[..., out]`` at the activation width in force."""
-        rule = self.activation
-        if rule is not None and rule.bits != self.bits.bits:
-            rule = dataclasses.replace(rule, bits=self.bits.bits)
-        return quantized_linear(x, self.quantized, rule, rotation=self.rotation, bias=self.bias, backend=self.backend)
+        rule, quantized = self.activation, None
+        if rule is not None:
+            rule = dataclasses.replace(rule, bits=self.state.bits) if rule.bits != self.state.bits else rule
+            quantized = self.state.quantize(x, rule, self.rotation, self.backend)
+        return quantized_linear(
+            x if quantized is None else quantized,
+            self.quantized,
+            rule,
+            rotation=self.rotation,
+            bias=self.bias,
+            backend=self.backend,
+        )
 
     def extra_repr(self) -> str:
         """Shape, widths and rotation, as ``print(model)`` shows them."""
-        activation = "A16" if self.activation is None else f"A{self.bits.bits}"
+        activation = "A16" if self.activation is None else f"A{self.state.bits}"
         rotation = "no rotation" if self.rotation is None else f"{self.rotation.kind} rotation"
         return f"{self.in_features}, {self.out_features}, W{self.weight_rule.bits}{activation}, {rotation}"
 

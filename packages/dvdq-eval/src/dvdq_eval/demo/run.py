@@ -22,10 +22,10 @@ from dvdq_eval.demo.write import CONTENTS, write_folder
 from dvdq_eval.quality import psnr, relative_error, ssim
 from dvdq_eval.staging import complete_folder
 from dvdq_models import Recipe, quantize, trace
+from dvdq_models.activation_state import ActivationState
 from dvdq_models.bit_schedule import StepDecision, average_bits, choose_delta
 from dvdq_models.bit_switching import attach, hook_of
 from dvdq_models.inspection import describe
-from dvdq_models.linear import ActivationBits
 from dvdq_models.moving_shapes.clips import Scene
 from dvdq_models.moving_shapes.detector import adherence
 
@@ -118,7 +118,7 @@ class _Work:
         """The reference, with the distances between its steps and the activations of one layer of its first video."""
         transformer = copy.deepcopy(original)
         # No layer reads these bits: the hook measures the distances of a model that stays as it is.
-        attach(transformer, Recipe.named("dvd-quant", "W4A8"), ActivationBits(8))
+        attach(transformer, Recipe.named("dvd-quant", "W4A8"), ActivationState(8))
         rotation = Recipe.named("dvd-quant").rotation
         assert rotation is not None
         recorder = PeakRecorder(_probed_layer(transformer), rotation)
