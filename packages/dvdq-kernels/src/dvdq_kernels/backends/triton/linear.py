@@ -50,8 +50,9 @@ def integer_linear(
     width = gcd(in_features // blocks, in_features // groups)
     if width * code_offset(x_bits) * code_offset(bits) >= 2**31:
         raise DvdqError("integer_linear", expected="channels whose sum int32 can hold", got=f"{width} in one sum")
-    # A byte whose two channels have unlike scales cannot be decoded in the loop.
-    unpacks = v.shape[0] >= unpack_from(codes.device) or (is_packed(bits) and width % 2 == 1)
+    # The loop cannot decode a byte whose channels have unlike scales, and what it decodes counts up to 16 times more.
+    fits = not is_packed(bits) or (width % 2 == 0 and width * code_offset(x_bits) * 16 * code_offset(bits) < 2**31)
+    unpacks = not fits or v.shape[0] >= unpack_from(codes.device)
     weight = unpack(qweight, bits, in_features) if unpacks else qweight
     task = Task(
         "integer", v.shape[0], out_features, width, in_features // width, 1, in_features // weight.shape[1], not unpacks

@@ -26,7 +26,8 @@ def _add_product(sums: tl.tensor, v: tl.tensor, weight: tl.tensor, BITS: tl.cons
     """``sums + v uᵀ`` in int32, for int8 ``v [M, K]`` and a weight ``[N, ·]`` of u (int8) or of stored codes (uint8).
 
     Even channels are the low halves of packed bytes and odd ones the high halves, so v is split into those two rather
-    than the weight, of which there is far more where this is used, joined.
+    than the weight, of which there is far more where this is used, joined. A half stays in the upper half of its byte,
+    which saves shifting its sign: it counts ``16 u``.
     """
     OFFSET: tl.constexpr = 1 << (BITS - 1)
     if weight.dtype == tl.int8:
@@ -35,8 +36,8 @@ def _add_product(sums: tl.tensor, v: tl.tensor, weight: tl.tensor, BITS: tl.cons
         sums = tl.dot(v, (weight - OFFSET).to(tl.int8, bitcast=True).T, sums)
     else:
         even, odd = tl.split(v.reshape(v.shape[0], v.shape[1] // 2, 2))
-        sums = tl.dot(even, ((weight & 15) - OFFSET).to(tl.int8, bitcast=True).T, sums)
-        sums = tl.dot(odd, ((weight >> 4) - OFFSET).to(tl.int8, bitcast=True).T, sums)
+        sums = tl.dot(even, ((weight << 4) - 16 * OFFSET).to(tl.int8, bitcast=True).T, sums)
+        sums = tl.dot(odd, ((weight & 240) - 16 * OFFSET).to(tl.int8, bitcast=True).T, sums)
     return sums
 
 
@@ -74,13 +75,16 @@ def integer_product(
     TILES: tl.constexpr = (WIDTH + BLOCK_K - 1) // BLOCK_K
     SUMS: tl.constexpr = 1 if GROUPS == 1 else PARTS
     OFFSET: tl.constexpr = 1 << (BITS - 1)
-    PER_BYTE: tl.constexpr = 2 if BITS <= 4 and weight_ptr.dtype.element_ty == tl.uint8 else 1
+    DECODES: tl.constexpr = weight_ptr.dtype.element_ty == tl.uint8
+    PER_BYTE: tl.constexpr = 2 if DECODES and BITS <= 4 else 1
+    UNIT: tl.constexpr = 0.0625 if PER_BYTE == 2 else 1.0
     BYTES: tl.constexpr = IN_FEATURES // PER_BYTE
     first_m, first_n = tile_of(tl.program_id(0), tokens, out_features, BLOCK_M, BLOCK_N, GROUP_M)
     m, n = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)
     k, byte = tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_K // PER_BYTE)
     inside_m, inside_n = m < tokens - first_m, n < out_features - first_n
-    # 64 bits for what a whole tile shares, 32 inside it. Operands past the end repeat the last row and go unstored.
+    # 64 bits for what a whole tile shares, 32 inside it. Where tokens are many, operands past the end repeat the last
+    # row rather than being masked.
     near_m, near_n = tl.minimum(m, tokens - 1 - first_m), tl.minimum(n, out_features - 1 - first_n)
     first_m, first_n = first_m.to(tl.int64), first_n.to(tl.int64)
     v_ptrs = codes_ptr + first_m * IN_FEATURES + (near_m[:, None] * IN_FEATURES + k[None, :])
@@ -94,14 +98,15 @@ def integer_product(
     sums = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
     for step in tl.range(PARTS * TILES):
         c, tile = step // TILES, step % TILES
-        if WIDTH % BLOCK_K == 0:
-            v, weight = tl.load(v_ptrs), tl.load(w_ptrs)
-            v_ptrs += BLOCK_K
-            w_ptrs += BLOCK_K // PER_BYTE
+        start, left = c * WIDTH + tile * BLOCK_K, WIDTH - tile * BLOCK_K
+        if not DECODES and WIDTH % BLOCK_K == 0:
+            v, weight = tl.load(v_ptrs + start), tl.load(w_ptrs + start)
         else:
-            start, left = c * WIDTH + tile * BLOCK_K, WIDTH - tile * BLOCK_K
-            v = tl.load(v_ptrs + start, mask=(k < left)[None, :], other=0)
-            weight = tl.load(w_ptrs + start // PER_BYTE, mask=(byte < left // PER_BYTE)[None, :], other=0)
+            v_mask, w_mask = inside_m[:, None], inside_n[:, None]
+            if WIDTH % BLOCK_K != 0:
+                v_mask, w_mask = v_mask & (k < left)[None, :], w_mask & (byte < left // PER_BYTE)[None, :]
+            v = tl.load(v_ptrs + start, mask=v_mask, other=0)
+            weight = tl.load(w_ptrs + start // PER_BYTE, mask=w_mask, other=0)
         if PARTS == 1:
             sums = _add_product(sums, v, weight, BITS)
         else:
@@ -116,7 +121,7 @@ def integer_product(
                     z = tl.load(z_ptrs + group, mask=inside_n, other=0).to(tl.float32) - OFFSET
             sums = _add_product(sums, v, weight, BITS)
             if tile == TILES - 1:
-                part = sums.to(tl.float32)
+                part = sums.to(tl.float32) * UNIT
                 if GROUPS > 1:
                     if zero_ptr is not None:
                         part -= r[:, None] * z[None, :]
@@ -126,7 +131,7 @@ def integer_product(
                 total += part
                 sums = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
     if PARTS == 1:
-        total = sums.to(tl.float32)
+        total = sums.to(tl.float32) * UNIT
     if BLOCKS == 1:
         total *= tl.load(s_ptrs, mask=inside_m, other=0)[:, None]
     if GROUPS == 1:

@@ -16,8 +16,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from importlib.resources import files
 from itertools import product, starmap
+from pathlib import Path
 
 import torch
 
@@ -147,9 +147,9 @@ def rule(task: Task, target: int) -> Config:
         steps = [(128, 4), (128, 3), (64, 4), (64, 3), (32, 3)]
     else:
         rows = min(max(16, _power_of_two(task.tokens)), 64)
-        wide = rows > 16 or task.out_features >= _WIDE
-        tiles = [(rows, 32, 4)] if wide else [(rows, 16, 2)]
-        steps = [(512, 5), (256, 5), (256, 3), (128, 4), (128, 3), (64, 4), (64, 2), (32, 2)]
+        columns = 64 if task.out_features >= 2 * _WIDE else 32 if task.out_features >= _WIDE or rows > 16 else 16
+        tiles = [(rows, columns, columns // 8 if columns < 64 else 4)]
+        steps = [(8192 // columns, 4), (128, 4), (128, 3), (64, 4), (64, 2), (32, 2), (16, 2)]
     whole = task.width & -task.width
     widest = whole if whole >= _least_k(task) else max(_least_k(task), _power_of_two(task.width))
     configs = (Config(m, n, min(k, widest), 8, warps, stages) for m, n, warps in tiles for k, stages in steps)
@@ -176,7 +176,7 @@ def _measured(device: str | None) -> tuple[dict[Task, Config], int]:
     """The config of each class of shapes on GPUs of that name, and from how many tokens weights are unpacked."""
     configs: dict[Task, Config] = {}
     threshold = _UNPACK_FROM
-    for run in json.loads(files(__package__).joinpath("picks.json").read_text())["runs"]:
+    for run in json.loads(Path(__file__).with_name("picks.json").read_text())["runs"]:
         if run["device"] == device:
             threshold = run.get("unpack_from", threshold)
             configs |= {Task(**row["task"]).shape_class(): Config(**row["config"]) for row in run["rows"]}
