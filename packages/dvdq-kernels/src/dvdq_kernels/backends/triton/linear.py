@@ -54,9 +54,8 @@ def integer_linear(
     fits = not is_packed(bits) or (width % 2 == 0 and width * code_offset(x_bits) * 16 * code_offset(bits) < 2**31)
     unpacks = not fits or v.shape[0] >= unpack_from(codes.device)
     weight = unpack(qweight, bits, in_features) if unpacks else qweight
-    task = Task(
-        "integer", v.shape[0], out_features, width, in_features // width, 1, in_features // weight.shape[1], not unpacks
-    )
+    parts, per_byte = in_features // width, in_features // weight.shape[1]
+    task = Task("integer", v.shape[0], out_features, width, parts, groups > 1, 1, per_byte, not unpacks)
     config = choose(task, codes.device)
     launch(
         integer_product,

@@ -42,7 +42,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Task:
-    """A product to choose for, e.g. W4A8 in the loop: ``Task("integer", 16, 12288, 3072, 1, 1, 2, True)``.
+    """A product to choose for, e.g. ``Task("integer", 16, 12288, 3072, 1, False, 1, 2, True)`` for W4A8.
 
     Args:
         kernel: ``"integer"`` or ``"weight_only"``.
@@ -50,6 +50,7 @@ class Task:
         out_features: its columns.
         width: channels that share all scales.
         parts: how many times ``width`` there are.
+        grouped: whether a weight's scale changes from part to part.
         x_bytes: of an activation.
         per_byte: weights in a byte.
         decodes: whether the loop decodes weights, or multiplies them as they are.
@@ -60,6 +61,7 @@ class Task:
     out_features: int
     width: int
     parts: int
+    grouped: bool
     x_bytes: int
     per_byte: int
     decodes: bool
@@ -85,11 +87,13 @@ _SHARED = {80: 166912, 87: 166912, 90: 232448, 100: 232448, 103: 232448}
 _LEAST_SHARED = 101376
 """That of the others: 8.6, 8.9, 12.0."""
 _SUMS = 128
-"""Sums, int32 and float32 together, that a thread can hold besides addresses and operands; more would be spilled."""
+"""Sums, int32 and float32 together, that a thread can hold besides addresses; more would be spilled."""
 _LEAST_SUMS = 4
 """What one tensor core instruction leaves in a thread: below, warps repeat each other's work."""
-_COLUMNS = 64
-"""Sums a thread can hold on 10.x, where they are one row, and each needs a scale, an offset and a bias of its own."""
+_ROW_VECTORS = 192
+"""Registers on 10.x, where a thread's sums are one row, for those and the scale, offset or bias of each column."""
+_DECODED = 120
+"""Sums and operands a thread can hold where it decodes; half as many in float32, whose products it adds up itself."""
 _WIDE = 8192
 """Output channels from which tiles of 32 are enough programs to fill a GPU."""
 _UNPACK_FROM = 256
@@ -112,9 +116,15 @@ def is_legal(config: Config, task: Task, target: int) -> bool:
     if max(loop, 4 * m * n) > _SHARED.get(target, _LEAST_SHARED):
         return False
     sums = m * n // (32 * config.warps)
-    if target // 10 == 10 and sums > _COLUMNS:
+    held = sums if task.parts == 1 else 2 * sums
+    if target // 10 == 10 and sums * (5 if task.grouped else 3) > _ROW_VECTORS:
         return False
-    return sums >= _LEAST_SUMS and (sums if task.parts == 1 else 2 * sums) <= _SUMS
+    # Before 9.0 and after 10.x a step's operands are in registers too, beside the scales of a grouped weight.
+    if task.grouped and target // 10 not in (9, 10) and held + k // 2 > _SUMS + 32:
+        return False
+    if task.decodes and sums + _operands(config, task) > (_DECODED if task.x_bytes <= 2 else _DECODED // 2):
+        return False
+    return _LEAST_SUMS <= sums and held <= _SUMS
 
 
 def space(task: Task, target: int) -> Iterator[Config]:
@@ -143,17 +153,24 @@ def rule(task: Task, target: int) -> Config:
     so that each program has some 16 KB on their way.
     """
     if task.tokens > 64 and not task.decodes:
-        tiles = [(128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4)]
+        tiles = [(128, 256, 8), (128, 128, 8), (128, 64, 8), (64, 64, 4)]
         steps = [(128, 4), (128, 3), (64, 4), (64, 3), (32, 3)]
     else:
-        rows = min(max(16, _power_of_two(task.tokens)), 64)
+        rows = min(max(16, _power_of_two(task.tokens)), 64 if task.x_bytes <= 2 else 16)
         columns = 64 if task.out_features >= 2 * _WIDE else 32 if task.out_features >= _WIDE or rows > 16 else 16
-        tiles = [(rows, columns, columns // 8 if columns < 64 else 4)]
-        steps = [(8192 // columns, 4), (128, 4), (128, 3), (64, 4), (64, 2), (32, 2), (16, 2)]
+        tiles = [(rows, columns, min(4, columns // 8)), (rows, 16, 2)]
+        steps = [(8192 // columns, 4), (128, 6), (128, 3), (64, 6), (64, 2), (32, 2), (16, 2)]
     whole = task.width & -task.width
     widest = whole if whole >= _least_k(task) else max(_least_k(task), _power_of_two(task.width))
     configs = (Config(m, n, min(k, widest), 8, warps, stages) for m, n, warps in tiles for k, stages in steps)
     return next(config for config in configs if is_legal(config, task, target))
+
+
+def _operands(config: Config, task: Task) -> int:
+    """Registers for a thread's share of a step's operands; warps side by side hold the same activations."""
+    x = config.block_m * task.x_bytes // min(config.warps, config.block_m // 16)
+    weight = config.block_n * (1 if task.kernel == "integer" else max(4, task.x_bytes)) // config.warps
+    return config.block_k * (x + weight) // 128
 
 
 def _least_k(task: Task) -> int:

@@ -123,7 +123,7 @@ def float_linear(
     rows = (x if kind is None else rotate(x, kind, seed)).reshape(-1, in_features).contiguous()
     groups, per_byte = scale.shape[1], in_features // qweight.shape[1]
     width = in_features // groups
-    task = Task("weight_only", rows.shape[0], out_features, width, groups, x.element_size(), per_byte, True)
+    task = Task("weight_only", rows.shape[0], out_features, width, groups, groups > 1, x.element_size(), per_byte, True)
     config = choose(task, x.device)
     launch(
         _weight_only_product,
