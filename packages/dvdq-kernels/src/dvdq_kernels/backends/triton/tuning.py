@@ -120,11 +120,11 @@ def is_legal(config: Config, task: Task, target: int) -> bool:
     if target // 10 == 10 and sums * (5 if task.grouped else 3) > _ROW_VECTORS:
         return False
     # Before 9.0 and after 10.x a step's operands are in registers too, beside the scales of a grouped weight.
-    if task.grouped and target // 10 not in (9, 10) and held + k // 2 > _SUMS + 32:
+    if task.grouped and target // 10 not in (9, 10) and held + k // 2 > (160 if target < 90 else _SUMS):
         return False
     if task.decodes and sums + _operands(config, task) > (_DECODED if task.x_bytes <= 2 else _DECODED // 2):
         return False
-    return _LEAST_SUMS <= sums and held <= _SUMS
+    return sums >= _LEAST_SUMS and held <= _SUMS
 
 
 def space(task: Task, target: int) -> Iterator[Config]:
