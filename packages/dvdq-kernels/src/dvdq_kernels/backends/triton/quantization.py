@@ -1,0 +1,70 @@
+"""Blockwise quantization of activations as they are, and the steps that rotated ones share."""
+
+import triton
+import triton.language as tl
+
+from dvdq_kernels.backends.triton.transform import magnitude
+
+
+@triton.jit
+def scale_of(largest: tl.tensor, LIMIT: tl.constexpr) -> tl.tensor:
+    """``largest / LIMIT``, no less than the smallest normal number, 1 for zeros; NaN and infinity stay."""
+    scale = tl.math.div_rn(largest, tl.full(largest.shape, LIMIT, tl.float32))
+    scale = tl.where(scale < 1.1754943508222875e-38, 1.1754943508222875e-38, scale)
+    return tl.where(largest == 0, 1.0, scale)
+
+
+@triton.jit
+def code_of(biased: tl.tensor, LOW: tl.constexpr, HIGH: tl.constexpr) -> tl.tensor:
+    """The integer n of a float32 that is ``1.5 · 2^23 + n``, clamped.
+
+    Where such numbers are one apart, the sum of a value and 1.5 · 2^23 is rounded to a whole number, half to even.
+    """
+    code = biased.to(tl.int32, bitcast=True) - 0x4B400000
+    return code if LOW is None else tl.minimum(tl.maximum(code, LOW), HIGH)
+
+
+@triton.jit
+def _quotient(x: tl.tensor, scale: tl.tensor, reciprocal: tl.tensor) -> tl.tensor:
+    """``x / scale``, correctly rounded (Markstein): by its second turn the quotient is at most an ulp off.
+
+    A division a value would take twice the instructions, of which memory leaves time for about thirty.
+    """
+    quotient = x * reciprocal
+    quotient = tl.fma(tl.fma(-quotient, scale, x), reciprocal, quotient)
+    return tl.fma(tl.fma(-quotient, scale, x), reciprocal, quotient)
+
+
+@triton.jit
+def quantize(
+    x_ptr: tl.tensor,
+    code_ptr: tl.tensor,
+    scale_ptr: tl.tensor,
+    token_sum_ptr: tl.tensor,
+    tokens: tl.tensor,
+    stride: tl.tensor,
+    BLOCK: tl.constexpr,
+    LIMIT: tl.constexpr,
+    LOW: tl.constexpr,
+    HIGH: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    TOKENS: tl.constexpr,
+) -> None:
+    """``v = clamp(round(x / s))``, ``s = max|x| / LIMIT`` of each block, and ``Σ_blocks s Σ v`` of each token.
+
+    A program takes ``TOKENS`` tokens of ``BLOCKS · BLOCK`` channels; x's rows are ``stride`` apart.
+    """
+    token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
+    block = tl.arange(0, triton.next_power_of_2(BLOCKS))
+    channel = tl.arange(0, triton.next_power_of_2(BLOCK))
+    has_block = (token < tokens)[:, None] & (block < BLOCKS)[None, :]
+    inside = has_block[:, :, None] & (channel < BLOCK)[None, None, :]
+    at = (block * BLOCK)[None, :, None] + channel[None, None, :]
+    x = tl.load(x_ptr + (token * stride)[:, None, None] + at, mask=inside, other=0).to(tl.float32)
+    scale = scale_of(tl.max(magnitude(x), 2).to(tl.float32, bitcast=True), LIMIT)
+    quotient = _quotient(x, scale[:, :, None], tl.math.div_rn(tl.full(scale.shape, 1.0, tl.float32), scale)[:, :, None])
+    code = code_of(quotient + 12582912.0, LOW, HIGH)
+    tl.store(code_ptr + (token * (BLOCKS * BLOCK))[:, None, None] + at, code.to(tl.int8), mask=inside)
+    tl.store(scale_ptr + (token * BLOCKS)[:, None] + block[None, :], scale, mask=has_block)
+    token_sum = tl.sum(scale * tl.sum(code, 2).to(tl.float32), 1)
+    tl.store(token_sum_ptr + token, token_sum, mask=token < tokens)
