@@ -1,7 +1,7 @@
-"""What the benchmarks share: timing in a process of its own, its peak memory, and one CSV row a measurement.
+"""What every benchmark shares: one CSV row a measurement, and timing on a CPU in a process of its own.
 
-A row is appended to ``benchmarks/results/<device>/<script>.csv`` and never changed. Each provider runs in its own
-process with the same thread count, so that none sees another's memory, caches or imports.
+A row is appended to ``benchmarks/results/<device>/<script>.csv`` and never changed. On a CPU each provider runs in its
+own process with the same thread count, so that none sees another's memory, caches or imports.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import quantiles
+from typing import Any
 
 import torch
 
@@ -69,7 +71,8 @@ def measure(function: Callable[[], object], repeats: int, warm_up: bool = True) 
         start = time.perf_counter()
         function()
         seconds.append(time.perf_counter() - start)
-    print(json.dumps(asdict(Measurement(seconds, _resident("VmHWM") - before, _versions()))))
+    found = versions("numpy", "numba", "orbitquant")
+    print(json.dumps(asdict(Measurement(seconds, _resident("VmHWM") - before, found))))
 
 
 def in_process(script: str, provider: str, threads: int, python: str = sys.executable) -> Measurement:
@@ -85,8 +88,7 @@ def record(
     """Append and print one row a provider; several measurements of one are pooled, and its largest peak counts."""
     pooled = {name: sorted(s for m in runs for s in m.seconds) for name, runs in measured.items()}
     medians = {name: _quantile(seconds, 0.5) for name, seconds in pooled.items()}
-    device = _device()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    device, at, date = _processor(), commit(), now()
     rows = [
         Row(
             operation,
@@ -99,23 +101,55 @@ def record(
             peak_bytes=max(m.peak_bytes for m in measured[name]),
             repeats=len(seconds),
             versions=measured[name][0].versions,
-            commit=commit,
-            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            commit=at,
+            date=date,
         )
         for name, seconds in pooled.items()
     ]
-    folder = RESULTS / re.sub(r"[^\w.]+", "-", device).strip("-").lower()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{Path(script).stem}.csv"
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    append(script, device, rows)
     for row in rows:
         print(f"{row.provider:32} {row.p50_s:9.4f} s  ratio {row.ratio:8.3f}  peak {row.peak_bytes / 2**20:7.1f} MiB")
     return rows
+
+
+def append(script: str, device: str, rows: Sequence[Any]) -> None:
+    """Append rows, all of one dataclass, to the file of ``script`` and ``device``; its header names their fields."""
+    folder = RESULTS / re.sub(r"[^\w.]+", "-", device).strip("-").lower()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{Path(script).stem}.csv"
+    names = [f.name for f in fields(rows[0])]
+    header = path.read_text().partition("\n")[0] if path.exists() else None
+    if header not in (None, ",".join(names)):
+        raise SystemExit(f"{path}: its rows have other columns")
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        if header is None:
+            writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+
+
+def versions(*packages: str) -> str:
+    """Of Python, torch, this project, and those of ``packages`` that are installed."""
+    found = [f"python {platform.python_version()}", f"torch {torch.__version__}", f"dvdq {dvdq_kernels.__version__}"]
+    for package in packages:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(dict.fromkeys(found))
+
+
+@cache
+def commit() -> str:
+    """The commit of the working tree, short; in a copy without its repository, what ``BENCHMARK_COMMIT`` says."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    said = os.environ.get("BENCHMARK_COMMIT")
+    return said or subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _quantile(ordered: list[float], share: float) -> float:
@@ -138,17 +172,7 @@ def _resident(field: str) -> int:
     return int(match[1]) * 1024
 
 
-def _versions() -> str:
-    found = [f"python {platform.python_version()}", f"torch {torch.__version__}", f"dvdq {dvdq_kernels.__version__}"]
-    for package in ("numpy", "numba", "orbitquant"):
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
-
-
-def _device() -> str:
+def _processor() -> str:
     """The processor's name and how many of its cores there are."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.+)", info.read_text()) if info.exists() else []

@@ -1,0 +1,134 @@
+"""A suite: providers of one operation over many shapes, its command line, and a process for each group of providers.
+
+A group has a process of its own, in which the reference is timed beside it: what one peer imports, patches, caches or
+breaks does not touch another, and a ratio is of two times that lie seconds apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import _gpu
+import _record
+import _shapes
+import torch
+from _case import Case, Provider
+from _row import Label, Timed, make_row, show
+
+OWN = "dvdq-kernels"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Who does ``operation``: a reference, what is ours for the name of a backend, and peers, a group each.
+
+    ``cases`` are the inputs that the repeats of a call take turns over.
+    """
+
+    script: str
+    operation: str
+    shapes: tuple[_shapes.Shape, ...]
+    quick: tuple[_shapes.Shape, ...]
+    reference: Provider
+    own: Callable[[str], tuple[Provider, ...]]
+    peers: tuple[Provider, ...] = ()
+    cases: Callable[[_shapes.Shape, torch.device], list[Case]] = lambda shape, device: [Case(shape, device)]
+
+    def main(self, arguments: Sequence[str] | None = None) -> None:
+        """Runs what the command line asks for: one group here, or each in its process."""
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        options = self._parser().parse_args(given)
+        device = _gpu.require_gpu()
+        if options.only is None and self.peers:
+            self._in_processes(given)
+            return
+        shapes = options.shapes or (self.quick if options.quick else self.shapes)
+        if options.only in (None, OWN):
+            self._run(self.own(options.backend), shapes, device, own=True, seconds=math.inf)
+        else:
+            peers = [peer for peer in self.peers if peer.name == options.only]
+            self._run(peers, shapes, device, own=False, seconds=options.seconds)
+
+    def _parser(self) -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--quick", action="store_true", help=f"only {', '.join(map(_shapes.name, self.quick))}")
+        parser.add_argument("--shapes", type=_shapes.parse, help=f"such as {_shapes.name(self.shapes[0])}, by commas")
+        parser.add_argument("--backend", default="triton", help="of dvdq-kernels; triton")
+        parser.add_argument("--only", choices=self._groups(), help="one group of providers, in this process")
+        parser.add_argument("--seconds", type=float, default=60.0, help="after which a peer begins no other shape; 60")
+        return parser
+
+    def _groups(self) -> list[str]:
+        return [OWN, *(peer.name for peer in self.peers)]
+
+    def _in_processes(self, options: list[str]) -> None:
+        for name in self._groups():
+            print(f"-- {self.operation}: {name}", flush=True)
+            failed = subprocess.run([sys.executable, self.script, "--only", name, *options], check=False).returncode
+            if failed and name == OWN:
+                raise SystemExit(f"{self.operation}: {name} failed")
+            if failed:
+                print(f"{name}: its process failed, and its rows end there", flush=True)
+
+    def _run(
+        self,
+        providers: Sequence[Provider],
+        shapes: Sequence[_shapes.Shape],
+        device: torch.device,
+        *,
+        own: bool,
+        seconds: float,
+    ) -> None:
+        """Times the reference and the providers at every shape; the reference's own row is written beside ours."""
+        torch.set_grad_enabled(False)
+        ceilings = _gpu.ceilings(device)
+        start = time.monotonic()
+        for shape in shapes:
+            if time.monotonic() - start > seconds:
+                print(f"{_shapes.name(shape)}: left out, {seconds:.0f} s are over", flush=True)
+                continue
+            # Peers' layers refer to themselves, and hold gigabytes.
+            gc.collect()
+            torch.cuda.empty_cache()
+            cases = self.cases(shape, device)
+            reference = self._measure(self.reference, cases)
+            if own:
+                self._record(self.reference, shape, device, reference, reference, ceilings)
+            for provider in providers:
+                try:
+                    found = self._measure(provider, cases)
+                except Exception as error:
+                    # A peer may fail in any way of its own: it gets no row, and the reason is told.
+                    if provider.package is None:
+                        raise
+                    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                    print(f"{_shapes.name(shape)}: {provider.name} not measured: {reason}", flush=True)
+                    continue
+                self._record(provider, shape, device, found, reference, ceilings)
+
+    def _measure(self, provider: Provider, cases: Sequence[Case]) -> Timed:
+        jobs = [provider.build(case) for case in cases]
+        jobs[0].check(jobs[0].call())
+        found = Timed(_gpu.measure([job.call for job in jobs]), jobs[0].work, jobs[0].note)
+        return found
+
+    def _record(
+        self,
+        provider: Provider,
+        shape: _shapes.Shape,
+        device: torch.device,
+        found: Timed,
+        reference: Timed,
+        ceilings: _gpu.Ceilings,
+    ) -> None:
+        label = Label(self.operation, provider.name, provider.variant, _shapes.name(shape), provider.package)
+        row = make_row(label, device, found, self.reference.name, reference.timing.p50, ceilings)
+        _record.append(self.script, row.device, [row])
+        show(row)

@@ -1,0 +1,237 @@
+"""The benchmarks for a GPU run on a CPU at tiny shapes: the code is theirs, only clock and device are stand-ins."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import _gpu
+import _ours
+import _peers
+import _record
+import _row
+import _shapes
+import _suite
+import gpu_bgr
+import gpu_linear
+import gpu_rotate_quantize
+import gpu_weight_only
+import pytest
+import torch
+from _case import Case, Job, Provider
+from _search import descend, neighbours
+
+from dvdq_kernels import QuantizedActivation, backends
+
+CPU = torch.device("cpu")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+BACKEND = "triton" if INTERPRETED else "torch"
+SECONDS = 0.5
+
+
+def clock(calls: Sequence[Callable[[], object]], repeat_ms: int = 0) -> _gpu.Timing:
+    for call in calls:
+        call()
+    return _gpu.Timing(SECONDS / 2, SECONDS, 2 * SECONDS, 1024)
+
+
+@pytest.fixture
+def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, str]]]:
+    """On a CPU, with a clock that says the same of everything; what was recorded when it is called."""
+    monkeypatch.setattr(_record, "RESULTS", tmp_path)
+    monkeypatch.setattr(_gpu, "require_gpu", lambda: CPU)
+    monkeypatch.setattr(_gpu, "ceilings", lambda device: _gpu.Ceilings(1e9, {"bf16": 1e9, "int8": 2e9}))
+    monkeypatch.setattr(_gpu, "measure", clock)
+    monkeypatch.setattr(_gpu, "elapsed", lambda call: clock([call]).p50)
+    monkeypatch.setattr(_gpu, "peak_bytes", lambda call: clock([call]).peak_bytes)
+
+    def read() -> list[dict[str, str]]:
+        found = []
+        for path in tmp_path.rglob("*.csv"):
+            with path.open(newline="") as file:
+                found += list(csv.DictReader(file))
+        return found
+
+    yield read
+    torch.set_grad_enabled(True)
+
+
+Rows = Callable[[], list[dict[str, str]]]
+
+
+def run(suite: _suite.Suite, shape: str) -> None:
+    suite.main(["--only", _suite.OWN, "--shapes", shape, "--backend", BACKEND])
+
+
+def test_without_a_gpu_a_benchmark_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="no CUDA device"):
+        gpu_linear.SUITE.main(["--quick"])
+    with pytest.raises(SystemExit, match="no CUDA device"):
+        gpu_bgr.main(["--quick"])
+
+
+@pytest.mark.parametrize(
+    ("suite", "shape", "providers"),
+    [
+        (gpu_linear.SUITE, "17x16x256", {"bf16", "_int_mm"}),
+        (gpu_rotate_quantize.SUITE, "5x256", {"copy"}),
+        (gpu_weight_only.SUITE, "2x16x256", {"copy", "bf16"}),
+    ],
+    ids=lambda value: value.operation if isinstance(value, _suite.Suite) else None,
+)
+def test_every_provider_of_ours_is_checked_and_recorded(
+    rows: Rows, suite: _suite.Suite, shape: str, providers: set[str]
+) -> None:
+    run(suite, shape)
+    found = rows()
+    assert {row["provider"] for row in found} == {*providers, f"dvdq-kernels {BACKEND}"}
+    assert len(found) == 1 + len(suite.own(BACKEND))
+    assert found[0]["provider"] == suite.reference.name
+    for row in found:
+        assert list(row) == [field.name for field in fields(_row.Row)]
+        assert all(row[name] for name in row if name not in ("variant", "note", "capability"))
+        assert (row["operation"], row["shape"], row["device"]) == (suite.operation, shape, "cpu")
+        assert (float(row["p20_s"]), float(row["p50_s"]), float(row["p80_s"])) == (0.25, 0.5, 1)
+        assert float(row["ratio"]) == 1
+        assert float(row["floor_s"]) == pytest.approx(float(row["floor_share"]) / 2, rel=1e-4)
+        assert float(row["tb_per_s"]) == pytest.approx(int(row["bytes"]) / 0.5e12, rel=1e-4)
+    run(suite, shape)
+    assert rows()[: len(found)] == found
+
+
+def test_bytes_and_operations_are_those_of_the_shape() -> None:
+    case, rule = Case((33, 24, 256), CPU), _ours.RULES["W4A8 token"]
+    bf16 = _peers.BF16.build(case).work
+    alone, whole = (build(case, rule, BACKEND).work for build in (_ours.product, _ours.whole))
+    assert {work.operations for work in (bf16, alone, whole)} == {2 * 33 * 24 * 256}
+    assert bf16.bytes == 2 * (33 * 256 + 24 * 256 + 33 * 24)
+    assert alone.bytes == 33 * 256 + 24 * 128 + 2 * 33 * 24
+    assert whole.bytes == 2 * 33 * 256 + 24 * 128 + 2 * 33 * 24
+    ceilings = _gpu.Ceilings(1e9, {"bf16": 1e9, "int8": 2e9})
+    assert ceilings.floor(whole) == whole.operations / 2e9
+    assert ceilings.floor(_gpu.Work(7)) == 7e-9
+
+
+@pytest.mark.parametrize("peer", [p.name for p in (*gpu_linear.SUITE.peers, *gpu_weight_only.SUITE.peers)])
+def test_a_peer_that_is_not_installed_is_named_and_not_recorded(
+    rows: Rows, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], peer: str
+) -> None:
+    monkeypatch.setitem(sys.modules, peer, None)
+    suite = gpu_linear.SUITE if peer in [p.name for p in gpu_linear.SUITE.peers] else gpu_weight_only.SUITE
+    suite.main(["--only", peer, "--shapes", "33x24x256"])
+    assert f"33x24x256: {peer} not measured: ModuleNotFoundError" in capsys.readouterr().out
+    assert rows() == []
+
+
+def test_what_computes_something_else_is_not_recorded(rows: Rows, capsys: pytest.CaptureFixture[str]) -> None:
+    def twice(case: Case) -> Job:
+        return Job(
+            lambda: 2 * case.x @ case.weight.t(),
+            lambda out: _peers.compare(case, out),
+            case.work(x_bytes=2, weight_bytes=2),
+        )
+
+    broken = Provider("broken", "", twice, "broken")
+    suite = _suite.Suite("x.py", "linear", ((33, 24, 256),), (), _peers.BF16, lambda backend: (), (broken,))
+    suite.main(["--only", "broken"])
+    assert "broken not measured: RuntimeError: its output is off by 1.00" in capsys.readouterr().out
+    assert rows() == []
+
+
+@pytest.mark.parametrize("part", ["codes", "scale", "token_sum"])
+def test_wrong_activations_of_ours_end_the_run(rows: Rows, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    right = _ours.rotate_quantize
+
+    def wrong(*args: object, **options: object) -> QuantizedActivation:
+        found = right(*args, **options)
+        # The last token alone, by a step of int8 or a thousandth.
+        tensor = getattr(found, part)
+        tensor[-1] += 1 if tensor.dtype == torch.int8 else tensor[-1] / 1000
+        return found
+
+    monkeypatch.setattr(_ours, "rotate_quantize", wrong)
+    with pytest.raises(SystemExit, match="not recorded"):
+        run(gpu_rotate_quantize.SUITE, "5x256")
+    assert {row["provider"] for row in rows()} == {"copy"}
+
+
+@pytest.mark.parametrize("suite", [gpu_linear.SUITE, gpu_weight_only.SUITE], ids=lambda suite: suite.operation)
+def test_a_wrong_product_of_ours_ends_the_run(rows: Rows, monkeypatch: pytest.MonkeyPatch, suite: _suite.Suite) -> None:
+    right = _ours.quantized_linear
+
+    def wrong(*args: object, **options: object) -> torch.Tensor:
+        out = right(*args, **options)
+        out[-1, -1] = float("nan")
+        return out
+
+    monkeypatch.setattr(_ours, "quantized_linear", wrong)
+    with pytest.raises(SystemExit, match="not recorded: an output"):
+        run(suite, "9x24x256")
+    assert not any(row["provider"].startswith("dvdq") for row in rows())
+
+
+def test_bgr_counts_the_rows_that_differ(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _shapes.Model(layers=(_shapes.Layer(4, 256, 2), _shapes.Layer(2, 256, 3)), tokens=(1,))
+    monkeypatch.setattr(_shapes, "MODELS", {"Tiny": model})
+    gpu_bgr.main(["--backend", BACKEND])
+    first, second, whole = rows()
+    assert (first["operation"], first["shape"], first["note"]) == ("bgr_layer", "4x256", "0 of 4 rows differ")
+    assert (second["operation"], second["shape"], second["note"]) == ("bgr_layer", "2x256", "0 of 2 rows differ")
+    assert (whole["operation"], whole["variant"], whole["shape"]) == ("bgr_model", "Tiny", "5 layers")
+    assert (float(whole["p50_s"]), whole["note"]) == (5 * SECONDS, "0 of 6 rows differ")
+    assert int(whole["bytes"]) == 256 * (4 * 2 + 2 * 3) * 5 // 2
+
+
+def test_the_models_have_the_linears_that_they_have() -> None:
+    counts = {name: sum(of.count for of in (*m.layers, *m.modulation)) for name, m in _shapes.MODELS.items()}
+    assert counts == {"HunyuanVideo": 520, "Wan 2.1 14B": 400, "Wan 2.1 1.3B": 300}
+    assert set(gpu_linear.SUITE.quick) <= set(gpu_linear.SUITE.shapes)
+    assert set(gpu_rotate_quantize.SUITE.quick) <= set(gpu_rotate_quantize.SUITE.shapes)
+    assert _shapes.parse("5x256,33x24x256") == ((5, 256), (33, 24, 256))
+
+
+@pytest.mark.skipif(backends()["triton"] == "triton is not installed", reason="tiles are Triton's")
+class TestTuning:
+    def test_the_search_ends_at_a_config_without_a_faster_neighbour(self) -> None:
+        from dvdq_kernels.backends.triton.tuning import SPACE, Config
+
+        goal = Config(128, 64, 128, 8, 8, 4)
+
+        def distance(config: Config) -> float:
+            return sum(
+                abs(values.index(getattr(config, n)) - values.index(getattr(goal, n))) for n, values in SPACE.items()
+            )
+
+        start = Config(16, 16, 32, 4, 2, 2)
+        found = descend([start], lambda c: list(neighbours(c, SPACE)), lambda cs: {c: distance(c) for c in cs}, bool)
+        assert min(found, key=lambda config: found[config]) == goal
+        assert list(descend([start], lambda c: [goal], lambda cs: {c: distance(c) for c in cs}, lambda: True)) == [
+            start
+        ]
+
+    @pytest.mark.skipif(not INTERPRETED, reason="needs TRITON_INTERPRET=1, under which a CPU runs the kernels")
+    def test_picks_are_written_as_they_are_read(
+        self, rows: Rows, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        import _tiles
+        import tune_triton
+
+        from dvdq_kernels.backends.triton.tuning import Config, Task
+
+        monkeypatch.setattr(tune_triton, "CROSSING_TOKENS", (1, 2))
+        monkeypatch.setattr(tune_triton, "CROSSING_SHAPE", (24, 256))
+        kernel = type("Kernel", (), {"n_spills": 0})
+        for module in (_tiles, tune_triton):
+            monkeypatch.setattr(module, "compile_together", lambda launches: [kernel for _ in launches])
+        target = tmp_path / "picks.json"
+        tune_triton.main(["--shapes", "17x24x256", "--output", str(target)])
+        run = json.loads(target.read_text())["runs"][-1]
+        assert (run["device"], run["unpack_from"]) == ("cpu", 4)
+        assert [Task(**row["task"]).parts for row in run["rows"]] == [1, 2]
+        assert all(Config(**row["config"]) and row["microseconds"] == SECONDS * 1e6 for row in run["rows"])
