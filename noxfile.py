@@ -121,11 +121,28 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Append rows to benchmarks/results/ for this machine: ``nox -s bench -- bgr`` runs benchmarks/bgr.py alone."""
+    """Append rows of this CPU to benchmarks/results/; ``nox -s bench -- bgr_vs_oracle`` runs one script alone."""
     install(session, "dvdq-kernels", "bench")
-    names = session.posargs or sorted(path.stem for path in Path("benchmarks").glob("[!_]*.py"))
-    for name in names:
+    scripts = [path.stem for path in Path("benchmarks").glob("[!_]*.py")]
+    for name in session.posargs or sorted(name for name in scripts if not name.startswith(("gpu_", "tune_"))):
         session.run("python", f"benchmarks/{name}.py")
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Conformance on this GPU, then append its rows to benchmarks/results/; ``-- tune`` first tunes Triton's tiles.
+
+    Without a GPU it says so and fails. Other arguments go to every benchmark: ``nox -s gpu -- --quick``.
+    """
+    install(session, "dvdq-kernels", "test", "peers")
+    session.run("python", "benchmarks/_gpu.py")
+    session.run("pytest", "tests/conformance", "tests/mutants")
+    options = [argument for argument in session.posargs if argument != "tune"]
+    if "tune" in session.posargs:
+        session.run("python", "benchmarks/tune_triton.py", *(o for o in options if o == "--quick"))
+        session.run("python", "-m", "pip", "install", "--no-deps", "--force-reinstall", "packages/dvdq-kernels")
+    for script in sorted(Path("benchmarks").glob("gpu_*.py")):
+        session.run("python", str(script), *options)
 
 
 if __name__ == "__main__":
