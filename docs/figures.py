@@ -67,14 +67,19 @@ def recorded(root: Path, operation: str) -> list[dict[str, str]]:
 
 
 def latest_runs(rows: list[dict[str, str]], *keys: str) -> list[dict[str, str]]:
-    """Of rows that agree in ``keys`` the last run: its reference, whose ratio is 1, and all that follow it."""
+    """Of rows that agree in ``keys`` those of the last run: a run's rows share their date."""
     runs: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
         run = runs.setdefault(tuple(row[key] for key in keys), [])
-        if float(row["ratio"]) == 1:
+        if run and run[0]["date"] != row["date"]:
             run.clear()
         run.append(row)
     return [row for run in runs.values() for row in run]
+
+
+def figures(number: float | str) -> str:
+    """Three significant digits."""
+    return f"{float(number):.3g}"
 
 
 def bench_bgr(root: Path) -> str:
@@ -90,9 +95,9 @@ def bench_bgr(root: Path) -> str:
                 row["provider"],
                 row["device"],
                 row["shape"],
-                f"{float(row['p50_s']):.3g}",
-                f"{float(row['p20_s']):.3g}–{float(row['p80_s']):.3g}",
-                f"{float(row['ratio']):.3g}",
+                figures(row["p50_s"]),
+                f"{figures(row['p20_s'])}–{figures(row['p80_s'])}",
+                figures(row["ratio"]),
                 f"{float(row['peak_bytes']) / 2**20:.0f}",
             ]
             for row in rows
@@ -100,7 +105,93 @@ def bench_bgr(root: Path) -> str:
     )
 
 
-FIGURES: dict[str, Callable[[Path], str]] = {"demo-table": demo_table, "bench-bgr": bench_bgr}
+def on_gpus(root: Path, operation: str) -> dict[str, list[dict[str, str]]]:
+    """The rows of an operation by GPU: the last of each provider, variant and shape."""
+    by_device: dict[str, list[dict[str, str]]] = {}
+    for row in latest_runs(recorded(root, operation), "device", "shape", "provider", "variant"):
+        by_device.setdefault(row["device"], []).append(row)
+    return by_device
+
+
+def by_device(tables: dict[str, str]) -> str:
+    """Tables below the names of their GPUs."""
+    return "\n\n".join(f"{device}:\n\n{text}" for device, text in tables.items()) or NOTHING_YET
+
+
+def bench_linear(root: Path) -> str:
+    """The linears of each shape on each GPU: the time in bf16, and how many times as fast every other is."""
+
+    def of_device(rows: list[dict[str, str]]) -> str:
+        shapes: dict[str, dict[str, dict[str, str]]] = {}
+        for row in rows:
+            shapes.setdefault(row["shape"], {})[f"{row['provider']} {row['variant']}".strip()] = row
+        names = list(dict.fromkeys(name for found in shapes.values() for name in found if name != "bf16"))
+
+        def line(shape: str, found: dict[str, dict[str, str]]) -> list[str]:
+            times = [f"{figures(found[name]['ratio'])} ×" if name in found else "–" for name in names]
+            bf16 = figures(1e3 * float(found["bf16"]["p50_s"])) if "bf16" in found else "–"
+            return [shape.replace("x", " × "), bf16, *times]
+
+        header = ["tokens × out × in", "bf16 (ms)", *(name.removeprefix("dvdq-kernels ") for name in names)]
+        return table(header, (line(shape, found) for shape, found in shapes.items()))
+
+    return by_device({device: of_device(rows) for device, rows in on_gpus(root, "linear").items()})
+
+
+def bench_copies(root: Path, operation: str) -> str:
+    """An operation that is bound by bytes, and which share of a copy's speed it reaches."""
+
+    def of_device(rows: list[dict[str, str]]) -> str:
+        header = ["", "shape", "median (µs)", "p20–p80 (µs)", "TB/s", "speed of a copy"]
+        return table(
+            header,
+            (
+                [
+                    f"{row['provider']} {row['variant']}".strip(),
+                    row["shape"].replace("x", " × "),
+                    figures(1e6 * float(row["p50_s"])),
+                    f"{figures(1e6 * float(row['p20_s']))}–{figures(1e6 * float(row['p80_s']))}",
+                    figures(row["tb_per_s"]),
+                    f"{float(row['ratio']):.0%}",
+                ]
+                for row in sorted(rows, key=lambda row: [int(size) for size in row["shape"].split("x")][::-1])
+            ),
+        )
+
+    return by_device({device: of_device(rows) for device, rows in on_gpus(root, operation).items()})
+
+
+def bench_bgr_models(root: Path) -> str:
+    """BGR of whole models on each GPU."""
+
+    def of_device(rows: list[dict[str, str]]) -> str:
+        header = ["model", "", "seconds", "times as fast as the torch backend", "peak memory (GiB)", "sample"]
+        return table(
+            header,
+            (
+                [
+                    row["variant"],
+                    row["shape"],
+                    figures(row["p50_s"]),
+                    figures(row["ratio"]),
+                    f"{float(row['peak_bytes']) / 2**30:.2f}",
+                    row["note"],
+                ]
+                for row in rows
+            ),
+        )
+
+    return by_device({device: of_device(rows) for device, rows in on_gpus(root, "bgr_model").items()})
+
+
+FIGURES: dict[str, Callable[[Path], str]] = {
+    "demo-table": demo_table,
+    "bench-bgr": bench_bgr,
+    "bench-linear": bench_linear,
+    "bench-rotate-quantize": lambda root: bench_copies(root, "rotate_quantize"),
+    "bench-weight-only": lambda root: bench_copies(root, "weight_only"),
+    "bench-bgr-models": bench_bgr_models,
+}
 
 
 def rewrite(text: str, root: Path) -> str:

@@ -71,16 +71,85 @@ def test_a_region_that_nobody_makes_is_an_error(figures: ModuleType, root: Path)
         figures.rewrite("<!-- begin:demo-table -->\n", root)
 
 
-def test_of_runs_on_one_machine_the_last_one_counts(figures: ModuleType, root: Path) -> None:
-    folder = root / "benchmarks/results/cpu"
-    folder.mkdir(parents=True)
-    rows = (
-        "operation,provider,device,shape,p20_s,p50_s,p80_s,ratio,peak_bytes",
-        *("bgr,peer,cpu,2x4,1,2,3,1.0,1048576", "bgr,retired,cpu,2x4,1,2,3,1.0,1048576", "bgr,ours,cpu,2x4,1,2,3,2,0"),
-        *("bgr,peer,cpu,2x4,4,5,6,1.0,1048576", "bgr,ours,cpu,2x4,2,2.5,4,2.0,2097152"),
-    )
+def write_rows(root: Path, *rows: str) -> None:
+    folder = root / "benchmarks/results/device"
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "rows.csv").write_text("\n".join(rows) + "\n")
+
+
+def test_of_runs_on_one_machine_the_last_one_counts(figures: ModuleType, root: Path) -> None:
+    write_rows(
+        root,
+        "operation,provider,device,shape,p20_s,p50_s,p80_s,ratio,peak_bytes,date",
+        *(
+            "bgr,peer,cpu,2x4,1,2,3,1.0,1048576,a",
+            "bgr,retired,cpu,2x4,1,2,3,1.0,1048576,a",
+            "bgr,ours,cpu,2x4,1,2,3,2,0,a",
+        ),
+        *("bgr,peer,cpu,2x4,4,5,6,1.0,1048576,b", "bgr,ours,cpu,2x4,2,2.5,4,2.0,2097152,b"),
+    )
     assert figures.bench_bgr(root).splitlines()[2:] == [
         "| peer | cpu | 2x4 | 5 | 4–6 | 1 | 1 |",
         "| ours | cpu | 2x4 | 2.5 | 2–4 | 2 | 2 |",
+    ]
+
+
+GPU = "operation,provider,variant,shape,device,p20_s,p50_s,p80_s,ratio,tb_per_s,peak_bytes,note,date"
+
+
+def test_linears_are_a_line_a_shape_with_the_last_row_of_each_provider(figures: ModuleType, root: Path) -> None:
+    assert figures.bench_linear(root) == figures.NOTHING_YET
+    write_rows(
+        root,
+        GPU,
+        "linear,bf16,,8x4x2,H100,1,0.012,3,1.0,1,0,,a",
+        "linear,dvdq-kernels triton,W4A8,8x4x2,H100,1,0.01,3,1.2,1,0,,b",
+        "linear,dvdq-kernels triton,W4A8,8x4x2,H100,1,0.008,3,1.5,1,0,,c",
+        "linear,bf16,,9x4x2,H100,1,0.024,3,1.0,1,0,,d",
+        "linear,peer,A8W4,9x4x2,H100,1,0.02,3,1.25,1,0,,e",
+        "linear,bf16,,9x4x2,A100,1,0.05,3,1.0,1,0,,f",
+    )
+    assert figures.bench_linear(root).splitlines() == [
+        "H100:",
+        "",
+        "| tokens × out × in | bf16 (ms) | triton W4A8 | peer A8W4 |",
+        "| --- | ---: | ---: | ---: |",
+        "| 8 × 4 × 2 | 12 | 1.5 × | – |",
+        "| 9 × 4 × 2 | 24 | – | 1.25 × |",
+        "",
+        "A100:",
+        "",
+        "| tokens × out × in | bf16 (ms) |",
+        "| --- | ---: |",
+        "| 9 × 4 × 2 | 50 |",
+    ]
+
+
+def test_what_is_bound_by_bytes_is_compared_with_a_copy(figures: ModuleType, root: Path) -> None:
+    make = figures.FIGURES["bench-weight-only"]
+    assert make(root) == figures.NOTHING_YET
+    write_rows(
+        root,
+        GPU,
+        "weight_only,ours,W4A16,16x4x2,H100,9e-6,1e-5,1.1e-5,0.754,2.5,0,,a",
+        "weight_only,copy,,2x4x2,H100,9e-6,1e-5,1.1e-5,1.0,3.1,0,,b",
+        "rotate_quantize,ours,A8,16x2,H100,9e-6,1e-5,1.1e-5,0.8,2.5,0,,a",
+    )
+    assert make(root).splitlines()[4:] == [
+        "| copy | 2 × 4 × 2 | 10 | 9–11 | 3.1 | 100% |",
+        "| ours W4A16 | 16 × 4 × 2 | 10 | 9–11 | 2.5 | 75% |",
+    ]
+    assert "| ours A8 | 16 × 2 | 10 | 9–11 | 2.5 | 80% |" in figures.FIGURES["bench-rotate-quantize"](root)
+
+
+def test_whole_models_say_how_many_rows_differ(figures: ModuleType, root: Path) -> None:
+    assert figures.bench_bgr_models(root) == figures.NOTHING_YET
+    write_rows(
+        root,
+        GPU,
+        "bgr_model,dvdq-kernels triton,Wan,400 layers,H100,30,30,30,7.5,0.1,1073741824,1 of 9 rows differ,a",
+        "bgr_layer,dvdq-kernels triton,Wan,2x4,H100,30,30,30,7.5,0.1,1073741824,1 of 9 rows differ,a",
+    )
+    assert figures.bench_bgr_models(root).splitlines()[4:] == [
+        "| Wan | 400 layers | 30 | 7.5 | 1.00 | 1 of 9 rows differ |"
     ]
