@@ -60,7 +60,7 @@ def test_a_backend_may_have_some_operations_alone() -> None:
     lazy = Backend("lazy", lambda: pytest.fail("loaded"), lambda: None, offers=frozenset({"quantize_weight"}))
     with registered(lazy):
         assert select("quantize_weight", "lazy", CPU).backend is lazy
-        with pytest.raises(DvdqError, match="lazy .has quantize_weight alone."):
+        with pytest.raises(DvdqError, match="has quantize_weight alone"):
             kernels.rotate(torch.randn(2, 4), Rotation(), backend="lazy")
 
 
@@ -82,7 +82,7 @@ def test_a_backend_without_a_rotation_gets_a_rotated_weight() -> None:
 def test_auto_says_what_it_chose_and_refused() -> None:
     selection = select("rotate", "auto", CPU)
     assert selection.backend.name == "torch"
-    assert set(selection.refused) == {"cupy", "triton", "numba"}
+    assert set(selection.refused) == {"cupy", "triton"}
 
 
 @pytest.mark.parametrize("name", ["triton", "cupy", "nonsense"])

@@ -45,6 +45,16 @@ def test_a_pipeline_in_full_precision_generates_too(pipeline_folder: Path, tmp_p
     assert json.loads(result.stdout)["trace"] == []
 
 
+def test_inspect_tells_the_kernels_of_each_kind_of_layer(pipeline_folder: Path) -> None:
+    arguments = ["inspect", str(pipeline_folder), "--kernels", "--tokens", "5000", "--capability", "90"]
+    result = run(app, arguments, terminal_width=200)
+    assert result.exit_code == 0
+    assert "integer_product" in result.stdout
+    plans = json.loads(run(app, [*arguments, "--json"]).stdout)["kernels"]
+    assert {plan["activation_bits"] for plan in plans} == {4, 8}
+    assert {plan["plan"]["backend"] for plan in plans} == {"triton"}
+
+
 def test_inspect_shows_a_table_of_every_layer(pipeline_folder: Path) -> None:
     result = run(app, ["inspect", str(pipeline_folder), "--layers"], terminal_width=200)
     assert result.exit_code == 0, result.output
@@ -61,6 +71,7 @@ def test_inspect_shows_a_table_of_every_layer(pipeline_folder: Path) -> None:
         (["quantize", "{full}", "{full}"], "expected a folder that does not exist yet"),
         (["quantize", "{new}", "{new}"], "expected a pipeline or transformer folder"),
         (["inspect", "{new}"], "expected a config.json of a transformer"),
+        (["inspect", "{full}", "--kernels", "--capability", "70"], "a compute capability from 80 on"),
         (["generate", "{new}", "--prompt", "x"], "expected a pipeline folder"),
     ],
 )

@@ -106,12 +106,13 @@ def _folder(name: str) -> Callable[[], Operators]:
     return lambda: cast(Operators, importlib.import_module(f"dvdq_kernels.backends.{name}"))
 
 
-def _is_installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
+    """Whether ``module`` can be imported, without importing it."""
     return sys.modules.get(module) is not None or (module not in sys.modules and find_spec(module) is not None)
 
 
 def _numba_refusal() -> str | None:
-    return None if _is_installed("numba") else "numba is not installed: pip install 'dvdq-kernels[numba]'"
+    return None if is_installed("numba") else "numba is not installed: pip install 'dvdq-kernels[numba]'"
 
 
 def _triton_interprets() -> bool:
@@ -119,7 +120,7 @@ def _triton_interprets() -> bool:
 
 
 def _triton_refusal() -> str | None:
-    if not _is_installed("triton"):
+    if not is_installed("triton"):
         return "triton is not installed"
     if _triton_interprets():
         return None
@@ -164,13 +165,13 @@ def offering(operation: str) -> tuple[str, ...]:
 def select(operation: str, backend: str, device: torch.device) -> Selection:
     """The backend for ``operation`` on tensors of ``device``.
 
-    ``"auto"`` is the first that does not refuse, in order of preference. A name is that backend or a
-    :class:`DvdqError` that says why it cannot run and what can: nothing falls back in silence.
+    ``"auto"`` is the first that has kernels for it and does not refuse, in order of preference. A name is that backend
+    or a :class:`DvdqError` that says why it cannot run and what can: nothing falls back in silence.
     """
     if backend != "auto" and backend not in _BACKENDS:
         raise DvdqError(operation, where="backend", expected=f"auto, {', '.join(_BACKENDS)}", got=repr(backend))
     refused: dict[str, str] = {}
-    for candidate in _BACKENDS.values() if backend == "auto" else (_BACKENDS[backend],):
+    for candidate in map(_BACKENDS.__getitem__, offering(operation) if backend == "auto" else (backend,)):
         reason = candidate.refuses(operation, device)
         if reason is None:
             return Selection(candidate, MappingProxyType(refused))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import init_empty_weights
 from torch import nn
 
+from dvdq_kernels.plan import Plan, plan_linear
 from dvdq_kernels.registry import select
 from dvdq_models.families import family_of, transformer_class
 from dvdq_models.families.rules import Treatment
@@ -94,9 +97,40 @@ def describe(transformer: nn.Module, recipe: Recipe) -> ModelReport:
         before = shape[0] * shape[1] * FULL_PRECISION_BYTES
         after = before if treatment == "keep" else sum(t.nbytes for t in stored_tensors(*shape, recipe.weight))
         layers.append(LayerReport(name, shape, treatment, before, after))
-    selection = select("inspect", "auto", next(transformer.parameters()).device)
+    selection = select("quantized_linear", "auto", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     refused = dict(selection.refused)
     return ModelReport(family.name, recipe, parameters, tuple(layers), selection.backend.name, refused)
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What runs for the linears of one shape and treatment at one activation width (None: full activations)."""
+
+    shape: tuple[int, int]
+    activation_bits: int | None
+    tokens: int
+    plan: Plan
+
+
+def plan_layers(report: ModelReport, tokens: int, capability: int | None = None) -> tuple[LayerPlan, ...]:
+    """The kernels of each kind of quantized linear in ``report``, at each width of its schedule.
+
+    Args:
+        report: of :func:`describe`.
+        tokens: of the video, e.g. 32,760; a linear whose activations stay full sees one, the time step.
+        capability: as in :func:`dvdq_kernels.plan.plan_linear`.
+    """
+    recipe = report.recipe
+    kinds = dict.fromkeys((layer.treatment, layer.shape) for layer in report.layers if layer.treatment != "keep")
+    widths = dict.fromkeys((recipe.schedule.high, recipe.schedule.low))
+    plans = []
+    for treatment, shape in kinds:
+        for bits in (None,) if treatment == "weight-only" else widths:
+            rule = None if bits is None else dataclasses.replace(recipe.activation, bits=bits)
+            rows = 1 if bits is None else tokens
+            plan = plan_linear(rows, *shape, recipe.weight, rule, recipe.rotation, capability=capability)
+            plans.append(LayerPlan(shape, bits, rows, plan))
+    return tuple(plans)
 
 
 def empty_transformer(folder: str | Path) -> nn.Module:

@@ -18,11 +18,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from dvdq_kernels.backends.triton.launch import Launch
+from dvdq_kernels.backends.triton.launch import Launch, shared_memory
 from dvdq_reference.spec.errors import DvdqError
-
-SHARED_MEMORY = {80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
-"""Bytes of shared memory that one program may take, by compute capability (CUDA C++ Programming Guide)."""
 
 _POINTERS = {
     torch.int8: "*i8",
@@ -81,11 +78,11 @@ def compile_launch(launch: Launch, target: int) -> Compiled:
     options = {"num_warps": launch.warps, "num_stages": launch.stages}
     compiled = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
     name, shared = launch.kernel.__name__, compiled.metadata.shared
-    if shared > SHARED_MEMORY[target]:
+    if shared > shared_memory(target):
         raise DvdqError(
             "compile_launch",
             where=f"{name} for {target}",
-            expected=f"at most {SHARED_MEMORY[target]} bytes of shared memory",
+            expected=f"at most {shared_memory(target)} bytes of shared memory",
             got=shared,
         )
     with tempfile.TemporaryDirectory() as folder:

@@ -82,6 +82,7 @@ def integer_linear(
         },
         warps=config.warps,
         stages=config.stages,
+        note=config.source,
     )
     return out
 

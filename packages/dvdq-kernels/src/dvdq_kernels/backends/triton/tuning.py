@@ -14,19 +14,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product, starmap
 from pathlib import Path
 
 import torch
 
-from dvdq_kernels.backends.triton.launch import target_of
+from dvdq_kernels.backends.triton.launch import device_name_of, shared_memory, target_of
 
 
 @dataclass(frozen=True)
 class Config:
-    """Tiles ``block_m × block_n`` of the output, ``block_k`` channels a step; ``group_m`` rows of tiles share L2."""
+    """Tiles ``block_m × block_n`` of the output, ``block_k`` channels a step; ``group_m`` rows of tiles share L2.
+
+    ``source`` says whether it was measured or follows from the rule.
+    """
 
     block_m: int
     block_n: int
@@ -34,10 +37,11 @@ class Config:
     group_m: int
     warps: int
     stages: int
+    source: str = field(default="rule", compare=False)
 
     def blocks(self) -> dict[str, int]:
         """What a kernel takes as constants."""
-        return {name.upper(): value for name, value in asdict(self).items() if name not in ("warps", "stages")}
+        return {name.upper(): getattr(self, name) for name in ("block_m", "block_n", "block_k", "group_m")}
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,6 @@ SPACE = {
 }
 """What is tuned over, where :func:`is_legal`."""
 
-_SHARED = {80: 166912, 87: 166912, 90: 232448, 100: 232448, 103: 232448}
-"""Bytes of shared memory that a program can have, by compute capability."""
-_LEAST_SHARED = 101376
-"""That of the others: 8.6, 8.9, 12.0."""
 _SUMS = 128
 """Sums, int32 and float32 together, that a thread can hold besides addresses; more would be spilled."""
 _LEAST_SUMS = 4
@@ -113,7 +113,7 @@ def is_legal(config: Config, task: Task, target: int) -> bool:
     # Weights that are decoded on their way to the tensor cores pass through shared memory a second time.
     decoded = n * k * task.x_bytes if task.decodes else 0
     loop = config.stages * (m * k * task.x_bytes + n * k // task.per_byte) + decoded
-    if max(loop, 4 * m * n) > _SHARED.get(target, _LEAST_SHARED):
+    if max(loop, 4 * m * n) > shared_memory(target):
         return False
     sums = m * n // (32 * config.warps)
     held = sums if task.parts == 1 else 2 * sums
@@ -135,13 +135,13 @@ def space(task: Task, target: int) -> Iterator[Config]:
 def choose(task: Task, device: torch.device) -> Config:
     """What was measured for this GPU and class of shapes, if anything was and it is legal here, else :func:`rule`."""
     target = target_of(device)
-    pick = _measured(_name(device))[0].get(task.shape_class())
+    pick = _measured(device_name_of(device))[0].get(task.shape_class())
     return pick if pick is not None and is_legal(pick, task, target) else rule(task, target)
 
 
 def unpack_from(device: torch.device) -> int:
     """Tokens from which a weight is unpacked before its product, not in the product's loop."""
-    return _measured(_name(device))[1]
+    return _measured(device_name_of(device))[1]
 
 
 @lru_cache
@@ -184,11 +184,6 @@ def _power_of_two(size: int) -> int:
 
 
 @lru_cache
-def _name(device: torch.device) -> str | None:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
-
-
-@lru_cache
 def _measured(device: str | None) -> tuple[dict[Task, Config], int]:
     """The config of each class of shapes on GPUs of that name, and from how many tokens weights are unpacked."""
     configs: dict[Task, Config] = {}
@@ -196,5 +191,6 @@ def _measured(device: str | None) -> tuple[dict[Task, Config], int]:
     for run in json.loads(Path(__file__).with_name("picks.json").read_text())["runs"]:
         if run["device"] == device:
             threshold = run.get("unpack_from", threshold)
-            configs |= {Task(**row["task"]).shape_class(): Config(**row["config"]) for row in run["rows"]}
+            source = {"source": f"measured on {run['device']}, {run['date']}"}
+            configs |= {Task(**row["task"]).shape_class(): Config(**row["config"] | source) for row in run["rows"]}
     return configs, threshold

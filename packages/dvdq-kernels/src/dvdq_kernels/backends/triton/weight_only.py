@@ -149,5 +149,6 @@ def float_linear(
         },
         warps=config.warps,
         stages=config.stages,
+        note=config.source,
     )
     return out
