@@ -1,0 +1,29 @@
+"""Weights to codes and back (Eq. 1, 2)."""
+
+from __future__ import annotations
+
+import torch
+
+from dvdq_kernels.backends.triton.bgr import refined_grid
+from dvdq_kernels.backends.triton.encoding import decode, encode
+from dvdq_kernels.backends.triton.grids import minmax_grid
+
+
+def quantize_weight(
+    weight: torch.Tensor, bits: int, grid: str, group_size: int | None, symmetric: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Packed codes uint8, Δ float32 and z int16, both ``[out, groups]``."""
+    weight = weight.contiguous()
+    out_features, in_features = weight.shape
+    parts = weight.view(-1, in_features if group_size is None else group_size)
+    scale, zero = refined_grid(parts, bits) if grid == "bgr" else minmax_grid(parts, bits, symmetric)
+    scale, zero = scale.view(out_features, -1), zero.view(out_features, -1)
+    return encode(weight, scale, zero, bits), scale, zero
+
+
+def dequantize(
+    qweight: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor | None, bits: int, in_features: int
+) -> torch.Tensor:
+    """``Ŵ = Δ(q - z)`` float32 ``[out, in]``."""
+    zero = None if zero is None else zero.contiguous()
+    return decode(qweight.contiguous(), scale.contiguous(), zero, bits, in_features)
