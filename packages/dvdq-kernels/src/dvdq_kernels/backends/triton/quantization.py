@@ -1,27 +1,46 @@
 """Blockwise quantization of activations as they are, and the steps that rotated ones share."""
 
+from dataclasses import dataclass
+
 import triton
 import triton.language as tl
 
 from dvdq_kernels.backends.triton.transform import magnitude
 
 
+@dataclass(frozen=True)
+class Rule:
+    """What becomes of a block: ``s = max|x| / limit``, codes from ``low`` to ``high``, which are None if none is past.
+
+    Attributes:
+        block: channels in a block.
+        limit: the largest code over the clip factor.
+        low: least code.
+        high: largest code.
+    """
+
+    block: int
+    limit: float
+    low: int | None
+    high: int | None
+
+
 @triton.jit
-def scale_of(largest: tl.tensor, LIMIT: tl.constexpr) -> tl.tensor:
-    """``largest / LIMIT``, no less than the smallest normal number, 1 for zeros; NaN and infinity stay."""
-    scale = tl.math.div_rn(largest, tl.full(largest.shape, LIMIT, tl.float32))
+def scale_of(largest: tl.tensor, RULE: tl.constexpr) -> tl.tensor:
+    """``largest / limit``, no less than the smallest normal number, 1 for zeros; NaN and infinity stay."""
+    scale = tl.math.div_rn(largest, tl.full(largest.shape, RULE.limit, tl.float32))
     scale = tl.where(scale < 1.1754943508222875e-38, 1.1754943508222875e-38, scale)
     return tl.where(largest == 0, 1.0, scale)
 
 
 @triton.jit
-def code_of(biased: tl.tensor, LOW: tl.constexpr, HIGH: tl.constexpr) -> tl.tensor:
+def code_of(biased: tl.tensor, RULE: tl.constexpr) -> tl.tensor:
     """The integer n of a float32 that is ``1.5 · 2^23 + n``, clamped.
 
-    Where such numbers are one apart, the sum of a value and 1.5 · 2^23 is rounded to a whole number, half to even.
+    Such numbers are one apart, so the sum of a value and 1.5 · 2^23 is rounded to a whole number, half to even.
     """
     code = biased.to(tl.int32, bitcast=True) - 0x4B400000
-    return code if LOW is None else tl.minimum(tl.maximum(code, LOW), HIGH)
+    return code if RULE.low is None else tl.minimum(tl.maximum(code, RULE.low), RULE.high)
 
 
 @triton.jit
@@ -43,28 +62,25 @@ def quantize(
     token_sum_ptr: tl.tensor,
     tokens: tl.tensor,
     stride: tl.tensor,
-    BLOCK: tl.constexpr,
-    LIMIT: tl.constexpr,
-    LOW: tl.constexpr,
-    HIGH: tl.constexpr,
+    RULE: tl.constexpr,
     BLOCKS: tl.constexpr,
     TOKENS: tl.constexpr,
 ) -> None:
-    """``v = clamp(round(x / s))``, ``s = max|x| / LIMIT`` of each block, and ``Σ_blocks s Σ v`` of each token.
+    """``v = clamp(round(x / s))`` with the scale s of each block, and ``Σ_blocks s Σ v`` of each token.
 
-    A program takes ``TOKENS`` tokens of ``BLOCKS · BLOCK`` channels; x's rows are ``stride`` apart.
+    A program takes ``TOKENS`` tokens, which are ``stride`` apart, of ``BLOCKS`` blocks each.
     """
     token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     block = tl.arange(0, triton.next_power_of_2(BLOCKS))
-    channel = tl.arange(0, triton.next_power_of_2(BLOCK))
+    channel = tl.arange(0, triton.next_power_of_2(RULE.block))
     has_block = (token < tokens)[:, None] & (block < BLOCKS)[None, :]
-    inside = has_block[:, :, None] & (channel < BLOCK)[None, None, :]
-    at = (block * BLOCK)[None, :, None] + channel[None, None, :]
+    inside = has_block[:, :, None] & (channel < RULE.block)[None, None, :]
+    at = (block * RULE.block)[None, :, None] + channel[None, None, :]
     x = tl.load(x_ptr + (token * stride)[:, None, None] + at, mask=inside, other=0).to(tl.float32)
-    scale = scale_of(tl.max(magnitude(x), 2).to(tl.float32, bitcast=True), LIMIT)
-    quotient = _quotient(x, scale[:, :, None], tl.math.div_rn(tl.full(scale.shape, 1.0, tl.float32), scale)[:, :, None])
-    code = code_of(quotient + 12582912.0, LOW, HIGH)
-    tl.store(code_ptr + (token * (BLOCKS * BLOCK))[:, None, None] + at, code.to(tl.int8), mask=inside)
+    scale = scale_of(tl.max(magnitude(x), 2).to(tl.float32, bitcast=True), RULE)
+    reciprocal = tl.math.div_rn(tl.full(scale.shape, 1.0, tl.float32), scale)
+    code = code_of(_quotient(x, scale[:, :, None], reciprocal[:, :, None]) + 12582912.0, RULE)
+    tl.store(code_ptr + (token * (BLOCKS * RULE.block))[:, None, None] + at, code.to(tl.int8), mask=inside)
     tl.store(scale_ptr + (token * BLOCKS)[:, None] + block[None, :], scale, mask=has_block)
     token_sum = tl.sum(scale * tl.sum(code, 2).to(tl.float32), 1)
     tl.store(token_sum_ptr + token, token_sum, mask=token < tokens)
