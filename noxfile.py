@@ -10,6 +10,7 @@ and installs those: what is tested is what a user would install. All versions ar
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import nox
@@ -43,6 +44,13 @@ def check_style(session: nox.Session) -> None:
     session.run("lint-imports")
 
 
+def interpret_triton(session: nox.Session) -> None:
+    """Triton's kernels on a CPU, in its interpreter, which a process either is in or not: conformance and mutants."""
+    if sys.platform == "linux":
+        folders = ("tests/conformance", "tests/mutants", "tests/benchmarks")
+        session.run("pytest", *folders, "-k", "triton", env={"TRITON_INTERPRET": "1"})
+
+
 def build_docs(session: nox.Session) -> None:
     """The documentation; a warning is an error, and so is a figure that differs from its recorded row."""
     session.run("python", "docs/figures.py", "--check")
@@ -63,6 +71,7 @@ def tests(session: nox.Session) -> None:
     check_style(session)
     build_docs(session)
     session.run("pytest", "tests")
+    interpret_triton(session)
     for alone in ("reference", "kernels", "models", "eval"):
         session.notify(alone)
 
@@ -102,6 +111,7 @@ def conformance(session: nox.Session) -> None:
     """Every backend that can run here against the oracle; broken copies of the kernels must fail."""
     install(session, "dvdq-kernels", "test")
     session.run("pytest", "tests/conformance", "tests/mutants", *session.posargs)
+    interpret_triton(session)
 
 
 @nox.session

@@ -28,6 +28,7 @@ from _tiles import REPEAT_MS, Subject, compile_together, launches_of, tune
 
 from dvdq_kernels.backends.triton import linear
 from dvdq_kernels.backends.triton import weight_only as few_tokens
+from dvdq_kernels.backends.triton.launch import target_of
 from dvdq_kernels.backends.triton.tuning import Config, Task
 
 PICKS = Path(__file__).parents[1] / "packages/dvdq-kernels/src/dvdq_kernels/backends/triton/picks.json"
@@ -92,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     picks = json.loads(PICKS.read_text())
     run = {
         "device": _gpu.describe(device)[0],
+        "capability": target_of(device),
         "date": now(),
         "commit": commit(),
         "versions": {"torch": torch.__version__, "triton": triton.__version__},

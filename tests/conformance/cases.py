@@ -74,7 +74,14 @@ def _linear_cases() -> tuple[LinearCase, ...]:
     )
 
 
-LINEAR_CASES = _linear_cases()
+LINEAR_CASES = (
+    *_linear_cases(),
+    # Many tokens may take another route than few: weights unpacked first, larger tiles.
+    LinearCase(WeightRule(4, "minmax"), ActivationRule(8), None, 256, 300, torch.bfloat16),
+    LinearCase(WeightRule(4, "bgr", 128), ActivationRule(4, 64), Rotation("full"), 768, 300, torch.float16),
+    LinearCase(WeightRule(8, "minmax"), ActivationRule(8, 128), Rotation("block"), 256, 300, torch.float32),
+    LinearCase(WeightRule(4, "minmax", 64, symmetric=True), None, None, 256, 300, torch.bfloat16),
+)
 
 
 def gaussian(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

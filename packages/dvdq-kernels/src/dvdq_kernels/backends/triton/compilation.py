@@ -18,7 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from dvdq_kernels.backends.triton.launch import Launch, shared_memory
+from dvdq_kernels.backends.triton.launch import Launch, options, shared_memory
 from dvdq_reference.spec.errors import DvdqError
 
 _POINTERS = {
@@ -44,6 +44,7 @@ class Compiled:
         target: compute capability, e.g. 90.
         registers: of each thread.
         spilled: bytes of local memory that a thread's registers spill to, its stack.
+        local: share of the instructions that load from it or store to it.
         shared: bytes of shared memory that a program takes.
         ptx: the virtual machine code.
         sass: the machine code.
@@ -53,6 +54,7 @@ class Compiled:
     target: int
     registers: int
     spilled: int
+    local: float
     shared: int
     ptx: str
     sass: str
@@ -75,8 +77,9 @@ def compile_launch(launch: Launch, target: int) -> Compiled:
     """
     signature, constants, attributes = _specialise(launch)
     source = ASTSource(launch.kernel, signature, constants, attributes)
-    options = {"num_warps": launch.warps, "num_stages": launch.stages}
-    compiled = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
+    compiled = triton.compile(
+        source, target=GPUTarget("cuda", target, 32), options=options(launch.warps, launch.stages)
+    )
     name, shared = launch.kernel.__name__, compiled.metadata.shared
     if shared > shared_memory(target):
         raise DvdqError(
@@ -91,7 +94,9 @@ def compile_launch(launch: Launch, target: int) -> Compiled:
         usage = _run(triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(binary))
         sass = _run(triton.knobs.nvidia.nvdisasm.path, "-c", str(binary))
     registers, stack = (int(n) for n in re.search(r"REG:(\d+) STACK:(\d+)", usage).groups())  # type: ignore[union-attr]
-    return Compiled(name, target, registers, stack, shared, compiled.asm["ptx"], sass)
+    instructions = re.findall(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z]\w+)", sass, re.MULTILINE)
+    local = sum(instruction in ("LDL", "STL") for instruction in instructions) / len(instructions)
+    return Compiled(name, target, registers, stack, local, shared, compiled.asm["ptx"], sass)
 
 
 def _specialise(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], list[list[Any]]]]:

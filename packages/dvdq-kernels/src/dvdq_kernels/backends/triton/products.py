@@ -31,13 +31,13 @@ def _add_product(sums: tl.tensor, v: tl.tensor, weight: tl.tensor, BITS: tl.cons
     """
     OFFSET: tl.constexpr = 1 << (BITS - 1)
     if weight.dtype == tl.int8:
-        sums = tl.dot(v, weight.T, sums)
+        sums = tl.dot(v, weight.T, sums, out_dtype=tl.int32)
     elif BITS > 4:
-        sums = tl.dot(v, (weight - OFFSET).to(tl.int8, bitcast=True).T, sums)
+        sums = tl.dot(v, (weight - OFFSET).to(tl.int8, bitcast=True).T, sums, out_dtype=tl.int32)
     else:
         even, odd = tl.split(v.reshape(v.shape[0], v.shape[1] // 2, 2))
-        sums = tl.dot(even, ((weight << 4) - 16 * OFFSET).to(tl.int8, bitcast=True).T, sums)
-        sums = tl.dot(odd, ((weight & 240) - 16 * OFFSET).to(tl.int8, bitcast=True).T, sums)
+        sums = tl.dot(even, ((weight << 4) - 16 * OFFSET).to(tl.int8, bitcast=True).T, sums, out_dtype=tl.int32)
+        sums = tl.dot(odd, ((weight & 240) - 16 * OFFSET).to(tl.int8, bitcast=True).T, sums, out_dtype=tl.int32)
     return sums
 
 

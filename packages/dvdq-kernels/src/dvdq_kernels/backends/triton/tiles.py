@@ -46,8 +46,9 @@ class Tile:
 
     @property
     def warps(self) -> int:
-        """Up to 128 values a thread."""
-        return min(max((self.rows + self.lower) * self.width // 4096, 4), 16)
+        """Up to 128 values a thread, and half as many in tall tiles, whose left factor takes registers too."""
+        values = (self.rows + self.lower) * self.width
+        return min(max(values // 4096, 8 if self.rows > _FEWEST_ROWS else 4), 16)
 
     def stages(self, dtype: torch.dtype, signed: bool) -> int:
         """2 has the next tile on its way, for which 100 KB of shared memory must hold it, its signs and the factors."""

@@ -2,7 +2,7 @@
 
 Measured picks are data, ``picks.json``: runs of the tuning script, later ones before earlier ones. A run is::
 
-    {"device": "NVIDIA H100 80GB HBM3", "date": "2026-11-22", "commit": "44acc4c",
+    {"device": "NVIDIA H100 80GB HBM3", "capability": 90, "date": "2026-11-22", "commit": "44acc4c",
      "versions": {"torch": "2.11.0+cu130", "triton": "3.6.0"},
      "unpack_from": 256,
      "rows": [{"task": {…}, "config": {…}, "microseconds": 7012.5}, …]}

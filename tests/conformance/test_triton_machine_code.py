@@ -1,0 +1,166 @@
+"""Every Triton kernel at the shapes of the models, compiled for every GPU that it is for; none has to be at hand."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.metadata import version
+from importlib.resources import files
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+
+if find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("compiles, which needs Triton and not its interpreter", allow_module_level=True)
+
+if [int(part) for part in version("triton").split(".")[:2]] < [3, 9]:
+    pytest.skip("states what Triton 3.9 compiles; 3.6 has no integer products for 10.x", allow_module_level=True)
+
+from dvdq_kernels.backends.triton.compilation import Compiled, compile_launch
+from dvdq_kernels.backends.triton.launch import recording
+from dvdq_kernels.backends.triton.tuning import Task
+from dvdq_kernels.registry import operators
+
+TARGETS = (80, 89, 90, 100, 120)
+INTEGER = {90: "wgmma.s32.s8.s8", 100: "tcgen05.mma.kind::i8"}
+"""Large integer products; elsewhere ``mma.sync``, and everywhere for few tokens."""
+SMALL_INTEGER = "mma.s32.s8.s8.s32"
+MOST_LOCAL = 0.02
+"""Share of instructions that may touch spilled registers, outside the products, where none may."""
+
+
+def compiled(target: int, operator: str, *args: Any, device: str | None = None) -> list[Compiled]:
+    """What ``operator`` would start on a GPU of capability ``target``; products spill nothing, others next to."""
+    with recording(target, device) as record:
+        getattr(operators("triton"), operator)(*args)
+    assert record.launches
+    assert device is None or record.launches[-1].note.startswith("measured")
+    results = [compile_launch(launch, target) for launch in record.launches]
+    for result in results:
+        most = 0.0 if "product" in result.name else MOST_LOCAL
+        assert result.local <= most, f"{result.name} spills {result.spilled} bytes on {target}, {result.local:.2%}"
+    return results
+
+
+def empty(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def instructions(results: list[Compiled]) -> set[str]:
+    return set().union(*(result.tensor_core_instructions for result in results))
+
+
+def integer_linear(
+    target: int, tokens: int, out: int, in_features: int, blocks: int, groups: int, device: str | None = None
+) -> list[Compiled]:
+    codes = empty(tokens, in_features, dtype=torch.int8)
+    x_scale, token_sum = empty(tokens, blocks, dtype=torch.float32), empty(tokens, dtype=torch.float32)
+    qweight = empty(out, in_features // 2, dtype=torch.uint8)
+    scale, zero = empty(out, groups, dtype=torch.float32), empty(out, groups, dtype=torch.int16)
+    bias = empty(out, dtype=torch.bfloat16)
+    quantized = codes, x_scale, token_sum, qweight, scale, zero, bias
+    return compiled(target, "integer_linear", *quantized, 4, 4, torch.bfloat16, False, device=device)
+
+
+def float_linear(
+    target: int, tokens: int, out: int, in_features: int, groups: int, dtype: torch.dtype, device: str | None = None
+) -> list[Compiled]:
+    qweight = empty(out, in_features // 2, dtype=torch.uint8)
+    scale, zero = empty(out, groups, dtype=torch.float32), empty(out, groups, dtype=torch.int16)
+    x, bias = empty(tokens, in_features, dtype=dtype), empty(out, dtype=dtype)
+    return compiled(target, "float_linear", x, qweight, scale, zero, bias, 4, None, None, device=device)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    ("tokens", "out", "in_features", "blocks", "groups"),
+    [
+        (118_800, 12288, 3072, 1, 1),
+        (118_800, 3072, 15360, 120, 1),
+        (75_600, 5120, 13824, 1, 108),
+        (32_760, 1536, 8960, 70, 70),
+    ],
+)
+def test_many_tokens(target: int, tokens: int, out: int, in_features: int, blocks: int, groups: int) -> None:
+    results = integer_linear(target, tokens, out, in_features, blocks, groups)
+    assert results[0].name == "_unpack"
+    assert results[-1].tensor_core_instructions == {INTEGER.get(target, SMALL_INTEGER)}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("tokens", "blocks", "groups"), [(1, 1, 1), (16, 24, 1), (100, 1, 24)])
+def test_few_tokens_are_multiplied_as_nibbles_are_decoded(target: int, tokens: int, blocks: int, groups: int) -> None:
+    (*_, product) = integer_linear(target, tokens, 3072, 3072, blocks, groups)
+    assert any("s32.s8.s8" in name or "kind::i8" in name for name in product.tensor_core_instructions)
+    assert product.name == "integer_product"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_full_activations(target: int, dtype: torch.dtype) -> None:
+    found = instructions(float_linear(target, 1, 18432, 3072, 1, dtype))
+    if dtype == torch.float32:
+        assert not found, "float32 is multiplied as it is"
+    else:
+        assert all(str(dtype)[6:].replace("float", "f") in name for name in found)
+        assert found
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    ("tokens", "in_features", "bits", "block", "kind"),
+    [
+        (32_760, 1536, 4, 128, "full"),
+        (118_800, 3072, 8, None, "full"),
+        (75_600, 5120, 4, 256, "full"),
+        (32_760, 8960, 4, 128, "full"),
+        (118_800, 12288, 8, 128, "full"),
+        (75_600, 13824, 4, None, "full"),
+        (118_800, 15360, 4, 128, "full"),
+        (118_800, 3072, 4, 128, "block"),
+        (75_600, 5120, 8, None, "block"),
+        (75_600, 5120, 8, None, None),
+        (118_800, 3072, 4, 128, None),
+    ],
+)
+def test_activations(
+    target: int, tokens: int, in_features: int, bits: int, block: int | None, kind: str | None
+) -> None:
+    x = empty(tokens, in_features, dtype=torch.bfloat16)
+    seed = None if kind is None else 3
+    results = compiled(target, "rotate_quantize", x, bits, block, "gaussian", kind, seed)
+    assert len(results) == 1, "activations are read once"
+    assert bool(results[0].tensor_core_instructions) == (kind is not None)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    ("out", "in_features", "grid", "group_size"),
+    [(12288, 3072, "bgr", None), (3072, 15360, "bgr", None), (5120, 13824, "bgr", 64), (5120, 13824, "minmax", None)],
+)
+def test_weights(target: int, out: int, in_features: int, grid: str, group_size: int | None) -> None:
+    compiled(target, "quantize_weight", empty(out, in_features, dtype=torch.bfloat16), 4, grid, group_size, False)
+    groups = 1 if group_size is None else in_features // group_size
+    qweight = empty(out, in_features // 2, dtype=torch.uint8)
+    scale, zero = empty(out, groups, dtype=torch.float32), empty(out, groups, dtype=torch.int16)
+    compiled(target, "dequantize", qweight, scale, zero, 4, in_features)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_rotation(target: int) -> None:
+    compiled(target, "rotate", empty(12288, 3072, dtype=torch.float32), "full", None)
+
+
+def test_every_recorded_pick_compiles() -> None:
+    picks = json.loads(files("dvdq_kernels.backends.triton").joinpath("picks.json").read_text())
+    for run in picks["runs"]:
+        for row in run["rows"]:
+            task = Task(**row["task"])
+            blocks, groups = (1, task.parts) if task.grouped else (task.parts, 1)
+            shape = task.tokens, task.out_features, task.width * task.parts
+            if task.kernel == "integer":
+                integer_linear(run["capability"], *shape, blocks, groups, device=run["device"])
+            else:
+                float_linear(run["capability"], *shape, groups, torch.bfloat16, device=run["device"])
