@@ -47,8 +47,10 @@ def check_style(session: nox.Session) -> None:
 def interpret_triton(session: nox.Session) -> None:
     """Triton's kernels on a CPU, in its interpreter, which a process either is in or not: conformance and mutants."""
     if sys.platform == "linux":
+        # tests/benchmarks holds the run of the tuner.
         folders = ("tests/conformance", "tests/mutants", "tests/benchmarks")
-        session.run("pytest", *folders, "-k", "triton", env={"TRITON_INTERPRET": "1"})
+        chosen = ("-k", "triton or tuning")
+        session.run("pytest", "--numprocesses=auto", *folders, *chosen, env={"TRITON_INTERPRET": "1"})
 
 
 def build_docs(session: nox.Session) -> None:
@@ -70,7 +72,7 @@ def tests(session: nox.Session) -> None:
     install(session, "dvdq-eval", "test", "lint", "docs", "workspace")
     check_style(session)
     build_docs(session)
-    session.run("pytest", "tests")
+    session.run("pytest", "--numprocesses=auto", "tests")
     interpret_triton(session)
     for alone in ("reference", "kernels", "models", "eval"):
         session.notify(alone)
@@ -109,8 +111,8 @@ def test_alone(session: nox.Session, package: str) -> None:
 @nox.session
 def conformance(session: nox.Session) -> None:
     """Every backend that can run here against the oracle; broken copies of the kernels must fail."""
-    install(session, "dvdq-kernels", "test")
-    session.run("pytest", "tests/conformance", "tests/mutants", *session.posargs)
+    install(session, "dvdq-models", "test", "workspace")
+    session.run("pytest", "--numprocesses=auto", "tests/conformance", "tests/mutants", *session.posargs)
     interpret_triton(session)
 
 

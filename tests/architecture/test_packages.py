@@ -13,6 +13,7 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -29,7 +30,7 @@ def source(package: str) -> Path:
     return ROOT / "packages" / package / "src" / package.replace("-", "_")
 
 
-def project(package: str) -> dict[str, object]:
+def project(package: str) -> dict[str, Any]:
     text = (ROOT / "packages" / package / "pyproject.toml").read_text()
     return tomllib.loads(text)["project"]
 
@@ -47,7 +48,7 @@ def test_one_literal_version_is_the_same_in_all_packages() -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_siblings_are_pinned_exactly_and_point_down(package: str) -> None:
     below = PACKAGES[: PACKAGES.index(package)]
-    siblings = [d for d in project(package)["dependencies"] if d.startswith("dvdq")]
+    siblings = [re.sub(r"\[\w+\]", "", d) for d in project(package)["dependencies"] if d.startswith("dvdq")]
     [version] = literal_versions(package)
     assert set(siblings) <= {f"{name}=={version}" for name in below}
     if below:
@@ -56,20 +57,25 @@ def test_siblings_are_pinned_exactly_and_point_down(package: str) -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_import_is_declared(package: str) -> None:
-    """Not merely installed because something else needs it."""
-    nodes = [node for file in source(package).rglob("*.py") for node in ast.walk(ast.parse(file.read_text()))]
+    """Not merely installed because something else needs it; an extra serves the folder of its name alone."""
+    providers = importlib.metadata.packages_distributions()
+    sibling = {name.replace("-", "_"): [name] for name in PACKAGES}
+    extras = project(package).get("optional-dependencies", {})
+    undeclared = {}
+    for file in source(package).rglob("*.py"):
+        extra = [d for name, needed in extras.items() if name in file.parts for d in needed]
+        declared = {canonicalize_name(Requirement(d).name) for d in [*project(package)["dependencies"], *extra]}
+        for top in imported(file) - sys.stdlib_module_names - {package.replace("-", "_")}:
+            if declared.isdisjoint(map(canonicalize_name, sibling.get(top) or providers.get(top, [top]))):
+                undeclared[file.relative_to(ROOT)] = top
+    assert undeclared == {}
+
+
+def imported(file: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(file.read_text())))
     modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
-    tops = {module.split(".")[0] for module in modules} - sys.stdlib_module_names - {package.replace("-", "_")}
-    providers = importlib.metadata.packages_distributions()
-    declared = {canonicalize_name(Requirement(d).name) for d in project(package)["dependencies"]}
-    sibling = {name.replace("-", "_"): [name] for name in PACKAGES}
-    undeclared = {
-        top
-        for top in tops
-        if declared.isdisjoint(map(canonicalize_name, sibling.get(top) or providers.get(top, [top])))
-    }
-    assert undeclared == set()
+    return {module.split(".")[0] for module in modules}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
