@@ -99,11 +99,13 @@ def activations(tokens: int, in_features: int, dtype: torch.dtype) -> torch.Tens
 
 
 def weights(in_features: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Normal rows of unlike size, and rows with a mean, all positive, constant, zero, and with one outlier."""
+    """Normal rows of unlike size, and rows with a mean, all positive, constant, zero, with one outlier, and skewed."""
     w = gaussian(OUT_FEATURES, in_features, seed=in_features) * torch.logspace(-3, 1, OUT_FEATURES)[:, None]
     w[1] += 3 * w[1].std()
     w[2] = w[2].abs() + w[2].std()
     w[3] = -0.75
     w[4] = 0
     w[5, 7] = 40 * w[5].abs().max()
+    # A mean of some steps beside a zero-point that has a code: only then does Eq. 5 move it by the mean.
+    w[6] = w[6].abs() - w[6].std() / 5
     return w.to(dtype)

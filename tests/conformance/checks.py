@@ -82,14 +82,18 @@ def check_rotated_weight(backend: str, device: str, rule: WeightRule, rotation: 
     assert (np.abs(codes - truth) <= 1 + 2 * margin).all()
 
 
-def check_ties(backend: str, device: str) -> None:
-    """Halves round to even, in weights (Δ = 1, z = 3) and in activations (s = 1)."""
+def check_weight_ties(backend: str, device: str) -> None:
+    """Halves round to even, where Δ = 1 and z = 3."""
     halves = np.arange(-2.5, 12, 1.0)
     weight = np.concatenate([[-3.0, 12.0], halves, [0.0]]).astype(np.float32)[None]
     qweight = kernels.quantize_weight(torch.from_numpy(weight).to(device), WeightRule(4, "minmax"), backend=backend)
     codes, grid = stored(qweight)
     assert (grid.scale, grid.zero) == (1, 3)
     np.testing.assert_array_equal(codes[0, 2:-1], np.rint(halves) + 3)
+
+
+def check_activation_ties(backend: str, device: str) -> None:
+    """Halves round to even, where s = 1."""
     x = torch.tensor([[7.0, *np.arange(-6.5, 7), -7.0]], device=device)
     got = kernels.rotate_quantize(x, ActivationRule(4), backend=backend)
     np.testing.assert_array_equal(got.codes.cpu().numpy()[0], np.rint(x.cpu().numpy()[0]))

@@ -53,6 +53,11 @@ def test_weight(backend: str, device: str, rule: WeightRule, dtype: torch.dtype)
 
 
 @wherever("quantize_weight")
+def test_weight_ties(backend: str, device: str) -> None:
+    checks.check_weight_ties(backend, device)
+
+
+@wherever("quantize_weight")
 @pytest.mark.parametrize("rotation", ROTATIONS, ids=str)
 @pytest.mark.parametrize("rule", cases.WEIGHT_RULES[:5], ids=str)
 def test_rotated_weight(backend: str, device: str, rule: WeightRule, rotation: Rotation) -> None:
@@ -94,7 +99,7 @@ def test_linear(backend: str, device: str, case: LinearCase) -> None:
 
 @everywhere
 def test_behaviour(backend: str, device: str) -> None:
-    checks.check_ties(backend, device)
+    checks.check_activation_ties(backend, device)
     checks.check_integer_sums(backend, device)
     checks.check_shared_activation(backend, device)
     checks.check_emulated(backend, device)

@@ -20,7 +20,8 @@ CASES = (
     LinearCase(WeightRule(4, "minmax", 64), ActivationRule(8), SIGNS, 256, 3, torch.bfloat16),
 )
 CHECKS = (
-    checks.check_ties,
+    checks.check_weight_ties,
+    checks.check_activation_ties,
     checks.check_integer_sums,
     checks.check_shared_activation,
     checks.check_emulated,

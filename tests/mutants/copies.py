@@ -1,0 +1,56 @@
+"""A copy of a backend's folder, with one line broken or none, that conformance can be asked about."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvdq_kernels.registry import Backend, operators, registered
+
+Check = Callable[[str, str], None]
+"""Of a backend's name and a device."""
+
+
+@dataclass(frozen=True)
+class Break:
+    """In ``file``, what stands there once and what is put in its place; ``check`` has to notice."""
+
+    file: str
+    right: str
+    wrong: str
+    check: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.wrong}".replace("\n", " ")
+
+
+def ask(backend: str, folder: Path, checks: dict[str, Check], broken: Break | None = None) -> None:
+    """Copy ``backend`` into ``folder``, break it, and run the check that has to notice; all checks if nothing is."""
+    name = f"copy_of_{backend}_in_{folder.name}"
+    shutil.copytree(Path(str(operators(backend).__file__)).parent, folder / name)
+    shutil.rmtree(folder / name / "__pycache__", ignore_errors=True)
+    for file in (folder / name).glob("*.py"):
+        file.write_text(file.read_text().replace(f"dvdq_kernels.backends.{backend}", name))
+    if broken is not None:
+        text = (folder / name / broken.file).read_text()
+        assert text.count(broken.right) == 1, "what is to be broken does not stand there once"
+        (folder / name / broken.file).write_text(text.replace(broken.right, broken.wrong))
+    sys.path.insert(0, str(folder))
+    try:
+        copy = importlib.import_module(name)
+        with registered(Backend(name, lambda: copy, lambda: None, offers=_offered(copy.__all__))):
+            for check in checks if broken is None else [broken.check]:
+                checks[check](name, "cpu")
+    finally:
+        sys.path.remove(str(folder))
+        for module in [module for module in sys.modules if module.partition(".")[0] == name]:
+            del sys.modules[module]
+
+
+def _offered(functions: list[str]) -> frozenset[str] | None:
+    """Those of a backend with some operators alone, whose functions are called as the operators are."""
+    return None if "integer_linear" in functions else frozenset(functions)
