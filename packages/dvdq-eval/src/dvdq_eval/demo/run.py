@@ -158,7 +158,7 @@ class _Work:
             quantize(transformer, recipe, progress=layer_done)
             self.models[method.name] = transformer, time.perf_counter() - started
         transformer, seconds = self.models[method.name]
-        attach(transformer, recipe, hook_of(transformer).bits)
+        attach(transformer, recipe, hook_of(transformer).state)
         return transformer, seconds
 
     def _generate(
