@@ -54,40 +54,18 @@ def plan_linear(
     Raises:
         DvdqError: sizes that do not divide, or a GPU that Triton has no kernels for.
     """
+    refused: dict[str, str] = {}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if capability is None:
         selection = select("quantized_linear", "auto", device)
-        name, refused = selection.backend.name, dict(selection.refused)
-        if name != "triton":
-            return Plan(name, refused, ("operations of PyTorch",))
-        major, minor = torch.cuda.get_device_capability(device)
-        capability, device_name = 10 * major + minor, torch.cuda.get_device_name(device)
-    else:
-        if capability < 80 or not is_installed("triton"):
-            expected = "Triton, and a compute capability from 80 on"
-            raise DvdqError("plan_linear", where="capability", expected=expected, got=capability)
-        name, refused, device_name = "triton", {}, None
-    return Plan(
-        name,
-        refused,
-        _triton_kernels(
-            tokens, out_features, in_features, weight, activation, rotation, dtype, capability, device_name
-        ),
-    )
+        refused = dict(selection.refused)
+        if selection.backend.name != "triton":
+            return Plan(selection.backend.name, refused, ("operations of PyTorch",))
+    elif capability < 80 or not is_installed("triton"):
+        expected = "Triton, and a compute capability from 80 on"
+        raise DvdqError("plan_linear", where="capability", expected=expected, got=capability)
 
-
-def _triton_kernels(
-    tokens: int,
-    out_features: int,
-    in_features: int,
-    weight: WeightRule,
-    activation: ActivationRule | None,
-    rotation: Rotation | None,
-    dtype: torch.dtype,
-    capability: int,
-    device_name: str | None,
-) -> tuple[str, ...]:
-    from dvdq_kernels.backends.triton.launch import recording
+    from dvdq_kernels.backends.triton.launch import device_name_of, recording, target_of
 
     triton = operators("triton")
     x = torch.empty(tokens, in_features, dtype=dtype, device="meta")
@@ -98,11 +76,12 @@ def _triton_kernels(
     zero = None if weight.symmetric else scale.to(torch.int16)
     bias = torch.empty(out_features, dtype=dtype, device="meta")
     kind, seed = (None, None) if rotation is None else (rotation.kind, rotation.seed)
-    with recording(capability, device_name) as record:
+    place = (target_of(device), device_name_of(device)) if capability is None else (capability, None)
+    with recording(*place) as record:
         if activation is None:
             triton.float_linear(x, qweight, scale, zero, bias, weight.bits, kind, seed)
         else:
             codes = triton.rotate_quantize(x, activation.bits, activation.block, activation.clip, kind, seed)
             bits = activation.bits, weight.bits
             triton.integer_linear(*codes, qweight, scale, zero, bias, *bits, dtype, False)
-    return tuple(launch.description for launch in record.launches)
+    return Plan("triton", refused, tuple(launch.description for launch in record.launches))
