@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -12,16 +11,13 @@ import torch
 import dvdq_kernels as kernels
 from conformance import cases
 from conformance.checks import poisoned, stored
+from conformance.test_backends import places
 from dvdq_reference.oracle import affine, bgr, bounds
 from dvdq_reference.oracle.inputs import Floats
 from dvdq_reference.spec.recipe import BGR_BOUNDS, WeightRule
 
-REFUSAL = kernels.backends()["triton"]
-if REFUSAL is not None:
-    pytest.skip(f"triton: {REFUSAL}", allow_module_level=True)
-
-# In its interpreter Triton takes CPU tensors alone.
-pytestmark = pytest.mark.parametrize("device", ["cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"])
+DEVICES = [device for backend, device in places("quantize_weight") if backend == "triton"]
+pytestmark = pytest.mark.parametrize("device", DEVICES)
 TIE = 2.0**-32
 """The search rounds quotients to multiples of this, so that it takes what is nearer than that to a tie for one."""
 
