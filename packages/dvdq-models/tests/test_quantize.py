@@ -102,9 +102,10 @@ def test_quantizing_twice_is_an_error(transformer: Any) -> None:
         quantize(transformer, Recipe.named("minmax"))
 
 
-def test_an_unknown_backend_is_an_error_before_anything_changes(transformer: Any) -> None:
+@pytest.mark.parametrize("name", ["fpga", "numba"])
+def test_a_backend_without_linears_is_an_error_before_anything_changes(transformer: Any, name: str) -> None:
     with pytest.raises(DvdqError, match="backend: expected auto"):
-        quantize(transformer, Recipe.named("minmax"), backend="fpga")
+        quantize(transformer, Recipe.named("minmax"), backend=name)
     assert not _layers(transformer)
 
 
