@@ -1,4 +1,4 @@
-"""Small Wan transformers and pipelines that run in milliseconds, all seeded."""
+"""Small transformers and pipelines that run in milliseconds, all seeded: Wan's, and HunyuanVideo's transformer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import WanPipeline, WanTransformer3DModel
+from diffusers import HunyuanVideoTransformer3DModel, WanPipeline, WanTransformer3DModel
 
 from dvdq_models.moving_shapes.architecture import (
     build_scheduler,
@@ -34,6 +34,23 @@ TINY: dict[str, Any] = {
 }
 """Widths 128 and 384 = 12 * 2^5: both take a Hadamard matrix and blocks of 128."""
 
+TINY_HUNYUAN: dict[str, Any] = {
+    "in_channels": 8,
+    "out_channels": 8,
+    "num_attention_heads": 2,
+    "attention_head_dim": 64,
+    "num_layers": 1,
+    "num_single_layers": 1,
+    "num_refiner_layers": 1,
+    "mlp_ratio": 3.0,
+    "patch_size": 2,
+    "patch_size_t": 1,
+    "text_embed_dim": 32,
+    "pooled_projection_dim": 16,
+    "rope_axes_dim": (16, 24, 24),
+}
+"""Widths 128, 384 and, where a single-stream block joins attention and MLP, 512."""
+
 
 @pytest.fixture(scope="session")
 def call() -> Callable[..., torch.Tensor]:
@@ -46,6 +63,28 @@ def call() -> Callable[..., torch.Tensor]:
                 hidden_states=torch.randn(1, 8, 2, 8, 8, generator=generator),
                 timestep=torch.tensor([500]),
                 encoder_hidden_states=torch.randn(1, 4, 128, generator=generator),
+                return_dict=False,
+            )[0]
+        assert isinstance(output, torch.Tensor)
+        return output
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def call_hunyuan() -> Callable[..., torch.Tensor]:
+    """One forward pass of a HunyuanVideo transformer on seeded inputs, the last two of six text tokens masked."""
+
+    def run(transformer: Any, seed: int = 0, mode: Callable[[], Any] = torch.inference_mode) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        with mode():
+            output = transformer(
+                hidden_states=torch.randn(1, 8, 2, 8, 8, generator=generator),
+                timestep=torch.tensor([500]),
+                encoder_hidden_states=torch.randn(1, 6, 32, generator=generator),
+                encoder_attention_mask=torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0, 0.0]]),
+                pooled_projections=torch.randn(1, 16, generator=generator),
+                guidance=torch.tensor([6000.0]),
                 return_dict=False,
             )[0]
         assert isinstance(output, torch.Tensor)
@@ -87,6 +126,18 @@ def _transformer() -> Any:
 def transformer(_transformer: Any) -> Any:
     """A fresh copy of one random transformer."""
     return copy.deepcopy(_transformer)
+
+
+@pytest.fixture(scope="session")
+def _hunyuan_transformer() -> Any:
+    torch.manual_seed(0)
+    return HunyuanVideoTransformer3DModel(**TINY_HUNYUAN).eval()
+
+
+@pytest.fixture
+def hunyuan_transformer(_hunyuan_transformer: Any) -> Any:
+    """A fresh copy of one random HunyuanVideo transformer."""
+    return copy.deepcopy(_hunyuan_transformer)
 
 
 @pytest.fixture

@@ -12,11 +12,12 @@ from typing import Any
 import diffusers
 from torch import nn
 
+from dvdq_models.families.hunyuan_video import HUNYUAN_VIDEO
 from dvdq_models.families.rules import Family
 from dvdq_models.families.wan import WAN
 from dvdq_reference.spec.errors import DvdqError
 
-FAMILIES: tuple[Family, ...] = (WAN,)
+FAMILIES: tuple[Family, ...] = (WAN, HUNYUAN_VIDEO)
 
 
 def transformer_class(operation: str, path: Path, config: Mapping[str, Any]) -> Any:
