@@ -1,0 +1,55 @@
+"""Pipeline folders with a quantized transformer inside."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import diffusers
+from diffusers import DiffusionPipeline
+from torch import nn
+
+from dvdq_models.checkpoint.format import is_quantized
+from dvdq_models.checkpoint.reading import load
+from dvdq_models.checkpoint.staging import complete_or_nothing
+from dvdq_models.checkpoint.writing import save
+from dvdq_reference.spec.errors import DvdqError
+
+TRANSFORMERS = ("transformer", "transformer_2")
+"""The parts of a pipeline that are quantized; Wan 2.2's larger pipelines have two experts."""
+
+
+def save_pipeline(source: str | Path, transformer: nn.Module, folder: str | Path) -> Path:
+    """Write the pipeline folder ``source`` to ``folder`` with ``transformer`` in its transformer's place."""
+    source = Path(source)
+    with complete_or_nothing(Path(folder)) as staging:
+        shutil.copytree(source, staging, dirs_exist_ok=True, ignore=_not_the_transformer(source))
+        save(transformer, staging / "transformer")
+    return Path(folder)
+
+
+def load_pipeline(folder: str | Path, *, backend: str = "auto", **kwargs: Any) -> DiffusionPipeline:
+    """The pipeline in ``folder``, its transformers quantized or not; ``kwargs`` go to diffusers' ``from_pretrained``.
+
+    A ``dtype`` among them holds for the transformers too, as in :func:`~dvdq_models.load`.
+    """
+    folder = Path(folder)
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise DvdqError("load", where=str(folder), expected="a pipeline folder", got="no model_index.json")
+    # The class itself, because DiffusionPipeline would load Wan's transformer again although it is given one:
+    # it is optional there, and only the class knows its own optional parts.
+    pipeline_class = getattr(diffusers, json.loads(index.read_text())["_class_name"])
+    for name in TRANSFORMERS:
+        if name not in kwargs and is_quantized(folder / name):
+            kwargs[name] = load(folder / name, backend=backend, dtype=kwargs.get("dtype"))
+    return pipeline_class.from_pretrained(str(folder), **kwargs)
+
+
+def _not_the_transformer(source: Path) -> Any:
+    def ignore(directory: str, names: list[str]) -> list[str]:
+        return ["transformer"] if Path(directory) == source and "transformer" in names else []
+
+    return ignore
