@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dvdq_models import DvdqError
-from dvdq_models.bit_schedule import average_bits, choose_delta, decider
+from dvdq_models.bit_schedule import StepDecision, average_bits, choose_delta, decider
 from dvdq_reference.oracle import bit_switching as oracle
 from dvdq_reference.spec.recipe import BitSchedule
 
@@ -32,6 +32,24 @@ def _bits(schedule: BitSchedule, distances: list[float]) -> list[int]:
 def test_delta_guided_is_the_oracles(distances: list[float], delta: float) -> None:
     schedule = BitSchedule("delta", delta=delta)
     assert _bits(schedule, distances) == oracle.delta_guided(distances, schedule)
+
+
+@checked
+@given(st.lists(st.none() | st.floats(0.0, 2.0), min_size=1, max_size=60), st.floats(0.0, 3.0))
+def test_skipped_steps_are_the_oracles(distances: list[float | None], delta: float) -> None:
+    schedule = BitSchedule("delta", delta=delta)
+    switch = decider(schedule)
+    bits = [switch.decide(0).bits]
+    for step, distance in enumerate(distances, start=1):
+        bits.append(switch.decide(step).bits)
+        if distance is not None:
+            switch.observe(distance)
+    assert bits == oracle.delta_guided(distances, schedule)
+
+
+def test_the_average_counts_the_steps_that_ran() -> None:
+    ran = [StepDecision(0, 8, None, ""), StepDecision(1, 4, None, ""), StepDecision(2, 4, None, "", skipped=True)]
+    assert average_bits(ran) == 6.0
 
 
 @checked

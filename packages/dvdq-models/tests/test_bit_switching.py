@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dvdq_models import DvdqError, Recipe, quantize, trace
-from dvdq_models.bit_switching import relative_change
+from dvdq_models.bit_switching import hook_of, relative_change
 from dvdq_models.linear import QuantizedLinear
 from dvdq_reference.oracle import bit_switching as oracle
 from dvdq_reference.spec.recipe import BitSchedule
@@ -64,6 +64,37 @@ def test_the_switch_follows_the_measured_distances(pipeline: Any, generate: Gene
     assert [d.bits for d in decisions] == oracle.delta_guided(
         [m or 0.0 for m in measured], _recipe("delta", delta=0.05).schedule
     )
+
+
+def test_a_skipped_step_adds_nothing_and_says_so(pipeline: Any, generate: Generate) -> None:
+    recipe = _recipe("delta", delta=0.05)
+    transformer = quantize(pipeline.transformer, recipe)
+    hook, outputs, skipped = hook_of(transformer), [], {2, 4}
+
+    def skip(_module: Any, _inputs: Any) -> None:
+        if len(hook.trace) - 1 in skipped:
+            hook.mark_skipped("a test")
+
+    transformer.blocks[0].register_forward_pre_hook(skip)
+    transformer.proj_out.register_forward_hook(lambda _m, _i, output: outputs.append(output.clone()))
+    generate(pipeline, STEPS, 4.0)
+    decisions = trace(transformer)
+    assert [d.skipped for d in decisions] == [step in skipped for step in range(STEPS)]
+    assert [d.step for d in decisions if d.reason == "skipped: a test"] == sorted(skipped)
+    computed = [(step, outputs[2 * step]) for step in range(STEPS) if step not in skipped]
+    distances = {step: relative_change(b, a) for (_, a), (step, b) in pairwise(computed)}
+    # Outputs are compared before they are unpatchified: the same terms in another order.
+    tolerance = 2 * outputs[0].numel() * float(np.finfo(np.float32).eps)
+    for decision in decisions[1:]:
+        assert (decision.distance is None) == decision.skipped
+        assert decision.skipped or decision.distance == pytest.approx(distances[decision.step], rel=tolerance)
+    assert [d.bits for d in decisions] == oracle.delta_guided([d.distance for d in decisions[1:]], recipe.schedule)
+
+
+def test_only_a_running_pass_can_be_skipped(transformer: Any) -> None:
+    hook = hook_of(quantize(transformer, _recipe("constant")))
+    with pytest.raises(DvdqError, match="mark_skipped: expected a call inside a forward pass"):
+        hook.mark_skipped("a test")
 
 
 def test_delta_zero_is_always_high_and_a_large_delta_low(pipeline: Any, generate: Generate) -> None:

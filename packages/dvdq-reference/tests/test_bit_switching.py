@@ -29,7 +29,16 @@ def test_the_sum_starts_again_from_zero_after_a_reset():
 
 
 def test_a_skipped_step_leaves_the_sum_as_it_is():
-    assert delta_guided([0.25, 0.0, 0.25, 0.0], delta(0.5)) == [8, 8, 4, 4, 8]
+    assert delta_guided([0.25, None, 0.25, 0.0], delta(0.5)) == [8, 8, 4, 4, 8]
+
+
+def test_a_skipped_step_does_not_reset():
+    # Step 2 would run high; step 3 runs in its place and resets.
+    assert delta_guided([0.6, None, 0.1, 0.1], delta(0.5)) == [8, 8, 8, 8, 4]
+
+
+def test_steps_run_high_until_a_distance_exists():
+    assert delta_guided([None, None, 0.1, 0.1], delta(0.5)) == [8, 8, 8, 8, 4]
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, [8]), (1, [8, 8]), (2, [8, 8, 4])])

@@ -25,7 +25,9 @@ class StepDecision:
         bits: activation width of every quantized layer in this step.
         accumulated: the sum of distances since the last reset that decided it; None if nothing was summed.
         reason: in words.
-        distance: ``d_i = ‖F_i - F_{i-1}‖₁ / ‖F_{i-1}‖₁`` measured after it; None after the first step.
+        distance: ``d_i = ‖F_i - F_{i-1}‖₁ / ‖F_{i-1}‖₁`` measured after it, from the last output that was computed;
+            None after the first step and after a skipped one.
+        skipped: a cache took the place of its blocks, so nothing was multiplied at ``bits``.
     """
 
     step: int
@@ -33,29 +35,35 @@ class StepDecision:
     accumulated: float | None
     reason: str
     distance: float | None = None
+    skipped: bool = False
 
 
 class DeltaGuided:
-    """δ-guided switching: low while the sum of distances since the last reset is below δ, else high and reset."""
+    """δ-guided switching: low while the sum of distances since the last reset is below δ, else high and reset.
+
+    Only what is observed changes it: a step that is decided and then skipped leaves the sum, and resets nothing.
+    """
 
     def __init__(self, schedule: BitSchedule) -> None:
         assert schedule.delta is not None
         self._schedule, self._delta = schedule, schedule.delta
         self._sum = 0.0
+        self._measured, self._reached = False, False
 
     def observe(self, distance: float) -> None:
-        """Add the distance measured after a step."""
-        self._sum += distance
+        """Add the distance measured after the step that was decided last."""
+        self._sum = distance if self._reached else self._sum + distance
+        self._measured = True
 
     def decide(self, step: int) -> StepDecision:
         """The decision for ``step``."""
-        if step < FIRST_HIGH:
-            return StepDecision(step, self._schedule.high, None, "no distance yet")
         total = self._sum
-        if total < self._delta:
-            return StepDecision(step, self._schedule.low, total, f"below δ = {self._delta:g}")
-        self._sum = 0.0
-        return StepDecision(step, self._schedule.high, total, f"reached δ = {self._delta:g}: reset")
+        self._reached = not self._measured or total >= self._delta
+        if not self._measured:
+            return StepDecision(step, self._schedule.high, None, "no distance yet")
+        if self._reached:
+            return StepDecision(step, self._schedule.high, total, f"reached δ = {self._delta:g}: reset")
+        return StepDecision(step, self._schedule.low, total, f"below δ = {self._delta:g}")
 
 
 class Planned:
@@ -109,10 +117,11 @@ _PLANS: dict[str, Callable[[BitSchedule, int], list[int]]] = {"stp": _stp, "itp"
 
 
 def average_bits(trace: Sequence[StepDecision]) -> float:
-    """Mean activation width over the steps of a trace."""
-    if not trace:
-        raise DvdqError("average_bits", expected="a trace of at least one step", got="none")
-    return sum(decision.bits for decision in trace) / len(trace)
+    """Mean activation width over the steps of a trace that ran: a skipped step multiplied nothing."""
+    widths = [decision.bits for decision in trace if not decision.skipped]
+    if not widths:
+        raise DvdqError("average_bits", expected="a trace of at least one step that ran", got="none")
+    return sum(widths) / len(widths)
 
 
 def choose_delta(distances: Sequence[float], wanted_average: float, low: int = 4, high: int = 8) -> float:

@@ -43,6 +43,7 @@ class BitSwitchHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
         self._finished = True
         self._decider: DeltaGuided | Planned | None = None
         self._previous: torch.Tensor | None = None
+        self._inside = False
 
     @property
     def _context(self) -> CacheContext | None:
@@ -51,6 +52,7 @@ class BitSwitchHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Set the width of a step that begins."""
         context = self._context
+        self._inside = True
         if context is not None and context.name in _SECOND_PASSES:
             return args, kwargs
         if self._finished or (context is not None and getattr(context, "step_index", None) == 0):
@@ -64,9 +66,9 @@ class BitSwitchHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
         return args, kwargs
 
     def post_forward(self, module: nn.Module, output: Any) -> Any:
-        """Measure how far the output moved since the step before."""
-        context = self._context
-        if (context is not None and context.name in _SECOND_PASSES) or not self.trace:
+        """Measure how far the output moved since the last step that was computed."""
+        context, self._inside = self._context, False
+        if (context is not None and context.name in _SECOND_PASSES) or not self.trace or self.trace[-1].skipped:
             return output
         current = output[0].detach()
         if self._previous is not None and self._previous.shape == current.shape:
@@ -76,6 +78,19 @@ class BitSwitchHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
             self.trace[-1] = dataclasses.replace(self.trace[-1], distance=distance)
         self._previous = current
         return output
+
+    def mark_skipped(self, reason: str) -> None:
+        """A cache tells, inside a forward pass of the transformer, that it skips the blocks of this step.
+
+        The step then adds no distance and resets nothing, its decision says ``skipped`` with ``reason``, and the next
+        distance is measured from the last output that was computed. In a pass that decides nothing ("uncond") the call
+        changes nothing.
+        """
+        if not self._inside:
+            raise DvdqError("mark_skipped", expected="a call inside a forward pass of the transformer", got="none")
+        context = self._context
+        if context is None or context.name not in _SECOND_PASSES:
+            self.trace[-1] = dataclasses.replace(self.trace[-1], skipped=True, reason=f"skipped: {reason}")
 
     def reset_state(self, module: nn.Module) -> nn.Module:
         """A video is done: the next step starts another. The trace stays until then."""

@@ -1,8 +1,8 @@
 """Which activation width each denoising step uses (Eq. 11), and the schedules it is compared with (Sec. 4.3).
 
 Steps are counted from 0. After step i, ``d_i = ‖F_i - F_{i-1}‖₁ / ‖F_{i-1}‖₁`` on the transformer's output F, so a
-trace of n steps has the n - 1 distances ``d_1 … d_{n-1}``. A step that a cache skipped has d = 0: it leaves the sum as
-it is.
+trace of n steps has the n - 1 distances ``d_1 … d_{n-1}``. A step that a cache skipped has None: it computed no output,
+so it leaves the sum as it is, resets nothing, and the next distance is from the last output that was computed.
 
 The rivals give half the steps to each width; of an odd number, one more to the high width.
 """
@@ -44,14 +44,15 @@ def relative_change(current: ArrayLike, previous: ArrayLike) -> float:
     return change / size
 
 
-def delta_guided(distances: Sequence[float], schedule: BitSchedule) -> list[int]:
+def delta_guided(distances: Sequence[float | None], schedule: BitSchedule) -> list[int]:
     """Eq. 11: the sum of distances since the last reset decides the next step.
 
     Below δ it runs at ``low``; at δ or above at ``high``, and the sum returns to 0. The distance after the last step
     decides nothing.
 
     Args:
-        distances: ``d_1 … d_{n-1}``, for n steps.
+        distances: ``d_1 … d_{n-1}``, for n steps; None for a step that a cache skipped, whose width is what it would
+            have run at.
         schedule: low, high and δ.
 
     Raises:
@@ -60,15 +61,14 @@ def delta_guided(distances: Sequence[float], schedule: BitSchedule) -> list[int]
     if schedule.delta is None:
         raise DvdqError("delta_guided", where="schedule.delta", expected="a number >= 0", got=None)
     _check_distances("delta_guided", distances)
-    bits = [schedule.high] * min(FIRST_HIGH, len(distances) + 1)
-    total = 0.0
-    for distance in distances[: len(distances) + 1 - FIRST_HIGH]:
-        total += distance
-        if total < schedule.delta:
-            bits.append(schedule.low)
-        else:
-            bits.append(schedule.high)
-            total = 0.0
+    bits = [schedule.high]
+    total, measured = 0.0, False
+    for distance in distances:
+        reached = not measured or total >= schedule.delta
+        bits.append(schedule.high if reached else schedule.low)
+        if distance is not None:
+            total = distance if reached else total + distance
+            measured = True
     return bits
 
 
@@ -99,13 +99,13 @@ def sba(num_steps: int, schedule: BitSchedule) -> list[int]:
     return [bits[step] for step in np.random.default_rng(schedule.seed).permutation(num_steps)]
 
 
-def schedule_bits(schedule: BitSchedule, num_steps: int, distances: Sequence[float] | None = None) -> list[int]:
+def schedule_bits(schedule: BitSchedule, num_steps: int, distances: Sequence[float | None] | None = None) -> list[int]:
     """The width of each of ``num_steps`` steps.
 
     Args:
         schedule: which of the schedules, with its widths, δ and seed.
         num_steps: n ≥ 1.
-        distances: ``d_1 … d_{n-1}``, for ``delta`` only.
+        distances: ``d_1 … d_{n-1}``, for ``delta`` only, as in :func:`delta_guided`.
 
     Raises:
         DvdqError: for no steps, or distances that are missing, unwanted, too few or too many.
@@ -160,7 +160,7 @@ def choose_delta(distances: Sequence[float], wanted_average: float, low: int = 4
     return min(near, key=lambda delta: abs(average(delta) - wanted_average))
 
 
-def _check_distances(operation: str, distances: Sequence[float]) -> None:
+def _check_distances(operation: str, distances: Sequence[float | None]) -> None:
     for step, distance in enumerate(distances, start=1):
-        if not distance >= 0:
+        if distance is not None and not distance >= 0:
             raise DvdqError(operation, where=f"step {step}", expected="a distance >= 0", got=distance)
