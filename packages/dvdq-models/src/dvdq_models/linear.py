@@ -14,6 +14,25 @@ from dvdq_models.activation_state import ActivationState
 from dvdq_reference.spec.quantized import stored_tensors
 from dvdq_reference.spec.recipe import ActivationRule, Recipe, Rotation, WeightRule
 
+_CHUNK = 2**24
+"""Elements of a weight that are rotated and quantized at a time: the float32 copies of a chunk, not of the weight."""
+
+
+def quantize_rows(weight: torch.Tensor, rule: WeightRule, rotation: Rotation | None, backend: str) -> QuantizedWeight:
+    """:func:`dvdq_kernels.quantize_weight` in chunks of rows, so that a weight of any size takes bounded memory.
+
+    Everything that quantizes a weight of a model comes here, so that the same chunks give the same bits.
+    """
+    chunks = weight.split(max(1, _CHUNK // weight.shape[1]))
+    parts = [quantize_weight(chunk, rule, rotation=rotation, backend=backend) for chunk in chunks]
+    zeros = [part.zero for part in parts if part.zero is not None]
+    return dataclasses.replace(
+        parts[0],
+        qweight=torch.cat([part.qweight for part in parts]),
+        scale=torch.cat([part.scale for part in parts]),
+        zero=torch.cat(zeros) if zeros else None,
+    )
+
 
 class QuantizedLinear(nn.Module):
     """``Y = Q(X R) Q(W R)^T + bias`` in integer arithmetic (W4A16 if ``activation`` is None).
@@ -69,7 +88,7 @@ class QuantizedLinear(nn.Module):
 
     def quantize_(self, weight: torch.Tensor) -> None:
         """Fill in the codes and grid of ``weight`` ``[out, in]``."""
-        quantized = quantize_weight(weight, self.weight_rule, rotation=self.rotation, backend=self.backend)
+        quantized = quantize_rows(weight, self.weight_rule, self.rotation, self.backend)
         self.qweight, self.scale, self.zero = quantized.qweight, quantized.scale, quantized.zero
 
     @property
