@@ -1,8 +1,13 @@
-"""Train the moving-shapes transformer and text encoder by flow matching on the latents of drawn clips.
+"""Train a moving-shapes transformer and its text encoders by flow matching on the latents of drawn clips.
 
 ``x_s = (1 - s) x + s n``; the target is ``n - x``. Noise levels follow the sampler's shift, s = 3u / (1 + 2u) with u
 uniform. One prompt in ten is empty, for classifier-free guidance. The learning rate rises, stays, and falls to zero
 over the last part of a wall-clock budget; the average of the weights over the last steps is what is kept.
+
+HunyuanVideo's transformer takes the guidance scale w as an input: while the learning rate falls, half of each batch
+learns what the average of the weights gives with classifier-free guidance, ``v_u + w (v_c - v_u)`` (Meng et al., 2023,
+but teacher and pupil are one model), and the other half goes on learning ``n - x`` at w = 1.
+
 Writes ``checkpoint.pt`` every few minutes (and resumes from it), ``transformer.csv`` and, at the end, the pipeline.
 """
 
@@ -16,66 +21,74 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan, WanPipeline
 
-from dvdq_models.moving_shapes.architecture import (
-    TEXT_TOKENS,
-    build_scheduler,
-    build_text_encoder,
-    build_tokenizer,
-    build_transformer,
-)
 from dvdq_models.moving_shapes.clips import draw, random_placement, split_scenes
+from families import FAMILIES, Family
 from muon import MuonWithAdamW
 
 PEAK_RATE = 2e-3
 WARMUP_STEPS = 200
 DECAY_FROM = 0.45
-"""Share of the budget after which the learning rate falls."""
+"""Share of the budget after which the learning rate falls, and guidance is distilled."""
 DROPPED_PROMPTS = 0.1
 AVERAGE = 0.998
-ENDS = ("shared", "relative_attention_bias", "patch_embedding", "proj_out", "scale_shift_table")
-"""Embeddings and the first and last layers: not hidden matrices, so AdamW's."""
+STRONGEST_GUIDANCE = 6.0
 
 
 @torch.no_grad()
-def encode_pool(vae: AutoencoderKLWan, scenes, size: int, rng: np.random.Generator, device: str):
+def encode_pool(family: Family, vae, scenes, size: int, rng: np.random.Generator, device: str):
     """``size`` random clips as normalised latents ``[size, 8, 5, 8, 8]`` and the index of each one's scene."""
-    mean = torch.tensor(vae.config.latents_mean, device=device).view(1, -1, 1, 1, 1)
-    std = torch.tensor(vae.config.latents_std, device=device).view(1, -1, 1, 1, 1)
     labels = np.arange(size) % len(scenes)
     latents = []
     for start in range(0, size, 8):
         clips = np.stack([draw(scenes[i], random_placement(rng)) for i in labels[start : start + 8]])
-        latents.append((vae.encode(torch.from_numpy(clips).to(device)).latent_dist.mode() - mean) / std)
+        latents.append(family.normalise(vae, vae.encode(torch.from_numpy(clips).to(device)).latent_dist.mode()))
     return torch.cat(latents), torch.from_numpy(labels).to(device)
 
 
-class PromptEncoder(torch.nn.Module):
-    """The text encoder over a fixed table of prompts, with the padding zeroed as ``WanPipeline`` does."""
-
-    def __init__(self, tokenizer, encoder, prompts: list[str]) -> None:
-        super().__init__()
-        tokens = tokenizer(prompts, padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt")
-        self.encoder = encoder
-        self.register_buffer("ids", tokens.input_ids)
-        self.register_buffer("mask", tokens.attention_mask)
-
-    def forward(self, index: torch.Tensor) -> torch.Tensor:
-        """Embeddings ``[batch, TEXT_TOKENS, TEXT_WIDTH]`` of the prompts at ``index``."""
-        mask = self.mask[index]
-        hidden = self.encoder(self.ids[index], attention_mask=mask).last_hidden_state
-        return hidden * mask[..., None]
+def velocity(model, mixed: torch.Tensor, s: torch.Tensor, prompt: torch.Tensor, guidance: torch.Tensor | None):
+    """What the transformer predicts at noise level ``s`` for the prompts at index ``prompt``."""
+    scale = {} if guidance is None else {"guidance": 1000.0 * guidance}
+    return model["transformer"](mixed, timestep=1000.0 * s, **model["prompts"](prompt), **scale, return_dict=False)[0]
 
 
-def flow_matching_loss(transformer, latents: torch.Tensor, text: torch.Tensor, generator: torch.Generator):
-    """Mean squared error of the predicted velocity at random noise levels."""
+def flow_matching_loss(
+    model,
+    latents: torch.Tensor,
+    prompt: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    embeds_guidance: bool,
+    teacher,
+    empty,
+):
+    """Mean squared error of the predicted velocity at random noise levels.
+
+    Args:
+        model: transformer and prompts.
+        latents: clean ones, ``[batch, 8, 5, 8, 8]``.
+        prompt: index of each one's prompt.
+        generator: of noise and noise levels.
+        embeds_guidance: whether the transformer takes the guidance scale.
+        teacher: the model that guides the second half of the batch; None teaches the data alone.
+        empty: index of the empty prompt.
+    """
     u = torch.rand(len(latents), generator=generator).to(latents.device)
     s = 3.0 * u / (1.0 + 2.0 * u)
     noise = torch.randn(latents.shape, generator=generator).to(latents.device)
     mixed = torch.lerp(latents, noise, s.view(-1, 1, 1, 1, 1))
-    predicted = transformer(mixed, timestep=1000.0 * s, encoder_hidden_states=text, return_dict=False)[0]
-    return (predicted - (noise - latents)).square().mean()
+    target = noise - latents
+    guidance = torch.ones_like(s) if embeds_guidance else None
+    if teacher is not None:
+        half = len(latents) // 2
+        scale = 1.0 + (STRONGEST_GUIDANCE - 1.0) * torch.rand(half, generator=generator).to(latents.device)
+        with torch.no_grad():
+            both = torch.cat([prompt[half:], torch.full_like(prompt[half:], empty)])
+            twice = mixed[half:].repeat(2, 1, 1, 1, 1), s[half:].repeat(2)
+            guided, unguided = velocity(teacher, *twice, both, torch.ones_like(twice[1])).chunk(2)
+        target[half:] = unguided + scale.view(-1, 1, 1, 1, 1) * (guided - unguided)
+        guidance[half:] = scale
+    return (velocity(model, mixed, s, prompt, guidance) - target).square().mean()
 
 
 def learning_rate(step: int, progress: float) -> float:
@@ -83,22 +96,10 @@ def learning_rate(step: int, progress: float) -> float:
     return PEAK_RATE * min(1.0, (step + 1) / WARMUP_STEPS, max(0.0, 1.0 - progress) / (1.0 - DECAY_FROM))
 
 
-def save_pipeline(out: Path, vae, tokenizer, encoder, transformer) -> None:
-    """The folder that ``WanPipeline.from_pretrained`` reads, in bfloat16 like the real models' files."""
-    vae.register_to_config(_name_or_path="")  # diffusers would write down where it was loaded from
-    pipeline = WanPipeline(
-        tokenizer=tokenizer,
-        text_encoder=encoder.to(torch.bfloat16),
-        vae=vae.to(torch.bfloat16),
-        transformer=transformer.to(torch.bfloat16),
-        scheduler=build_scheduler(),
-    )
-    pipeline.save_pretrained(out / "pipeline")
-
-
 def main() -> None:
     """Parse the arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--family", choices=FAMILIES, default="wan")
     parser.add_argument("--out", type=Path, required=True, help="the folder with the trained vae/")
     parser.add_argument("--minutes", type=float, default=76.0, help="wall-clock budget; the schedule fits itself to it")
     parser.add_argument("--pool", type=int, default=5856, help="clips drawn and encoded once")
@@ -109,18 +110,18 @@ def main() -> None:
     torch.manual_seed(args.seed)
     generator = torch.Generator().manual_seed(args.seed)
     training, _ = split_scenes()
-    vae = AutoencoderKLWan.from_pretrained(args.out / "vae").to(args.device)
-    latents, labels = encode_pool(vae, training, args.pool, np.random.default_rng(args.seed), args.device)
+    family = FAMILIES[args.family]
+    vae = family.load_vae(args.out / "vae").to(args.device)
+    latents, labels = encode_pool(family, vae, training, args.pool, np.random.default_rng(args.seed), args.device)
     print(f"encoded {len(latents)} clips", flush=True)
 
-    tokenizer = build_tokenizer()
     empty = len(training)
-    prompts = PromptEncoder(tokenizer, build_text_encoder(len(tokenizer)), [s.prompt for s in training] + [""])
-    model = torch.nn.ModuleDict({"transformer": build_transformer(), "prompts": prompts}).to(args.device)
+    prompts = family.build_prompts([scene.prompt for scene in training] + [""])
+    model = torch.nn.ModuleDict({"transformer": family.build_transformer(), "prompts": prompts}).to(args.device)
     averaged = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE)
     )
-    optimizer = MuonWithAdamW(model, lr=PEAK_RATE, weight_decay=0.01, adamw=ENDS)
+    optimizer = MuonWithAdamW(model, lr=PEAK_RATE, weight_decay=0.01, adamw=family.ends)
     step, spent, running = 0, 0.0, float("nan")
     checkpoint = args.out / "checkpoint.pt"
     if checkpoint.exists():
@@ -139,8 +140,16 @@ def main() -> None:
             rate = learning_rate(step, progress)
             chosen = torch.randint(len(latents), (args.batch,), generator=generator)
             dropped = torch.rand(args.batch, generator=generator) < DROPPED_PROMPTS
-            text = prompts(torch.where(dropped, empty, labels[chosen].cpu()).to(args.device))
-            loss = flow_matching_loss(model["transformer"], latents[chosen], text, generator)
+            distill = family.distills_guidance and progress > DECAY_FROM
+            loss = flow_matching_loss(
+                model,
+                latents[chosen],
+                torch.where(dropped, empty, labels[chosen].cpu()).to(args.device),
+                generator,
+                embeds_guidance=family.distills_guidance,
+                teacher=averaged.module if distill else None,
+                empty=empty,
+            )
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step(rate)
@@ -163,7 +172,8 @@ def main() -> None:
                 checkpoint.with_suffix(".new").rename(checkpoint)
                 saved = time.monotonic()
     trained = averaged.module
-    save_pipeline(args.out, vae, tokenizer, trained["prompts"].encoder, trained["transformer"])
+    vae.register_to_config(_name_or_path="")  # diffusers would write down where it was loaded from
+    family.pipeline(vae, trained["prompts"], trained["transformer"]).save_pretrained(args.out / "pipeline")
 
 
 if __name__ == "__main__":

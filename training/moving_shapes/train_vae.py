@@ -2,7 +2,7 @@
 
 The loss is the evidence bound of a Gaussian decoder, ``100 * MSE + beta * KL``. Most steps see 9x32x32 crops, a
 thirteenth of the work of whole clips; the last third sees whole clips, so that the causal caches are trained at
-their full length. Writes ``vae/``, ``vae.csv`` and the latents' mean and deviation into ``vae/config.json``.
+their full length. Writes ``vae/``, ``vae.csv`` and the latents' scale into ``vae/config.json``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dvdq_models.moving_shapes.architecture import build_vae
 from dvdq_models.moving_shapes.clips import SIZE, draw, random_placement, split_scenes
+from families import FAMILIES
 from muon import MuonWithAdamW
 
 PEAK_RATE = 3e-3
@@ -51,15 +51,15 @@ def evaluate(vae, clips: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def latent_statistics(vae, clips: torch.Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each latent channel, which the pipeline uses to normalise."""
-    latents = torch.cat([vae.encode(c[None]).latent_dist.mode() for c in clips])
-    return latents.mean((0, 2, 3, 4)).tolist(), latents.std((0, 2, 3, 4)).tolist()
+def encode(vae, clips: torch.Tensor) -> torch.Tensor:
+    """Latents of the clips."""
+    return torch.cat([vae.encode(c[None]).latent_dist.mode() for c in clips])
 
 
 def main() -> None:
     """Parse the arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--family", choices=FAMILIES, default="wan")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=14.0, help="wall-clock budget; the schedule fits itself to it")
     parser.add_argument("--device", default="cpu")
@@ -70,7 +70,8 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     training, unseen = split_scenes()
     held_out = sample_clips(np.random.default_rng(args.seed + 1), 8, unseen, crop=False).to(args.device)
-    vae = build_vae().to(args.device)
+    family = FAMILIES[args.family]
+    vae = family.build_vae().to(args.device)
     optimizer = MuonWithAdamW(vae, lr=PEAK_RATE, weight_decay=1e-4)
     start, step, progress = time.monotonic(), 0, 0.0
     with (args.out / "vae.csv").open("w", newline="") as file:
@@ -94,8 +95,7 @@ def main() -> None:
                 file.flush()
                 print(*row, flush=True)
     statistics = sample_clips(np.random.default_rng(args.seed + 2), 256, training, crop=False)
-    mean, std = latent_statistics(vae.cpu(), statistics)
-    vae.register_to_config(latents_mean=mean, latents_std=std)
+    family.record_statistics(vae, encode(vae.cpu(), statistics))
     vae.save_pretrained(args.out / "vae")
 
 
