@@ -12,7 +12,7 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file
 
 from dvdq_models import DvdqError, Recipe, quantize, save
-from dvdq_models.checkpoint import WEIGHTS
+from dvdq_models.checkpoint.format import WEIGHTS
 from dvdq_models.inspection import FULL_PRECISION_BYTES, describe, empty_transformer
 
 

@@ -89,7 +89,8 @@ def describe(transformer: nn.Module, recipe: Recipe) -> ModelReport:
         parameters = sum(m.in_features * m.out_features for m in quantized.values())
     else:
         treatments = family.treatments(transformer)
-    parameters += sum(parameter.numel() for parameter in transformer.parameters())
+    stored = {id(tensor) for m in quantized.values() for tensor in (m.qweight, m.scale, m.zero)}
+    parameters += sum(parameter.numel() for parameter in transformer.parameters() if id(parameter) not in stored)
     for name, treatment in treatments.items():
         module = transformer.get_submodule(name)
         assert isinstance(module, nn.Linear | QuantizedLinear)

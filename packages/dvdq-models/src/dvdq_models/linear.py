@@ -17,6 +17,8 @@ from dvdq_reference.spec.recipe import ActivationRule, Recipe, Rotation, WeightR
 _CHUNK = 2**24
 """Elements of a weight that are rotated and quantized at a time: the float32 copies of a chunk, not of the weight."""
 
+_STORED = ("qweight", "scale", "zero")
+
 
 def quantize_rows(weight: torch.Tensor, rule: WeightRule, rotation: Rotation | None, backend: str) -> QuantizedWeight:
     """:func:`dvdq_kernels.quantize_weight` in chunks of rows, so that a weight of any size takes bounded memory.
@@ -37,9 +39,10 @@ def quantize_rows(weight: torch.Tensor, rule: WeightRule, rotation: Rotation | N
 class QuantizedLinear(nn.Module):
     """``Y = Q(X R) Q(W R)^T + bias`` in integer arithmetic (W4A16 if ``activation`` is None).
 
-    Buffers ``qweight`` (uint8, packed), ``scale`` (float32) and, unless symmetric, ``zero`` (int16) are what
+    ``qweight`` (uint8, packed), ``scale`` (float32) and, unless symmetric, ``zero`` (int16) are what
     :func:`~dvdq_reference.spec.quantized.stored_tensors` lists; they keep their dtypes under any cast, since codes
-    without their exact scale are another weight.
+    without their exact scale are another weight. They are parameters without gradients because what offloads a model
+    takes buffers for small and leaves them on the device.
     """
 
     scale: torch.Tensor
@@ -63,10 +66,10 @@ class QuantizedLinear(nn.Module):
         self.weight_rule, self.activation, self.rotation = weight, activation, rotation
         self.state = state
         self.backend = backend
-        self.register_buffer("zero", None)
+        self.register_parameter("zero", None)
         for tensor in stored_tensors(out_features, in_features, weight):
             empty = torch.empty(tensor.shape, dtype=getattr(torch, tensor.dtype), device="meta")
-            self._buffers[tensor.name] = empty
+            self.register_parameter(tensor.name, nn.Parameter(empty, requires_grad=False))
         self.register_parameter("bias", None)
 
     @classmethod
@@ -89,7 +92,9 @@ class QuantizedLinear(nn.Module):
     def quantize_(self, weight: torch.Tensor) -> None:
         """Fill in the codes and grid of ``weight`` ``[out, in]``."""
         quantized = quantize_rows(weight, self.weight_rule, self.rotation, self.backend)
-        self.qweight, self.scale, self.zero = quantized.qweight, quantized.scale, quantized.zero
+        for name in _STORED:
+            tensor = getattr(quantized, name)
+            setattr(self, name, None if tensor is None else nn.Parameter(tensor, requires_grad=False))
 
     @property
     def quantized(self) -> QuantizedWeight:
@@ -118,11 +123,10 @@ class QuantizedLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, W{self.weight_rule.bits}{activation}, {rotation}"
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        grid = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        stored = {name: getattr(self, name).data for name in _STORED if getattr(self, name) is not None}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, before in grid.items():
-            after = self._buffers[name]
-            assert after is not None
+        for name, before in stored.items():
+            after = getattr(self, name)
             if after.dtype != before.dtype:
-                self._buffers[name] = before.to(after.device)
+                after.data = before.to(after.device)
         return self
