@@ -15,6 +15,8 @@ from dvdq_reference.spec.recipe import BitSchedule
 FIRST_HIGH = 2
 """Steps that run high because no distance exists before them."""
 
+NUM_STEPS = "the number of steps, which dvdq_models.bit_switching.follow(pipeline) finds out"
+
 
 @dataclass(frozen=True)
 class StepDecision:
@@ -74,7 +76,7 @@ class Planned:
         self._bits: list[int] = []
         if schedule.kind != "constant":
             if num_steps is None:
-                raise DvdqError("bit schedule", where=schedule.kind, expected="the number of steps", got=None)
+                raise DvdqError("bit schedule", where=schedule.kind, expected=NUM_STEPS, got=None)
             self._bits = _PLANS[schedule.kind](schedule, num_steps)
 
     def observe(self, distance: float) -> None:

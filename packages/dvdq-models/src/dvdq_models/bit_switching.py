@@ -1,7 +1,7 @@
 """The bit schedule at work: a hook on the transformer that sets every layer's width before each denoising step.
 
 One decision a step: with classifier-free guidance the pass that comes first ("cond") decides and is measured, and the
-other runs at the same width. State belongs to the hook of one transformer; nothing is global.
+other runs at the same width. State belongs to the hooks of one pipeline; nothing is global.
 """
 
 from __future__ import annotations
@@ -16,11 +16,67 @@ from torch import nn
 
 from dvdq_models.activation_state import ActivationState
 from dvdq_models.bit_schedule import DeltaGuided, Planned, StepDecision, decider
+from dvdq_models.denoising_loop import DenoisingLoop
 from dvdq_reference.spec.errors import DvdqError
-from dvdq_reference.spec.recipe import Recipe
+from dvdq_reference.spec.recipe import BitSchedule, Recipe
 
 HOOK = "dvdq_bit_switching"
-_SECOND_PASSES = frozenset({"uncond"})
+TRANSFORMERS = ("transformer", "transformer_2")
+"""A pipeline's denoisers: Wan 2.2's A14B has one for the first, noisy steps and one for the rest."""
+
+
+class BitSwitch:
+    """A schedule on one video after another: decides before a step, measures after it, and keeps the latest trace.
+
+    Args:
+        schedule: what decides.
+        pipeline: whose scheduler tells the step and their number, where its contexts do not.
+    """
+
+    def __init__(self, schedule: BitSchedule, pipeline: Any = None) -> None:
+        self.schedule = schedule
+        self.trace: list[StepDecision] = []
+        self._loop = DenoisingLoop(pipeline)
+        self._deciding = False
+        self._decider: DeltaGuided | Planned | None = None
+        self._previous: torch.Tensor | None = None
+
+    def before(self, context: CacheContext | None, latents: torch.Tensor, timestep: torch.Tensor) -> int:
+        """The width of the pass that begins with these inputs."""
+        place = self._loop.enter(context, latents, timestep)
+        self._deciding = place.first_pass or place.new_video
+        if place.new_video:
+            self.trace, self._previous = [], None
+            self._decider = decider(self.schedule, place.num_steps)
+        if self._deciding:
+            assert self._decider is not None
+            self.trace.append(self._decider.decide(place.step))
+        return self.trace[-1].bits
+
+    def after(self, output: torch.Tensor) -> None:
+        """Measure how far the output moved since the last step that was computed."""
+        self._loop.leave()
+        if not self._deciding or self.trace[-1].skipped:
+            return
+        current = output.detach()
+        if self._previous is not None:
+            assert self._decider is not None
+            distance = relative_change(current, self._previous.to(current.device))
+            self._decider.observe(distance)
+            self.trace[-1] = dataclasses.replace(self.trace[-1], distance=distance)
+        self._previous = current
+
+    def skip(self, reason: str) -> None:
+        """The step under way is not computed."""
+        if not self._loop.inside:
+            raise DvdqError("mark_skipped", expected="a call inside a forward pass of the transformer", got="none")
+        if self._deciding:
+            self.trace[-1] = dataclasses.replace(self.trace[-1], skipped=True, reason=f"skipped: {reason}")
+
+    def end(self) -> None:
+        """The video is done; its trace stays until the next one begins."""
+        self._loop.end()
+        self._previous = None
 
 
 class _NoState(BaseState):  # type: ignore[misc]  # diffusers is untyped
@@ -31,52 +87,30 @@ class _NoState(BaseState):  # type: ignore[misc]  # diffusers is untyped
 
 
 class BitSwitchHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
-    """Decides before a step, measures after it, and keeps the trace of the latest video."""
+    """Sets the width of one transformer's layers; ``switch`` may be shared with the other expert of a pipeline."""
 
     _is_stateful = True
 
     def __init__(self, recipe: Recipe, state: ActivationState) -> None:
         super().__init__()
         self.recipe, self.state = recipe, state
+        self.switch = BitSwitch(recipe.schedule)
         self.context_receiver = StateManager(_NoState)
-        self.trace: list[StepDecision] = []
-        self._finished = True
-        self._decider: DeltaGuided | Planned | None = None
-        self._previous: torch.Tensor | None = None
-        self._inside = False
 
     @property
-    def _context(self) -> CacheContext | None:
-        return self.context_receiver._context
+    def trace(self) -> list[StepDecision]:
+        """The decisions of the latest video."""
+        return self.switch.trace
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Set the width of a step that begins."""
-        context = self._context
-        self._inside = True
-        if context is not None and context.name in _SECOND_PASSES:
-            return args, kwargs
-        if self._finished or (context is not None and getattr(context, "step_index", None) == 0):
-            num_steps = None if context is None else getattr(context, "num_inference_steps", None)
-            self._decider = decider(self.recipe.schedule, num_steps)
-            self._previous, self.trace, self._finished = None, [], False
-        assert self._decider is not None
-        decision = self._decider.decide(len(self.trace))
-        self.trace.append(decision)
-        self.state.bits = decision.bits
+        """Set the width of a pass that begins."""
+        latents, timestep = (*args, *(kwargs[name] for name in ("hidden_states", "timestep")[len(args) :]))[:2]
+        self.state.bits = self.switch.before(self.context_receiver._context, latents, timestep)
         return args, kwargs
 
     def post_forward(self, module: nn.Module, output: Any) -> Any:
-        """Measure how far the output moved since the last step that was computed."""
-        context, self._inside = self._context, False
-        if (context is not None and context.name in _SECOND_PASSES) or not self.trace or self.trace[-1].skipped:
-            return output
-        current = output[0].detach()
-        if self._previous is not None and self._previous.shape == current.shape:
-            assert self._decider is not None
-            distance = relative_change(current, self._previous)
-            self._decider.observe(distance)
-            self.trace[-1] = dataclasses.replace(self.trace[-1], distance=distance)
-        self._previous = current
+        """Measure the pass that ends."""
+        self.switch.after(output[0])
         return output
 
     def mark_skipped(self, reason: str) -> None:
@@ -86,15 +120,11 @@ class BitSwitchHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
         distance is measured from the last output that was computed. In a pass that decides nothing ("uncond") the call
         changes nothing.
         """
-        if not self._inside:
-            raise DvdqError("mark_skipped", expected="a call inside a forward pass of the transformer", got="none")
-        context = self._context
-        if context is None or context.name not in _SECOND_PASSES:
-            self.trace[-1] = dataclasses.replace(self.trace[-1], skipped=True, reason=f"skipped: {reason}")
+        self.switch.skip(reason)
 
     def reset_state(self, module: nn.Module) -> nn.Module:
-        """A video is done: the next step starts another. The trace stays until then."""
-        self._finished, self._previous = True, None
+        """A video is done: the next step starts another."""
+        self.switch.end()
         self.context_receiver.reset()
         return module
 
@@ -119,13 +149,56 @@ def attach(transformer: nn.Module, recipe: Recipe, state: ActivationState) -> Bi
 
 def hook_of(transformer: nn.Module) -> BitSwitchHook:
     """The hook of a quantized transformer; a :class:`DvdqError` if it has none."""
-    registry = getattr(transformer, "_diffusers_hook", None)
-    hook = None if registry is None else registry.get_hook(HOOK)
-    if not isinstance(hook, BitSwitchHook):
+    hook = _find_hook(transformer)
+    if hook is None:
         raise DvdqError("trace", expected="a quantized transformer", got=type(transformer).__name__)
     return hook
 
 
+def hooks_of(pipeline: Any) -> dict[str, BitSwitchHook]:
+    """The hooks of a pipeline's quantized transformers by their names; a :class:`DvdqError` if there is none."""
+    found = {name: _find_hook(getattr(pipeline, name, None)) for name in TRANSFORMERS}
+    hooks = {name: hook for name, hook in found.items() if hook is not None}
+    if not hooks:
+        raise DvdqError("schedule", expected="a pipeline with a quantized transformer", got=type(pipeline).__name__)
+    return hooks
+
+
+def follow(pipeline: Any) -> None:
+    """Run one schedule over each whole video of ``pipeline``, at the pace of its scheduler.
+
+    Two experts then share one trace. The scheduler tells where a video begins and how many steps it has, which STP,
+    ITP, ABS and SBA need and only ``WanPipeline`` tells otherwise. :func:`dvdq_models.load_pipeline` does this.
+
+    Raises:
+        DvdqError: no quantized transformer, or experts whose schedules differ.
+    """
+    hooks = hooks_of(pipeline)
+    schedules = {name: hook.recipe.schedule for name, hook in hooks.items()}
+    (_, schedule), *others = schedules.items()
+    for name, other in others:
+        if other != schedule:
+            raise DvdqError("schedule", where=name, expected=f"the other expert's, {schedule}", got=other)
+    switch = BitSwitch(schedule, pipeline)
+    for hook in hooks.values():
+        hook.switch = switch
+
+
+def set_delta(pipeline: Any, delta: float) -> None:
+    """Give the δ-guided schedule of a pipeline another δ, from the next video on; it follows the pipeline then."""
+    for name, hook in hooks_of(pipeline).items():
+        if hook.recipe.schedule.kind != "delta":
+            raise DvdqError("set_delta", where=name, expected="a delta schedule", got=hook.recipe.schedule.kind)
+        hook.recipe = dataclasses.replace(hook.recipe, schedule=dataclasses.replace(hook.recipe.schedule, delta=delta))
+    follow(pipeline)
+
+
 def trace(transformer: nn.Module) -> tuple[StepDecision, ...]:
-    """The decisions of the latest video, one a denoising step."""
+    """The decisions of the latest video, one a denoising step; either of two experts that share a schedule has all."""
     return tuple(hook_of(transformer).trace)
+
+
+def _find_hook(transformer: Any) -> BitSwitchHook | None:
+    registry = getattr(transformer, "_diffusers_hook", None)
+    hook = None if registry is None else registry.get_hook(HOOK)
+    return hook if isinstance(hook, BitSwitchHook) else None

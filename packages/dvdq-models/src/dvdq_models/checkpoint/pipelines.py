@@ -11,14 +11,12 @@ import diffusers
 from diffusers import DiffusionPipeline
 from torch import nn
 
+from dvdq_models.bit_switching import TRANSFORMERS, follow
 from dvdq_models.checkpoint.format import is_quantized
 from dvdq_models.checkpoint.reading import load
 from dvdq_models.checkpoint.staging import complete_or_nothing
 from dvdq_models.checkpoint.writing import save
 from dvdq_reference.spec.errors import DvdqError
-
-TRANSFORMERS = ("transformer", "transformer_2")
-"""The parts of a pipeline that are quantized; Wan 2.2's larger pipelines have two experts."""
 
 
 def save_pipeline(source: str | Path, transformer: nn.Module, folder: str | Path) -> Path:
@@ -33,7 +31,8 @@ def save_pipeline(source: str | Path, transformer: nn.Module, folder: str | Path
 def load_pipeline(folder: str | Path, *, backend: str = "auto", **kwargs: Any) -> DiffusionPipeline:
     """The pipeline in ``folder``, its transformers quantized or not; ``kwargs`` go to diffusers' ``from_pretrained``.
 
-    A ``dtype`` among them holds for the transformers too, as in :func:`~dvdq_models.load`.
+    A ``dtype`` among them holds for the transformers too, as in :func:`~dvdq_models.load`. Quantized transformers run
+    one bit schedule over each video (:func:`dvdq_models.bit_switching.follow`).
     """
     folder = Path(folder)
     index = folder / "model_index.json"
@@ -42,10 +41,13 @@ def load_pipeline(folder: str | Path, *, backend: str = "auto", **kwargs: Any) -
     # The class itself, because DiffusionPipeline would load Wan's transformer again although it is given one:
     # it is optional there, and only the class knows its own optional parts.
     pipeline_class = getattr(diffusers, json.loads(index.read_text())["_class_name"])
-    for name in TRANSFORMERS:
-        if name not in kwargs and is_quantized(folder / name):
-            kwargs[name] = load(folder / name, backend=backend, dtype=kwargs.get("dtype"))
-    return pipeline_class.from_pretrained(str(folder), **kwargs)
+    quantized = [name for name in TRANSFORMERS if name not in kwargs and is_quantized(folder / name)]
+    for name in quantized:
+        kwargs[name] = load(folder / name, backend=backend, dtype=kwargs.get("dtype"))
+    pipeline = pipeline_class.from_pretrained(str(folder), **kwargs)
+    if quantized:
+        follow(pipeline)
+    return pipeline
 
 
 def _not_the_transformer(source: Path) -> Any:

@@ -1,0 +1,111 @@
+"""Which denoising step a forward pass belongs to, whichever pipeline runs it.
+
+``WanPipeline`` tells the index of a step and how many there are; most pipelines tell only which pass it is ("cond" or
+"uncond"), HunyuanVideo's image-to-video not even that. Three sources are asked, the surest first: the context that a
+pipeline enters, the scheduler of a pipeline that is followed, and the timestep itself, which falls within a video.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.hooks.hooks import CacheContext
+
+FIRST_PASS, SECOND_PASS = "cond", "uncond"
+"""What pipelines call the passes of a step; with classifier-free guidance there are two, in this order."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One forward pass, e.g. ``Place(step=3, name="cond", num_steps=50, new_video=False)``.
+
+    Attributes:
+        step: counted from 0 over the whole video, also where two experts share it.
+        name: of the pass, as the pipeline calls it or, if it does not, would.
+        num_steps: of the video; None where nobody tells.
+        new_video: whether the pass begins a video.
+    """
+
+    step: int
+    name: str
+    num_steps: int | None
+    new_video: bool
+
+    @property
+    def first_pass(self) -> bool:
+        """Whether the pass begins its step."""
+        return self.name != SECOND_PASS
+
+
+class DenoisingLoop:
+    """Follows one video after another through the passes of its transformers.
+
+    Args:
+        pipeline: whose scheduler is asked; it is not kept alive.
+    """
+
+    def __init__(self, pipeline: Any = None) -> None:
+        self.inside = False
+        self._pipeline = None if pipeline is None else weakref.ref(pipeline)
+        self._place: Place | None = None
+        self._first = self._last = 0.0
+        self._latents: weakref.ref[torch.Tensor] | None = None
+
+    def enter(self, context: CacheContext | None, latents: torch.Tensor, timestep: torch.Tensor) -> Place:
+        """The place of the pass that begins with these inputs.
+
+        A video begins after :meth:`end`, after a pass that never ended, and where time went back: the position in the
+        video is not past the first one, or before the last. (Schedulers of second order run a timestep twice, but not
+        the first.)
+        """
+        if self.inside:
+            self.end()
+        self.inside = True
+        name = self._name(context, latents)
+        if self._place is not None and name == SECOND_PASS:
+            self._place = Place(self._place.step, name, self._place.num_steps, new_video=False)
+            return self._place
+        index, num_steps = self._told(context, timestep)
+        position = -timestep.max().item() if index is None else index
+        before = None if position < self._last or position <= self._first else self._place
+        if before is None:
+            self._first = position
+        if index is None:
+            index = 0 if before is None else before.step + 1
+        self._last, self._latents = position, weakref.ref(latents)
+        self._place = Place(index, name, num_steps, new_video=before is None)
+        return self._place
+
+    def leave(self) -> None:
+        """The pass has ended."""
+        self.inside = False
+
+    def end(self) -> None:
+        """The video is done, or was given up."""
+        self._place, self.inside = None, False
+
+    def _name(self, context: CacheContext | None, latents: torch.Tensor) -> str:
+        """As the context says; else by the latents, which every pass of a step gets as one object, and no two steps."""
+        if context is not None:
+            return str(context.name)
+        return SECOND_PASS if self._latents is not None and self._latents() is latents else FIRST_PASS
+
+    def _told(self, context: CacheContext | None, timestep: torch.Tensor) -> tuple[int | None, int | None]:
+        """The index of the step and how many there are."""
+        if context is not None and getattr(context, "step_index", None) is not None:
+            return context.step_index, context.num_inference_steps
+        pipeline = None if self._pipeline is None else self._pipeline()
+        scheduler: Any = getattr(pipeline, "scheduler", None)
+        if not hasattr(scheduler, "step_index"):
+            return None, None
+        # An image or video to start from begins in the middle of the scheduler's timesteps.
+        begin = getattr(scheduler, "begin_index", None) or 0
+        index = begin if scheduler.step_index is None else scheduler.step_index
+        timesteps = scheduler.timesteps
+        # The scheduler tells nothing about a loop that it does not run.
+        if index >= len(timesteps) or timesteps[index].to(timestep.dtype).item() != timestep.max().item():
+            return None, None
+        return index - begin, len(timesteps) - begin
