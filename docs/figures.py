@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DEMO = Path("docs/data/demo-results.json")
 PICTURE = Path("docs/images/demo.png")
 ROWS = Path("benchmarks/results")
+PUBLISHED = Path("packages/dvdq-models/tests/published.json")
 NOTHING_YET = "*Not recorded yet.*"
 REGION = re.compile(r"(<!-- begin:([\w-]+) -->\n).*?(<!-- end:\2 -->)", re.DOTALL)
 
@@ -55,6 +56,35 @@ def demo_table(root: Path) -> str:
 
     header = ["", "MiB", "compression", "average bits", "PSNR (dB)", "SSIM", "latent error", *traits]
     return table(header, (cells(row) for row in rows))
+
+
+def published_models(root: Path) -> str:
+    """What becomes of each published transformer; a test of dvdq-models counts these figures."""
+    models: list[dict[str, Any]] = json.loads((root / PUBLISHED).read_text())
+    header = [
+        "transformer",
+        "parameters (B)",
+        "integers",
+        "weight-only",
+        "kept",
+        "before (GB)",
+        "after (GB)",
+        "smaller",
+    ]
+    return table(
+        header,
+        (
+            [
+                f"{model['name']} (`{model['hub']}`)",
+                f"{model['parameters'] / 1e9:.2f}",
+                *(str(model[treatment]) for treatment in ("quantize", "weight_only", "keep")),
+                f"{model['bytes_before'] / 1e9:.2f}",
+                f"{model['bytes_after'] / 1e9:.2f}",
+                f"{model['bytes_before'] / model['bytes_after']:.2f} ×",
+            ]
+            for model in models
+        ),
+    )
 
 
 def recorded(root: Path, operation: str) -> list[dict[str, str]]:
@@ -186,6 +216,7 @@ def bench_bgr_models(root: Path) -> str:
 
 FIGURES: dict[str, Callable[[Path], str]] = {
     "demo-table": demo_table,
+    "published-models": published_models,
     "bench-bgr": bench_bgr,
     "bench-linear": bench_linear,
     "bench-rotate-quantize": lambda root: bench_copies(root, "rotate_quantize"),

@@ -1,49 +1,95 @@
-"""The rule tables against the real configurations, on the meta device."""
+"""The rule tables against the published configurations, on the meta device."""
 
 from __future__ import annotations
 
+import copy
+import json
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
-from diffusers import HunyuanVideoTransformer3DModel, WanTransformer3DModel
 from torch import nn
 
+from dvdq_kernels import dequantize
+from dvdq_kernels.functions import rotate
 from dvdq_models import Recipe, quantize
 from dvdq_models.families import family_of
+from dvdq_models.inspection import describe
+from dvdq_models.linear import QuantizedLinear
 from dvdq_reference.spec.errors import DvdqError
 
-WAN_1_3B = {"num_attention_heads": 12, "attention_head_dim": 128, "ffn_dim": 8960, "num_layers": 30}
-WAN_14B = {"num_attention_heads": 40, "attention_head_dim": 128, "ffn_dim": 13824, "num_layers": 40}
+PUBLISHED: list[dict[str, Any]] = json.loads((Path(__file__).parent / "published.json").read_text())
+"""Configurations that people bring, where they differ from the defaults of their class, and what becomes of each."""
 
 
-@pytest.mark.parametrize(
-    ("config", "linears", "quantized", "billions"),
-    [(WAN_1_3B, 306, 300, 1.419), (WAN_14B, 406, 400, 14.288)],
-    ids=["1.3B", "14B"],
-)
-def test_wan_counts(config: dict[str, Any], linears: int, quantized: int, billions: float) -> None:
+def quantized_shapes(config: Any) -> Iterator[tuple[int, int, int]]:
+    """How many linears of which shape ``(count, out, in)`` lose their weight, from the architecture alone."""
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    if "ffn_dim" in config:
+        vace = len(config.get("vace_layers", ()))
+        blocks = config["num_layers"] + vace
+        yield blocks * (8 if config["added_kv_proj_dim"] is None else 10) + vace, width, width
+        yield blocks, config["ffn_dim"], width
+        yield blocks, width, config["ffn_dim"]
+    else:
+        double, single, mlp = config["num_layers"], config["num_single_layers"], int(config["mlp_ratio"] * width)
+        yield 8 * double + 3 * single, width, width
+        yield 2 * double + single, mlp, width
+        yield 2 * double, width, mlp
+        yield single, width, width + mlp
+        yield 2 * double, 6 * width, width
+        yield single, 3 * width, width
+
+
+@pytest.mark.parametrize("model", PUBLISHED, ids=lambda model: model["name"])
+def test_every_published_configuration(model: dict[str, Any]) -> None:
     with torch.device("meta"):
-        transformer = WanTransformer3DModel(**config)
-    treatments = family_of(transformer).treatments(transformer)
-    assert len(treatments) == linears
-    assert Counter(treatments.values()) == {"quantize": quantized, "keep": linears - quantized}
-    assert round(sum(p.numel() for p in transformer.parameters()) / 1e9, 3) == billions
+        transformer = getattr(diffusers, model["config"]["_class_name"]).from_config(model["config"])
+    report = describe(transformer, Recipe.named("dvd-quant", "W4A6"))
+    treatments = Counter(layer.treatment for layer in report.layers)
+    assert treatments == Counter(
+        {"quantize": model["quantize"], "weight-only": model["weight_only"], "keep": model["keep"]}
+    )
+    assert report.parameters == model["parameters"] == sum(p.numel() for p in transformer.parameters())
+    assert (report.bytes_before, report.bytes_after) == (model["bytes_before"], model["bytes_after"])
+    # Half a byte instead of two a weight, and six bytes of scale and zero-point a row.
+    saved = sum(n * (out * cols * 3 // 2 - 6 * out) for n, out, cols in quantized_shapes(transformer.config))
+    assert report.bytes_before - report.bytes_after == saved
+    assert report.reduction >= {"hunyuan-video": 3.6, "wan": 3.7}[report.family]
 
 
-def test_hunyuan_video_counts() -> None:
+def output_error(transformer: Any, run: Any, bits: str) -> float:
+    full = run(transformer)
+    quantized = run(quantize(transformer, Recipe.named("dvd-quant", bits)))
+    return float((quantized - full).norm() / full.norm())
+
+
+def test_fewer_bits_move_a_hunyuan_video_further(hunyuan_transformer: Any, call_hunyuan: Any) -> None:
+    eight, four = (output_error(copy.deepcopy(hunyuan_transformer), call_hunyuan, bits) for bits in ("W4A8", "W4A4"))
+    assert 0.0 < eight < four
+
+
+def test_modulation_is_the_product_with_the_decoded_weight(hunyuan_transformer: Any) -> None:
+    quantize(hunyuan_transformer, Recipe.named("dvd-quant", "W4A4"))
+    weight_only = [m for m in hunyuan_transformer.modules() if isinstance(m, QuantizedLinear) and m.activation is None]
+    assert len(weight_only) == 3
+    x = torch.randn(1, 128, generator=torch.Generator().manual_seed(0))
+    for layer in weight_only:
+        assert layer.rotation is not None
+        expected = nn.functional.linear(rotate(x, layer.rotation), dequantize(layer.quantized), layer.bias)
+        assert torch.equal(layer(x), expected)
+
+
+def test_counts_follow_the_configuration() -> None:
     with torch.device("meta"):
-        transformer = HunyuanVideoTransformer3DModel()
-    treatments = family_of(transformer).treatments(transformer)
-    assert Counter(treatments.values()) == {"quantize": 440, "weight-only": 80, "keep": 27}
-    assert round(sum(p.numel() for p in transformer.parameters()) / 1e9, 3) == 12.821
-
-
-def test_a_hunyuan_video_quantized_to_eight_bits_stays_near(hunyuan_transformer: Any, call_hunyuan: Any) -> None:
-    full = call_hunyuan(hunyuan_transformer)
-    quantized = call_hunyuan(quantize(hunyuan_transformer, Recipe.named("dvd-quant", "W4A8")))
-    assert (quantized - full).norm() < 0.5 * full.norm()
+        transformer = diffusers.WanVACETransformer3DModel(num_layers=4, vace_layers=[0, 2], image_dim=8)
+    transformer.register_to_config(vace_layers=[0, 1, 2])
+    with pytest.raises(DvdqError, match="expected 56 linears, got 48"):
+        family_of(transformer).treatments(transformer)
 
 
 def test_a_linear_that_nobody_matched_is_named(transformer: Any) -> None:
@@ -59,5 +105,5 @@ def test_a_linear_that_is_missing_is_counted(transformer: Any) -> None:
 
 
 def test_an_unknown_class_is_named_beside_the_known() -> None:
-    with pytest.raises(DvdqError, match="WanTransformer3DModel, .*got Linear"):
+    with pytest.raises(DvdqError, match=r"WanTransformer3DModel, .*got Linear"):
         family_of(nn.Linear(2, 2))

@@ -1,7 +1,8 @@
-"""HunyuanVideo: blocks of two streams, then of one; a quarter of the parameters only modulate.
+"""HunyuanVideo, text- and image-to-video, and Framepack: blocks of two streams, then of one.
 
-A modulation linear sees one token a video, so its weight is what costs: it keeps full activations (W4A16). The token
-refiner inside ``context_embedder`` sees the text alone and stays, as do the embedders and the last projection.
+A quarter of the parameters only modulate. Such a linear sees one token a video, so its weight is what costs: it keeps
+full activations (W4A16). The token refiner inside ``context_embedder`` sees the text alone and stays, as do the
+embedders and the last projection. How an image conditions the video (``image_condition_type``) changes no linear.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dvdq_models.families.rules import Family, Rule
 
 HUNYUAN_VIDEO = Family(
     name="hunyuan-video",
-    classes=("HunyuanVideoTransformer3DModel",),
+    classes=("HunyuanVideoTransformer3DModel", "HunyuanVideoFramepackTransformer3DModel"),
     rules=(
         Rule(
             r"transformer_blocks\.\d+\.attn\.(to_(q|k|v|out\.0|add_out)|add_(q|k|v)_proj)",
@@ -44,6 +45,7 @@ HUNYUAN_VIDEO = Family(
             "keep",
             lambda config: 6 if config["guidance_embeds"] else 4,
         ),
+        Rule(r"image_projection\.(up|down)", "keep", lambda config: 2 if config.get("has_image_proj") else 0),
         Rule(r"norm_out\.linear|proj_out", "keep", lambda _: 2),
     ),
 )
