@@ -42,7 +42,7 @@ ACTIVATION_RULES = (
     ActivationRule(8, None, "gaussian"),
     ActivationRule(6, 128),
 )
-ROTATED_SIZES = (256, 768, 1536, 3072, 5120, 8960, 12288, 13824, 15360)
+ROTATED_SIZES = (256, 768, 1536, 3072, 5120, 8960, 12288, 13824, 14336, 15360)
 """Input channels of the bundled model, Wan and HunyuanVideo (3840, 11520 and the like do not occur)."""
 
 

@@ -118,6 +118,7 @@ def test_full_activations(target: int, dtype: torch.dtype) -> None:
         (32_760, 8960, 4, 128, "full"),
         (118_800, 12288, 8, 128, "full"),
         (75_600, 13824, 4, None, "full"),
+        (32_760, 14336, 4, 128, "full"),
         (118_800, 15360, 4, 128, "full"),
         (118_800, 3072, 4, 128, "block"),
         (75_600, 5120, 8, None, "block"),

@@ -10,8 +10,8 @@ from dvdq_reference.oracle.hadamard import factor, hadamard_matrix, paley, rando
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Rotation
 
-SMALL = [1, 2, 4, 12, 20, 24, 40, 60, 64, 72, 108, 128, 140, 192, 224, 256, 512, 768, 1024]
-MODELS = [1536, 3072, 5120, 8960, 12288, 13824, 15360]
+SMALL = [1, 2, 4, 12, 20, 24, 28, 36, 40, 60, 64, 72, 76, 108, 128, 140, 192, 224, 256, 512, 768, 1024]
+MODELS = [1536, 3072, 5120, 8960, 12288, 13824, 14336, 15360]
 FLOAT64 = 2.0**-53
 
 
@@ -50,6 +50,7 @@ def test_rows_of_a_real_size_are_orthogonal(n):
         (8960, (140, 6)),
         (12288, (12, 10)),
         (13824, (108, 7)),
+        (14336, (28, 9)),
         (15360, (60, 8)),
     ],
 )
@@ -67,6 +68,16 @@ def test_sizes_without_a_matrix_are_refused(n):
 def test_paley_is_the_textbook_matrix():
     # χ mod 3 is 0, 1, -1; Q[i, j] = χ(i - j); the diagonal is I.
     np.testing.assert_array_equal(paley(4), [[1, 1, 1, 1], [-1, 1, -1, 1], [-1, 1, 1, -1], [-1, -1, 1, 1]])
+
+
+def test_the_second_construction_is_the_textbook_matrix():
+    squares = {1, 3, 4, 9, 10, 12}  # modulo 13
+    plus, diagonal = np.array([[1, 1], [1, -1]]), np.array([[1, -1], [-1, -1]])
+    border = [diagonal] + [plus] * 13
+    inside = [
+        [diagonal if i == j else plus if (i - j) % 13 in squares else -plus for j in range(13)] for i in range(13)
+    ]
+    np.testing.assert_array_equal(paley(28), np.block([border, *([plus, *row] for row in inside)]))
 
 
 def test_the_core_is_the_outer_factor():

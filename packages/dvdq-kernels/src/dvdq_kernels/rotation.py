@@ -1,8 +1,8 @@
 """The factors of a rotation ``R = diag(±1) (H_m ⊗ H_{2^k})``, which every backend multiplies by in its own way.
 
-``H_m`` is Paley's first construction, ``H_{2^k}`` Sylvester's. The transform of a row ``x`` reshaped to
-``[m, 2^k]`` is ``H_mᵀ x H_{2^k} / √in``. Sizes: powers of two times 1, 12, 20, 60, 108, 140, … (FACTS: every linear
-of Wan and HunyuanVideo).
+``H_m`` is one of Paley's constructions, ``H_{2^k}`` Sylvester's. The transform of a row ``x`` reshaped to
+``[m, 2^k]`` is ``H_mᵀ x H_{2^k} / √in``. Sizes: powers of two times 1, 12, 20, 28, 60, 108, 140, …, which every linear
+of Wan and HunyuanVideo has.
 """
 
 from __future__ import annotations
@@ -20,17 +20,25 @@ def _is_prime(n: int) -> bool:
     return n > 1 and all(n % d for d in range(2, int(n**0.5) + 1))
 
 
-def core_size(n: int) -> int | None:
-    """The smallest ``m`` with ``n = m · 2^k`` for which ``H_m`` is trivial or of Paley's first kind; None if none.
+def _is_first(m: int) -> bool:
+    return m % 4 == 0 and _is_prime(m - 1)
 
-    >>> [core_size(n) for n in (256, 1536, 3072, 5120, 8960, 13824, 15360, 7)]
-    [1, 12, 12, 20, 140, 108, 60, None]
+
+def _is_second(m: int) -> bool:
+    return m % 8 == 4 and _is_prime(m // 2 - 1)
+
+
+def core_size(n: int) -> int | None:
+    """The smallest ``m`` with ``n = m · 2^k`` for which ``H_m`` is trivial or Paley's; None if none.
+
+    >>> [core_size(n) for n in (256, 1536, 3072, 5120, 8960, 13824, 14336, 15360, 7)]
+    [1, 12, 12, 20, 140, 108, 28, 60, None]
     """
     if n < 1:
         return None
     m = n // (n & -n)
     while n % m == 0:
-        if m == 1 or (m % 4 == 0 and _is_prime(m - 1)):
+        if m == 1 or _is_first(m) or _is_second(m):
             return m
         m *= 2
     return None
@@ -38,22 +46,32 @@ def core_size(n: int) -> int | None:
 
 @lru_cache
 def paley(m: int) -> NDArray[np.float64]:
-    """``H_m = I + S`` for ``m = q + 1``, q a prime of the form 4j + 3: entries ±1, ``H Hᵀ = m I``; ``[[1]]`` for 1.
+    """``H_m``: entries ±1, ``H Hᵀ = m I``; ``[[1]]`` for 1.
 
-    S is skew: zero diagonal, a border of +1 above and -1 to the left, and inside ``χ(i - j)``, the Legendre symbol
-    modulo q.
+    Inside stands ``χ(i - j)``, the Legendre symbol modulo q, with a border of ones. For ``m = q + 1``, q a prime of the
+    form 4j + 3, the left border is negated and ``H = S + I``, S skew. For other ``m = 2(q + 1)``, q a prime of the form
+    4j + 1, S is symmetric, each of its entries s becomes ``[[s, s], [s, -s]]``, and a diagonal one
+    ``[[1, -1], [-1, -1]]``.
     """
     if m == 1:
         return np.ones((1, 1))
-    q = m - 1
+    first = _is_first(m)
+    q = m - 1 if first else m // 2 - 1
     character = np.full(q, -1.0)
     character[(np.arange(1, q) ** 2) % q] = 1.0
     character[0] = 0.0
     index = np.arange(q)
-    matrix = np.eye(m)
-    matrix[0, 1:] = 1.0
-    matrix[1:, 0] = -1.0
-    matrix[1:, 1:] += character[(index[:, None] - index[None, :]) % q]
+    symbols = np.zeros((q + 1, q + 1))
+    symbols[0, 1:] = 1.0
+    symbols[1:, 0] = -1.0 if first else 1.0
+    symbols[1:, 1:] = character[(index[:, None] - index[None, :]) % q]
+    diagonal = np.eye(q + 1)
+    if first:
+        return symbols + diagonal
+    matrix = np.empty((m, m))
+    matrix[0::2, 0::2] = symbols + diagonal
+    matrix[0::2, 1::2] = matrix[1::2, 0::2] = symbols - diagonal
+    matrix[1::2, 1::2] = -symbols - diagonal
     return matrix
 
 
@@ -82,4 +100,4 @@ def check_rotation(operation: str, in_features: int, rotation: Rotation) -> None
     if rotation.kind == "block" and in_features % ROTATION_BLOCK:
         raise DvdqError(operation, expected=f"a multiple of {ROTATION_BLOCK} channels", got=in_features)
     if rotation.kind == "full" and core_size(in_features) is None:
-        raise DvdqError(operation, expected="channels 2^k or 2^k·m, m - 1 a prime of the form 4j + 3", got=in_features)
+        raise DvdqError(operation, expected="channels 2^k or 2^k·m, m an order of Paley's", got=in_features)

@@ -1,8 +1,9 @@
 """Orthonormal Hadamard matrices, and the rotations that are made of them.
 
 A Hadamard matrix of order n has entries ±1 and ``M Mᵀ = n I``; ``H = M / √n`` is orthonormal. Sylvester's doubling
-gives the powers of two, Paley's first construction the orders ``q + 1`` for a prime ``q ≡ 3 (mod 4)``, and a Kronecker
-product of the two everything that a real model needs, e.g. ``3072 = 12 · 256``.
+gives the powers of two, Paley's constructions the orders ``q + 1`` for a prime ``q ≡ 3 (mod 4)`` and ``2(q + 1)`` for a
+prime ``q ≡ 1 (mod 4)``, and a Kronecker product everything that a real model needs: ``3072 = 12 · 256``,
+``14336 = 28 · 512``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Signs = NDArray[np.int8]
 
 
 def factor(n: int) -> tuple[int, int]:
-    """``(m, k)`` with ``n = m · 2^k``, m the smallest order that is 1 or Paley I: ``factor(5120) == (20, 8)``.
+    """``(m, k)`` with ``n = m · 2^k``, m the smallest order that is 1 or Paley's: ``factor(5120) == (20, 8)``.
 
     Raises:
         DvdqError: if there is none, e.g. for 6 or 92.
@@ -28,9 +29,9 @@ def factor(n: int) -> tuple[int, int]:
     n = int(n)
     k = (n & -n).bit_length() - 1
     m = n >> k
-    while m != 1 and not _is_paley_order(m):
+    while m != 1 and not (_is_first_order(m) or _is_second_order(m)):
         if k == 0:
-            raise DvdqError("hadamard", expected="m * 2^k with m = 1 or a prime + 1 that 4 divides", got=n)
+            raise DvdqError("hadamard", expected=f"m * 2^k with m = 1 or {_ORDERS}", got=n)
         m, k = 2 * m, k - 1
     return m, k
 
@@ -44,24 +45,26 @@ def sylvester(k: int) -> Signs:
 
 
 def paley(m: int) -> Signs:
-    """Paley's first construction of order ``m = q + 1``, int8, for a prime ``q ≡ 3 (mod 4)``; ``paley(1)`` is ``[1]``.
+    """Paley's construction of order m, int8; ``paley(1)`` is ``[1]``.
 
-    ``M = I + [[0, 1ᵀ], [-1, Q]]`` with ``Q[i, j] = χ(i - j)``, where χ(a) is 0 for ``a ≡ 0 (mod q)``, 1 for a non-zero
-    square modulo q and -1 otherwise. Q is skew-symmetric, so ``M Mᵀ = m I``.
+    ``Q[i, j] = χ(i - j)``, where χ(a) is 0 for ``a ≡ 0 (mod q)``, 1 for a non-zero square modulo q and -1 otherwise.
+
+    The first, for ``m = q + 1`` with a prime ``q ≡ 3 (mod 4)``: ``M = I + C`` with ``C = [[0, 1ᵀ], [-1, Q]]``. Q is
+    skew-symmetric, so ``M Mᵀ = m I``.
+
+    The second, where the first has no such prime, for ``m = 2(q + 1)`` with a prime ``q ≡ 1 (mod 4)``:
+    ``M = C ⊗ [[1, 1], [1, -1]] + I ⊗ [[1, -1], [-1, -1]]`` with ``C = [[0, 1ᵀ], [1, Q]]``. Q is symmetric and
+    ``C² = q I``, so ``M Mᵀ = m I``.
     """
     if m == 1:
         return np.ones((1, 1), np.int8)
-    if not _is_paley_order(m):
-        raise DvdqError("paley", expected="a prime + 1 that 4 divides", got=m)
-    q = m - 1
-    chi = np.full(q, -1, np.int8)
-    chi[[i * i % q for i in range(1, q)]] = 1
-    chi[0] = 0
-    index = np.arange(q)
-    result = np.ones((m, m), np.int8)
-    result[1:, 0] = -1
-    result[1:, 1:] = chi[(index[:, None] - index[None, :]) % q] + np.eye(q, dtype=np.int8)
-    return result
+    if _is_first_order(m):
+        return np.asarray(_bordered(m - 1, -1) + np.eye(m, dtype=np.int8))
+    if _is_second_order(m):
+        c = _bordered(m // 2 - 1, 1)
+        on_diagonal = np.array([[1, -1], [-1, -1]], np.int8)
+        return np.kron(c, sylvester(1)) + np.kron(np.eye(len(c), dtype=np.int8), on_diagonal)
+    raise DvdqError("paley", expected=_ORDERS, got=m)
 
 
 def sign_matrix(n: int) -> Signs:
@@ -108,6 +111,28 @@ def rotation_matrix(in_features: int, rotation: Rotation) -> Floats:
     return np.asarray(random_signs(in_features, rotation.seed)[:, None] * h, np.float64)
 
 
-def _is_paley_order(m: int) -> bool:
-    q = m - 1
-    return m % 4 == 0 and q >= 3 and all(q % d for d in range(2, int(q**0.5) + 1))
+_ORDERS = "a prime + 1 that 4 divides, or twice a prime + 1 that 4 does not divide"
+
+
+def _bordered(q: int, border: int) -> Signs:
+    """``[[0, 1ᵀ], [border, Q]]`` of order ``q + 1``, int8."""
+    chi = np.full(q, -1, np.int8)
+    chi[[i * i % q for i in range(1, q)]] = 1
+    chi[0] = 0
+    index = np.arange(q)
+    result = np.zeros((q + 1, q + 1), np.int8)
+    result[0, 1:], result[1:, 0] = 1, border
+    result[1:, 1:] = chi[(index[:, None] - index[None, :]) % q]
+    return result
+
+
+def _is_first_order(m: int) -> bool:
+    return m % 4 == 0 and _is_prime(m - 1)
+
+
+def _is_second_order(m: int) -> bool:
+    return m % 4 == 0 and (m // 2 - 1) % 4 == 1 and _is_prime(m // 2 - 1)
+
+
+def _is_prime(n: int) -> bool:
+    return n >= 2 and all(n % d for d in range(2, int(n**0.5) + 1))
