@@ -69,7 +69,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All that CI runs: style, docs, what needs several packages, then each package alone."""
-    install(session, "dvdq-eval", "test", "lint", "docs", "workspace")
+    install(session, "dvdq-eval", "test", "lint", "docs", "workspace", "lora")
     check_style(session)
     build_docs(session)
     session.run("pytest", "--numprocesses=auto", "tests")
@@ -93,7 +93,7 @@ def kernels(session: nox.Session) -> None:
 @nox.session
 def models(session: nox.Session) -> None:
     """The wheel of dvdq-models with nothing but its declared dependencies."""
-    test_alone(session, "dvdq-models")
+    test_alone(session, "dvdq-models", "lora")
 
 
 @nox.session(name="eval")
@@ -102,9 +102,9 @@ def evaluation(session: nox.Session) -> None:
     test_alone(session, "dvdq-eval")
 
 
-def test_alone(session: nox.Session, package: str) -> None:
+def test_alone(session: nox.Session, package: str, *groups: str) -> None:
     """Test one package's wheel in an environment made for it."""
-    install(session, package, "test")
+    install(session, package, "test", *groups)
     session.run("pytest", f"packages/{package}/tests", *session.posargs)
 
 
@@ -119,14 +119,14 @@ def conformance(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Format, rules, types and the direction of imports."""
-    install(session, "dvdq-eval", "test", "lint")
+    install(session, "dvdq-eval", "test", "lint", "lora")
     check_style(session)
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build docs/_build with warnings as errors and run every example of the README and of docs/."""
-    install(session, "dvdq-eval", "test", "docs", "workspace")
+    install(session, "dvdq-eval", "test", "docs", "workspace", "lora")
     build_docs(session)
     session.run("pytest", "tests/docs")
 

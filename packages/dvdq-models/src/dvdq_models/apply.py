@@ -14,6 +14,7 @@ from dvdq_models.activation_state import ActivationState
 from dvdq_models.bit_switching import attach
 from dvdq_models.families import family_of
 from dvdq_models.linear import QuantizedLinear
+from dvdq_models.lora import accept_lora, refuse_adapters
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.granularity import count_parts
 from dvdq_reference.spec.layout import packed_width
@@ -62,6 +63,7 @@ def swap_linears(
     operation = "quantize"
     if recipe.smoothing is not None:
         raise DvdqError(operation, where=recipe.name, expected="a recipe without calibration", got=recipe.smoothing)
+    refuse_adapters(operation, transformer)
     if any(isinstance(module, QuantizedLinear) for module in transformer.modules()):
         raise DvdqError(operation, expected="a model in full precision", got="one that is quantized already")
     names = offering("quantized_linear")
@@ -78,6 +80,7 @@ def swap_linears(
         weight_only = treatments[name] == "weight-only"
         layers[name] = (linear, QuantizedLinear.like(linear, recipe, state, weight_only=weight_only, backend=backend))
     attach(transformer, recipe, state)
+    accept_lora(transformer)
     return layers
 
 
