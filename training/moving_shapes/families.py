@@ -1,7 +1,13 @@
-"""What differs between the two bundled pipelines while they are trained."""
+"""What differs between the two bundled pipelines while they are trained.
+
+The HunyuanVideo autoencoder learns the latents of the finished Wan one: group normalisation hides a clip's colour from
+an untrained network of eight channels, so that encoder and decoder together hardly start to learn, while each alone,
+with the other end given, does at once. Its latents are then Wan's, normalised, and its scaling factor is 1.
+"""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,8 +15,11 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan, HunyuanVideoPipeline, WanPipeline
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 
+from dvdq_models.moving_shapes import FOLDER, hunyuan_video
 from dvdq_models.moving_shapes import architecture as wan
-from dvdq_models.moving_shapes import hunyuan_video
+
+KL = 0.003
+LATENT_NOISE = 0.05
 
 
 class Prompts(torch.nn.Module):
@@ -69,7 +78,7 @@ class HunyuanVideoPrompts(Prompts):
 
 
 class Family(Protocol):
-    """One bundled pipeline: its parts, how it normalises latents, and how it is written."""
+    """One bundled pipeline: its parts, what its autoencoder learns, and how it is written."""
 
     distills_guidance: bool
     """Whether the transformer takes the guidance scale as an input, so that guidance costs no second pass."""
@@ -78,10 +87,11 @@ class Family(Protocol):
 
     def build_vae(self) -> Any: ...
     def load_vae(self, folder: Path) -> Any: ...
+    def vae_loss(self, vae: Any, clips: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]: ...
+    def record_statistics(self, vae: Any, clips: torch.Tensor) -> None: ...
+    def latents(self, vae: Any, clips: torch.Tensor) -> torch.Tensor: ...
     def build_transformer(self) -> Any: ...
     def build_prompts(self, prompts: list[str]) -> Prompts: ...
-    def record_statistics(self, vae: Any, latents: torch.Tensor) -> None: ...
-    def normalise(self, vae: Any, latents: torch.Tensor) -> torch.Tensor: ...
     def pipeline(self, vae: Any, prompts: Any, transformer: Any) -> Any: ...
 
 
@@ -95,16 +105,24 @@ class Wan:
     build_transformer = staticmethod(wan.build_transformer)
     build_prompts = WanPrompts
 
-    def record_statistics(self, vae: Any, latents: torch.Tensor) -> None:
-        """Mean and standard deviation of each channel of ``latents``, into the autoencoder's configuration."""
+    def vae_loss(self, vae: Any, clips: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        """The evidence bound of a Gaussian decoder, ``100 * MSE + beta * KL``."""
+        posterior = vae.encode(clips).latent_dist
+        mse = (vae.decode(posterior.sample()).sample - clips).square().mean()
+        kl = 0.5 * (posterior.mean.square() + posterior.var - 1.0 - posterior.logvar).mean()
+        return 100.0 * mse + KL * kl, {"mse": mse.item(), "kl": kl.item()}
+
+    def record_statistics(self, vae: Any, clips: torch.Tensor) -> None:
+        """Mean and standard deviation of each latent channel, into the autoencoder's configuration."""
+        latents = torch.cat([vae.encode(clip[None]).latent_dist.mode() for clip in clips])
         mean, std = latents.mean((0, 2, 3, 4)).tolist(), latents.std((0, 2, 3, 4)).tolist()
         vae.register_to_config(latents_mean=mean, latents_std=std)
 
-    def normalise(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    def latents(self, vae: Any, clips: torch.Tensor) -> torch.Tensor:
         """Latents as the transformer sees them."""
-        mean = torch.tensor(vae.config.latents_mean).to(latents).view(1, -1, 1, 1, 1)
-        std = torch.tensor(vae.config.latents_std).to(latents).view(1, -1, 1, 1, 1)
-        return (latents - mean) / std
+        mean = torch.tensor(vae.config.latents_mean).to(clips).view(1, -1, 1, 1, 1)
+        std = torch.tensor(vae.config.latents_std).to(clips).view(1, -1, 1, 1, 1)
+        return (vae.encode(clips).latent_dist.mode() - mean) / std
 
     def pipeline(self, vae: Any, prompts: Any, transformer: Any) -> WanPipeline:
         """The whole, in bfloat16 like the real models' files."""
@@ -118,29 +136,38 @@ class Wan:
 
 
 class HunyuanVideo:
-    """Llama and CLIP, HunyuanVideo's autoencoder with one scaling factor, guidance as an input."""
+    """Llama and CLIP, HunyuanVideo's autoencoder over Wan's latents, guidance as an input."""
 
     distills_guidance = True
-    ends = (
-        "embed_tokens",
-        "token_embedding",
-        "position_embedding",
-        "x_embedder",
-        "model.proj_out",
-        "transformer.proj_out",
-    )
+    ends = ("embed_tokens", "token_embedding", "position_embedding", "x_embedder", "transformer.proj_out")
     build_vae = staticmethod(hunyuan_video.build_vae)
     load_vae = staticmethod(AutoencoderKLHunyuanVideo.from_pretrained)
     build_transformer = staticmethod(hunyuan_video.build_transformer)
     build_prompts = HunyuanVideoPrompts
 
-    def record_statistics(self, vae: Any, latents: torch.Tensor) -> None:
-        """One over the standard deviation of ``latents``, into the autoencoder's configuration."""
-        vae.register_to_config(scaling_factor=1.0 / float(latents.std()))
+    def vae_loss(self, vae: Any, clips: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        """Both ends against Wan's latents ``z``: the likelihood of z, and the picture decoded from z.
 
-    def normalise(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
-        """Latents as the transformer sees them."""
-        return latents * vae.config.scaling_factor
+        ``MSE(mean, z) + 10 * MSE(decode(z + noise), clip)``, and the variance learns what error is left.
+        """
+        with torch.no_grad():
+            z = self.latents(vae, clips)
+        posterior = vae.encode(clips).latent_dist
+        error = (posterior.mean - z).square()
+        spread = 0.5 * (error.detach() * torch.exp(-posterior.logvar) + posterior.logvar).mean()
+        mse = (vae.decode(z + LATENT_NOISE * torch.randn_like(z)).sample - clips).square().mean()
+        return error.mean() + 0.1 * spread + 10.0 * mse, {"mse": mse.item(), "latent_mse": error.mean().item()}
+
+    def record_statistics(self, vae: Any, clips: torch.Tensor) -> None:
+        """Nothing: Wan's latents are normalised already."""
+
+    @functools.cached_property
+    def _teacher(self) -> AutoencoderKLWan:
+        return AutoencoderKLWan.from_pretrained(str(FOLDER / "vae"), dtype=torch.float32).eval()
+
+    def latents(self, vae: Any, clips: torch.Tensor) -> torch.Tensor:
+        """Wan's latents, normalised."""
+        return Wan().latents(self._teacher.to(clips.device), clips)
 
     def pipeline(self, vae: Any, prompts: Any, transformer: Any) -> HunyuanVideoPipeline:
         """The whole, in bfloat16 like the real models' files."""

@@ -42,7 +42,7 @@ def encode_pool(family: Family, vae, scenes, size: int, rng: np.random.Generator
     latents = []
     for start in range(0, size, 8):
         clips = np.stack([draw(scenes[i], random_placement(rng)) for i in labels[start : start + 8]])
-        latents.append(family.normalise(vae, vae.encode(torch.from_numpy(clips).to(device)).latent_dist.mode()))
+        latents.append(family.latents(vae, torch.from_numpy(clips).to(device)))
     return torch.cat(latents), torch.from_numpy(labels).to(device)
 
 

@@ -1,6 +1,6 @@
-"""Train the moving-shapes autoencoder on freshly drawn clips.
+"""Train a moving-shapes autoencoder on freshly drawn clips.
 
-The loss is the evidence bound of a Gaussian decoder, ``100 * MSE + beta * KL``. Most steps see 9x32x32 crops, a
+What it learns is its family's ``vae_loss``. Most steps see 9x32x32 crops, a
 thirteenth of the work of whole clips; the last third sees whole clips, so that the causal caches are trained at
 their full length. Writes ``vae/``, ``vae.csv`` and the latents' scale into ``vae/config.json``.
 """
@@ -21,7 +21,6 @@ from families import FAMILIES
 from muon import MuonWithAdamW
 
 PEAK_RATE = 3e-3
-BETA = 0.003
 CROP_FRAMES, CROP_SIZE = 9, 32
 
 
@@ -50,12 +49,6 @@ def evaluate(vae, clips: torch.Tensor) -> float:
     return float(np.mean([psnr(float((d - c).square().mean())) for d, c in zip(decoded, clips, strict=True)]))
 
 
-@torch.no_grad()
-def encode(vae, clips: torch.Tensor) -> torch.Tensor:
-    """Latents of the clips."""
-    return torch.cat([vae.encode(c[None]).latent_dist.mode() for c in clips])
-
-
 def main() -> None:
     """Parse the arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -76,26 +69,25 @@ def main() -> None:
     start, step, progress = time.monotonic(), 0, 0.0
     with (args.out / "vae.csv").open("w", newline="") as file:
         log = csv.writer(file)
-        log.writerow(["step", "seconds", "mse", "kl", "unseen_psnr_db"])
         while progress < 1.0:
             whole = progress > 0.67
             rate = PEAK_RATE * min(1.0, (step + 1) / 20, (1.0 - progress) / 0.6)
             clips = sample_clips(rng, 4 if whole else 16, training, crop=not whole).to(args.device)
-            posterior = vae.encode(clips).latent_dist
-            mse = (vae.decode(posterior.sample()).sample - clips).square().mean()
-            kl = 0.5 * (posterior.mean.square() + posterior.var - 1.0 - posterior.logvar).mean()
-            (100.0 * mse + BETA * kl).backward()
+            loss, parts = family.vae_loss(vae, clips)
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(vae.parameters(), 5.0)
             optimizer.step(rate)
             step += 1
             progress = (time.monotonic() - start) / (60.0 * args.minutes)
             if step % 50 == 0 or progress >= 1.0:
-                row = [step, round(time.monotonic() - start, 1), mse.item(), kl.item(), evaluate(vae, held_out)]
+                if step == 50:
+                    log.writerow(["step", "seconds", *parts, "unseen_psnr_db"])
+                row = [step, round(time.monotonic() - start, 1), *parts.values(), evaluate(vae, held_out)]
                 log.writerow(row)
                 file.flush()
                 print(*row, flush=True)
     statistics = sample_clips(np.random.default_rng(args.seed + 2), 256, training, crop=False)
-    family.record_statistics(vae, encode(vae.cpu(), statistics))
+    family.record_statistics(vae.cpu(), statistics)
     vae.save_pretrained(args.out / "vae")
 
 

@@ -36,7 +36,7 @@ def build_vae() -> AutoencoderKLHunyuanVideo:
         up_block_types=("HunyuanVideoUpBlock3D",) * len(channels),
         block_out_channels=channels,
         layers_per_block=1,
-        norm_num_groups=4,
+        norm_num_groups=1,
         scaling_factor=1.0,
     )
 
