@@ -16,6 +16,7 @@ from dvdq_models import DvdqError, Recipe, load, load_pipeline, quantize, save, 
 from dvdq_models.checkpoint import is_quantized
 from dvdq_models.checkpoint.checksums import SUMS, write_sums
 from dvdq_models.checkpoint.format import WEIGHTS
+from dvdq_models.checkpoint.layout import INDEX, lay_out
 
 FILE = f"{WEIGHTS}.safetensors"
 
@@ -69,6 +70,24 @@ def test_the_file_is_plain_safetensors_with_the_documented_names(saved: Path) ->
         "zero": (torch.int16, (128, 1)),
         "bias": (torch.float32, (128,)),
     }
+
+
+def test_the_file_is_what_safetensors_itself_would_write(saved: Path, tmp_path: Path) -> None:
+    save_file(load_file(saved / FILE), tmp_path / "same", metadata={"format": "pt"})
+    assert (saved / FILE).read_bytes() == (tmp_path / "same").read_bytes()
+
+
+def test_many_shards_load_as_one(transformer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lay_out, "__defaults__", (50_000,))
+    folder = save(quantize(transformer, Recipe.named("quarot")), tmp_path / "q")
+    files = sorted(folder.glob("*.safetensors"))
+    assert len(files) > 3
+    index = json.loads((folder / INDEX).read_text())
+    assert index["weight_map"] == {name: file.name for file in files for name in load_file(file)}
+    assert index["metadata"]["total_size"] == sum(t.nbytes for file in files for t in load_file(file).values())
+    assert all(sum(t.nbytes for t in load_file(file).values()) <= 50_000 or len(load_file(file)) == 1 for file in files)
+    again = load(folder).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in transformer.state_dict().items())
 
 
 def test_a_pipeline_folder_keeps_everything_else(
@@ -169,7 +188,7 @@ def test_nothing_half_written_stays(transformer: Any, tmp_path: Path, monkeypatc
         (tmp_path / "note").write_text("written before the disk was full")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dvdq_models.checkpoint.writing.save_torch_state_dict", full_disk)
+    monkeypatch.setattr("dvdq_models.checkpoint.writing.os.pwrite", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save(transformer, tmp_path / "q")
     assert [path.name for path in tmp_path.iterdir()] == ["note"]

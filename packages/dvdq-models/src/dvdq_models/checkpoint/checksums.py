@@ -22,6 +22,18 @@ def write_sums(folder: Path) -> None:
     (folder / SUMS).write_text("".join(lines))
 
 
+def listed_sums(operation: str, folder: Path) -> dict[str, str]:
+    """The digests that ``SHA256SUMS`` of ``folder`` lists, by file name; none if there is no such file."""
+    path = folder / SUMS
+    listed: dict[str, str] = {}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise DvdqError(operation, where=str(path), expected="lines as sha256sum writes them", got=repr(line))
+        listed[match[2]] = match[1]
+    return listed
+
+
 def check_sums(operation: str, folder: Path) -> None:
     """Compare the weight files of ``folder`` with its ``SHA256SUMS``, if it has one.
 
@@ -29,23 +41,22 @@ def check_sums(operation: str, folder: Path) -> None:
         DvdqError: a line that is none, a weight file that is listed and missing or there and not listed, or one whose
             digest is another (named).
     """
-    path = folder / SUMS
-    if not path.is_file():
+    if not (folder / SUMS).is_file():
         return
-    listed: dict[str, str] = {}
-    for line in path.read_text().splitlines():
-        match = _LINE.fullmatch(line)
-        if match is None:
-            raise DvdqError(operation, where=str(path), expected="lines as sha256sum writes them", got=repr(line))
-        listed[match[2]] = match[1]
+    listed = listed_sums(operation, folder)
     present = {file.name for file in folder.glob("*.safetensors")}
     if present != {name for name in listed if name.endswith(".safetensors")}:
         raise DvdqError(operation, where=str(folder), expected=f"files {sorted(listed)}", got=sorted(present))
     for name in sorted(present):
-        found = sha256(folder / name)
-        if found != listed[name]:
-            got = f"{found[:12]}…, {(folder / name).stat().st_size} bytes"
-            raise DvdqError(operation, where=str(folder / name), expected=f"SHA-256 {listed[name][:12]}…", got=got)
+        check_sum(operation, folder / name, listed[name])
+
+
+def check_sum(operation: str, path: Path, expected: str) -> None:
+    """A :class:`DvdqError` unless a file has this digest."""
+    found = sha256(path)
+    if found != expected:
+        got = f"{found[:12]}…, {path.stat().st_size} bytes"
+        raise DvdqError(operation, where=str(path), expected=f"SHA-256 {expected[:12]}…", got=got)
 
 
 def sha256(path: Path) -> str:

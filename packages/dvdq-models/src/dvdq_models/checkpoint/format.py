@@ -1,15 +1,10 @@
-"""What a folder says of itself: the names of its files, ``config.json``, and the dtype of its tensors."""
+"""What a folder says of itself: the names of its files and ``config.json``."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import torch
-from safetensors import SafetensorError, safe_open
 
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
@@ -63,16 +58,3 @@ def is_quantized(folder: str | Path) -> bool:
         if config.is_file():
             return "quantization_config" in json.loads(config.read_text())
     return False
-
-
-def stored_dtype(folder: str | Path) -> torch.dtype:
-    """The dtype of most tensors in a transformer's folder, which diffusers does not look up by itself."""
-    files = sorted(Path(folder).glob("*.safetensors"))
-    if not files:
-        raise DvdqError("load", where=str(folder), expected="safetensors files", got="none")
-    try:
-        with safe_open(files[0], framework="pt") as file:
-            counts: Counter[torch.dtype] = Counter(file.get_tensor(name).dtype for name in islice(file.keys(), 64))
-    except SafetensorError as error:
-        raise DvdqError("load", where=str(files[0]), expected="a safetensors file", got=str(error)) from error
-    return counts.most_common(1)[0][0]

@@ -1,29 +1,91 @@
-"""A quantized transformer to a folder."""
+"""Tensors to weight files, in any order, and a quantized transformer to a folder."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from huggingface_hub import save_torch_state_dict
+import torch
 
 from dvdq_models.bit_switching import hook_of
 from dvdq_models.checkpoint.checksums import write_sums
-from dvdq_models.checkpoint.format import WEIGHTS, write_config
+from dvdq_models.checkpoint.format import write_config
+from dvdq_models.checkpoint.layout import INDEX, TensorType, index_of, lay_out
 from dvdq_models.checkpoint.staging import complete_or_nothing
+from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.recipe import Recipe
 
-MAX_SHARD = "5GB"
+
+class WeightFiles:
+    """The weight files of one folder, headers first; each tensor is then written to its place.
+
+    Files that are there already keep what was written to them, so that an interrupted run goes on. Use as a context
+    manager, and :meth:`finish` when every tensor is written.
+    """
+
+    def __init__(self, folder: Path, tensors: Mapping[str, TensorType]) -> None:
+        self.folder, self.tensors = folder, tensors
+        self.shards = lay_out(tensors)
+        self._places = {name: (shard, offset) for shard in self.shards for name, offset in shard.offsets.items()}
+        self._files: dict[str, int] = {}
+        self._dirty: set[str] = set()
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        for shard in self.shards:
+            descriptor = os.open(self.folder / shard.name, os.O_WRONLY | os.O_CREAT, 0o644)
+            self._open.callback(os.close, descriptor)
+            self._files[shard.name] = descriptor
+            _write_at(descriptor, shard.header, 0)
+            os.ftruncate(descriptor, shard.size)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        """Write a tensor, from any device, to its place; its shape and dtype must be those of the layout."""
+        shard, offset = self._places[name]
+        wanted, got = self.tensors[name], TensorType(tuple(tensor.shape), tensor.dtype)
+        if got != wanted:
+            raise DvdqError("save", where=f"{shard.name}: {name}", expected=wanted, got=got)
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        _write_at(self._files[shard.name], data.data, offset)
+        self._dirty.add(shard.name)
+
+    def sync(self) -> None:
+        """Wait until what was written is on the disk."""
+        for name in self._dirty:
+            os.fsync(self._files[name])
+        self._dirty.clear()
+
+    def finish(self, config: dict[str, Any], recipe: Recipe) -> None:
+        """Write what stands beside the weights: the index of several shards, checksums, ``config.json``."""
+        self.sync()
+        if len(self.shards) > 1:
+            index = index_of(self.shards, self.tensors)
+            (self.folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+        write_sums(self.folder)
+        write_config(self.folder, config, recipe)
 
 
 def save(transformer: Any, folder: str | Path) -> Path:
     """Write a quantized transformer to ``folder``, which must not exist yet."""
     recipe = hook_of(transformer).recipe
-    state = {name: tensor.contiguous() for name, tensor in transformer.state_dict().items()}
-    with complete_or_nothing(Path(folder)) as staging:
-        save_torch_state_dict(
-            state, staging, filename_pattern=f"{WEIGHTS}{{suffix}}.safetensors", max_shard_size=MAX_SHARD
-        )
-        write_sums(staging)
-        write_config(staging, json.loads(transformer.to_json_string()), recipe)
+    state: dict[str, torch.Tensor] = transformer.state_dict()
+    types = {name: TensorType(tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
+    with complete_or_nothing(Path(folder)) as staging, WeightFiles(staging, types) as files:
+        for name, tensor in state.items():
+            files.write(name, tensor)
+        files.finish(json.loads(transformer.to_json_string()), recipe)
     return Path(folder)
+
+
+def _write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written

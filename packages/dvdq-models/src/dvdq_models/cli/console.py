@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 console = Console()
 _errors = Console(stderr=True)
@@ -42,3 +51,30 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress]:
     )
     with Progress(*columns, console=_errors, disable=quiet) as progress:
         yield progress
+
+
+@contextmanager
+def byte_progress(description: str, *, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar in bytes, with rate and remaining time; yields what to call with (name, done, total).
+
+    The rate is of this run: what the first call says is done was done before.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    progress = Progress(*columns, console=_errors, disable=quiet)
+    task = progress.add_task(description)
+    with ExitStack() as shown:  # from the first call on: what fails before it is one line
+
+        def advance(name: str, done: int, total: int) -> None:
+            if name == "":
+                progress.reset(task, completed=done, total=total)
+                shown.enter_context(progress)
+            progress.update(task, completed=done)
+
+        yield advance

@@ -1,0 +1,124 @@
+"""What each tensor of a transformer becomes, from its configuration and the headers of its files alone.
+
+The result is that of diffusers' ``from_pretrained`` in the dtype of most of the checkpoint's numbers, then
+:func:`dvdq_models.quantize`, then :func:`dvdq_models.save`: the modules that diffusers keeps in float32 are float32.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+
+from dvdq_models.apply import swap_linears
+from dvdq_models.checkpoint.layout import TensorType
+from dvdq_models.checkpoint.lazy import LazyTensor, most_common_dtype
+from dvdq_models.families import transformer_class
+from dvdq_models.inspection import ModelReport, describe
+from dvdq_models.linear import QuantizedLinear, quantize_rows
+from dvdq_models.streaming.source import OPERATION, TransformerSource
+from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Step:
+    """One tensor of the source, and what is written of it: codes and their grid, or itself in its dtype.
+
+    Args:
+        name: of the module or tensor, e.g. ``blocks.0.attn1.to_q``.
+        source: the tensor.
+        apply: makes the tensors to write, by name, of the one that was read.
+    """
+
+    name: str
+    source: LazyTensor
+    apply: Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class TransformerPlan:
+    """All steps of a transformer in the model's order, and the types of the tensors that they write."""
+
+    subfolder: str
+    config: dict[str, Any]
+    steps: tuple[Step, ...]
+    outputs: Mapping[str, TensorType]
+    report: ModelReport
+
+
+def plan_transformer(
+    source: TransformerSource, recipe: Recipe, device: torch.device, backend: str = "auto"
+) -> TransformerPlan:
+    """The plan of one transformer.
+
+    Raises:
+        DvdqError: an unknown family or layer, a shape that the recipe cannot take, a tensor that is missing, that the
+            model does not have, or that has another shape; the first of each kind is named.
+    """
+    model_class = transformer_class(OPERATION, source.where, source.config)
+    with init_empty_weights(include_buffers=False):
+        transformer: Any = model_class.from_config(source.config)
+    report = describe(transformer, recipe)
+    config = json.loads(transformer.to_json_string())
+    expected = {name: tuple(tensor.shape) for name, tensor in transformer.state_dict().items()}
+    _check_names(source, expected, transformer._keys_to_ignore_on_load_unexpected or ())
+    dtype = most_common_dtype(source.tensors)
+    kept = set(transformer._keep_in_fp32_modules or ())
+    layers = {name: layer for name, (_, layer) in swap_linears(transformer, recipe, backend=backend).items()}
+    steps: list[Step] = []
+    types: dict[str, torch.dtype] = {}
+    for name in expected:
+        module, _, leaf = name.rpartition(".")
+        tensor, to = source.tensors[name], torch.float32 if kept & set(name.split(".")) else dtype
+        if leaf == "weight" and module in layers:
+            steps.append(Step(module, tensor, partial(_quantize, tensor.where, module, layers[module], to, device)))
+        else:
+            steps.append(Step(name, tensor, partial(_cast, tensor.where, name, to)))
+        types[name] = to
+    for module, layer in layers.items():
+        transformer.set_submodule(module, layer)
+    outputs = {
+        name: TensorType(tuple(tensor.shape), types.get(name, tensor.dtype))
+        for name, tensor in transformer.state_dict().items()
+    }
+    return TransformerPlan(source.subfolder, config, tuple(steps), outputs, report)
+
+
+def _check_names(source: TransformerSource, expected: Mapping[str, tuple[int, ...]], ignored: Any) -> None:
+    where, found = str(source.where), source.tensors
+    if missing := [name for name in expected if name not in found]:
+        raise DvdqError(OPERATION, where=where, expected=f"tensor {missing[0]}", got=f"{len(missing)} missing")
+    others = [name for name in found if name not in expected and not any(part in name for part in ignored)]
+    if others:
+        raise DvdqError(OPERATION, where=where, expected="no other tensors than the model's", got=others[0])
+    for name, shape in expected.items():
+        if found[name].type.shape != shape:
+            got = list(found[name].type.shape)
+            raise DvdqError(OPERATION, where=f"{found[name].where} ({name})", expected=list(shape), got=got)
+
+
+def _quantize(
+    where: str, name: str, layer: QuantizedLinear, dtype: torch.dtype, device: torch.device, weight: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    weight = weight.to(dtype)
+    _check_finite(where, weight)
+    made = quantize_rows(weight.to(device), layer.weight_rule, layer.rotation, layer.backend)
+    parts = {"qweight": made.qweight, "scale": made.scale, "zero": made.zero}
+    return {f"{name}.{part}": tensor for part, tensor in parts.items() if tensor is not None}
+
+
+def _cast(where: str, name: str, dtype: torch.dtype, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+    _check_finite(where, tensor)
+    return {name: tensor.to(dtype)}
+
+
+def _check_finite(where: str, tensor: torch.Tensor) -> None:
+    # Extremes carry NaN and Inf, at the cost of one pass and no copy.
+    if tensor.is_floating_point() and tensor.numel() and not all(e.isfinite() for e in torch.aminmax(tensor)):
+        raise DvdqError(OPERATION, where=where, expected="finite weights", got="NaN or Inf")

@@ -1,0 +1,247 @@
+"""The streaming quantizer: one tensor of the source in memory at a time."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+
+import dvdq_kernels
+from dvdq_kernels.registry import select
+from dvdq_models.checkpoint.checksums import check_sum
+from dvdq_models.checkpoint.format import FORMAT
+from dvdq_models.checkpoint.writing import WeightFiles
+from dvdq_models.inspection import ModelReport
+from dvdq_models.streaming.plan import Step, TransformerPlan, plan_transformer
+from dvdq_models.streaming.source import OPERATION, Source, open_source
+from dvdq_models.streaming.workspace import Workspace, refuse_existing, sync
+from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.recipe import Recipe
+
+Progress = Callable[[str, int, int], None]
+"""Called after each part with its name, how many bytes of the source are done and how many there are."""
+COMMIT_BYTES = 2**28
+"""Bytes of the source after which results are synced and noted in the journal: what a kill costs at most."""
+
+
+@dataclass(frozen=True)
+class StreamingReport:
+    """What was done.
+
+    Args:
+        destination: the folder.
+        transformers: a report of each, by its subfolder; a transformer by itself has the empty one.
+        bytes_read: of the source's weights.
+        bytes_written: of the quantized weights.
+        largest_tensor: bytes of the largest that was read.
+        resumed_bytes: of the source, done by an earlier run that did not finish.
+        seconds: of this run.
+    """
+
+    destination: Path
+    transformers: dict[str, ModelReport]
+    bytes_read: int
+    bytes_written: int
+    largest_tensor: int
+    resumed_bytes: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values; sizes of whole models count what stays as it was in 16 bits, as ``dvdq inspect`` does."""
+        before = sum(model.bytes_before for model in self.transformers.values())
+        after = sum(model.bytes_after for model in self.transformers.values())
+        return {
+            **vars(self),
+            "destination": str(self.destination),
+            "bytes_before": before,
+            "bytes_after": after,
+            "reduction": before / after,
+            "transformers": {name: model.to_dict() for name, model in self.transformers.items()},
+        }
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A part of the work: ``run`` leaves its bytes in files, ``nbytes`` of the source are then done."""
+
+    name: str
+    nbytes: int
+    run: Callable[[], None]
+
+
+def quantize_checkpoint(
+    source: str | Path,
+    destination: str | Path,
+    recipe: Recipe,
+    *,
+    config: str | Path | None = None,
+    device: str = "cpu",
+    backend: str = "auto",
+    restart: bool = False,
+    progress: Progress | None = None,
+) -> StreamingReport:
+    """Quantize a checkpoint on disk to a checkpoint on disk; memory holds one tensor of it at a time.
+
+    The tensors are those of ``from_pretrained``, :func:`dvdq_models.quantize` and :func:`dvdq_models.save`. Until all
+    of them are there the work lies in ``.NAME.part`` beside the destination. A run that was killed goes on there when
+    called again with the same source, recipe and versions, and its result is the same to the byte.
+
+    Args:
+        source: a pipeline folder, whose other components are copied; a transformer folder; a ``.safetensors`` file in
+            the authors' own format; or a hub id.
+        destination: the folder to write; must not exist.
+        recipe: e.g. ``Recipe.named("dvd-quant", "W4A6")``.
+        config: of an original checkpoint, as in :func:`~dvdq_models.streaming.source.open_source`.
+        device: where layers are rotated and quantized, ``"cpu"`` or ``"cuda"``.
+        backend: which kernels run.
+        restart: discard what an earlier run left.
+        progress: told of each finished part.
+
+    Raises:
+        DvdqError: a source or destination that cannot be used, a broken or altered file, a weight with NaN or Inf, a
+            full disk; what was done by then is kept for the next call.
+    """
+    started, place = time.monotonic(), Path(destination)
+    refuse_existing(place)
+    target = _device(device)
+    opened = open_source(source, config)
+    if opened.copies and place.resolve().is_relative_to(opened.root.resolve()):
+        raise DvdqError(OPERATION, where=str(place), expected="a folder outside the source", got="one inside")
+    plans = [plan_transformer(transformer, recipe, target, backend) for transformer in opened.transformers]
+    resumed = 0
+    with Workspace(place, _identity(opened, recipe, target, backend), restart=restart) as work:
+        if not work.finished:
+            with ExitStack() as stack, _full_disk_named(work.folder):
+                _check_space(work, plans, opened)
+                files = [stack.enter_context(_weight_files(work, plan)) for plan in plans]
+                resumed = _run(work, _tasks(work, opened, plans, files), files, progress)
+                for plan, weights in zip(plans, files, strict=True):
+                    weights.finish(plan.config, recipe)
+        work.publish()
+    read = [step.source.type.nbytes for plan in plans for step in plan.steps]
+    return StreamingReport(
+        destination=place,
+        transformers={plan.subfolder: plan.report for plan in plans},
+        bytes_read=sum(read),
+        bytes_written=sum(output.nbytes for plan in plans for output in plan.outputs.values()),
+        largest_tensor=max(read),
+        resumed_bytes=resumed,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _run(work: Workspace, tasks: list[_Task], files: list[WeightFiles], progress: Progress | None) -> int:
+    """Do what is not done yet; how many bytes of the source were."""
+    total = sum(task.nbytes for task in tasks)
+    resumed = done = sum(task.nbytes for task in tasks if task.name in work.done)
+    if progress is not None:
+        progress("", done, total)
+    pending: list[_Task] = []
+
+    def commit() -> None:
+        for weights in files:
+            weights.sync()
+        work.record(task.name for task in pending)
+        pending.clear()
+
+    try:
+        for task in tasks:
+            if task.name in work.done:
+                continue
+            task.run()
+            pending.append(task)
+            done += task.nbytes
+            if sum(task.nbytes for task in pending) >= COMMIT_BYTES:
+                commit()
+            if progress is not None:
+                progress(task.name, done, total)
+    finally:
+        commit()
+    return resumed
+
+
+def _tasks(work: Workspace, source: Source, plans: list[TransformerPlan], files: list[WeightFiles]) -> list[_Task]:
+    """Checksums first, so that a broken file is known before hours of work; then tensors; then files to copy."""
+    tasks = [
+        _Task(f"sha256 {file}", file.stat().st_size, partial(check_sum, OPERATION, file, digest))
+        for file, digest in source.digests().items()
+    ]
+    for plan, weights in zip(plans, files, strict=True):
+        tasks += [
+            _Task(f"{plan.subfolder}/{step.name}", step.source.type.nbytes, partial(_write, step, weights))
+            for step in plan.steps
+        ]
+    tasks += [
+        _Task(
+            f"copy {file}", (source.root / file).stat().st_size, partial(_copy, source.root / file, work.result / file)
+        )
+        for file in source.copies
+    ]
+    return tasks
+
+
+def _write(step: Step, weights: WeightFiles) -> None:
+    for name, tensor in step.apply(step.source.read()).items():
+        weights.write(name, tensor)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    sync(target)
+
+
+def _weight_files(work: Workspace, plan: TransformerPlan) -> WeightFiles:
+    folder = work.result / plan.subfolder
+    folder.mkdir(exist_ok=True)
+    return WeightFiles(folder, plan.outputs)
+
+
+def _identity(source: Source, recipe: Recipe, device: torch.device, backend: str) -> dict[str, Any]:
+    """What must be the same for a run to go on with another's work, JSON-ready."""
+    return {
+        "source": source.fingerprint(),
+        "recipe": recipe.to_dict(),
+        "kernels": [device.type, select("quantize_weight", backend, device).backend.name],
+        "versions": {"format": FORMAT, "dvdq": dvdq_kernels.__version__, "torch": torch.__version__}
+        | {"diffusers": diffusers.__version__},
+    }
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        got = str(error).partition("\n")[0]
+        raise DvdqError(OPERATION, where=f"device {name}", expected="a device that is here", got=got) from error
+    return device
+
+
+def _check_space(work: Workspace, plans: list[TransformerPlan], source: Source) -> None:
+    written = sum(output.nbytes for plan in plans for output in plan.outputs.values())
+    copied = sum((source.root / file).stat().st_size for file in source.copies)
+    there = sum(file.stat().st_blocks * 512 for file in work.result.rglob("*") if file.is_file())
+    free = shutil.disk_usage(work.folder).free
+    if (needed := written + copied - there) > free:
+        raise DvdqError(OPERATION, where=str(work.folder), expected=f"{needed:,} bytes free", got=f"{free:,}")
+
+
+@contextmanager
+def _full_disk_named(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        expected = "room on the disk; the same command goes on where this one stopped"
+        raise DvdqError(OPERATION, where=str(folder), expected=expected, got=error.strerror) from error

@@ -1,0 +1,133 @@
+"""Where an unfinished result lies, and what of it is done: ``.DST.part`` beside DST.
+
+It holds ``result``, which becomes DST by one rename; ``identity.json``, what it is made of; ``journal``, one line for
+each part that is on the disk; and a lock. A part is named in the journal only after its bytes are synced, so whatever
+kills the process, the next run does again what is not named and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from dvdq_models.streaming.source import OPERATION
+from dvdq_reference.spec.errors import DvdqError
+
+_IDENTITY = "identity.json"
+
+
+class Workspace:
+    """The workspace of one destination, locked while it is open.
+
+    Args:
+        destination: the folder to be; must not exist.
+        identity: of the work, JSON-ready; one that is resumed must have the same.
+        restart: discard what another run left.
+
+    Raises:
+        DvdqError: on entering, a destination that exists, another process at work on it, or the remains of a run of
+            another identity.
+    """
+
+    def __init__(self, destination: Path, identity: dict[str, Any], *, restart: bool = False) -> None:
+        self.destination, self.identity, self._restart = destination, identity, restart
+        self.folder = _folder(destination)
+        self.result = self.folder / "result"
+        self.done: frozenset[str] = frozenset()
+        self.finished = False
+        self._identity, self._journal = self.folder / _IDENTITY, self.folder / "journal"
+        self._lock = FileLock(self.folder / "lock")
+
+    def __enter__(self) -> Self:
+        refuse_existing(self.destination)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            got = "another at work"
+            raise DvdqError(OPERATION, where=str(self.destination), expected="no other process", got=got) from error
+        try:
+            self._take_up()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def record(self, names: Iterable[str]) -> None:
+        """Note that parts are done; their bytes must be on the disk."""
+        with self._journal.open("a") as file:
+            file.write("".join(f"{name}\n" for name in names))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def publish(self) -> None:
+        """Give the result its name, and remove the rest."""
+        if not self.finished:
+            for file in self.result.rglob("*"):
+                if file.is_file():
+                    sync(file)
+            self.result.rename(self.destination)
+            sync(self.destination.parent)
+        self._journal.unlink(missing_ok=True)
+        (self.folder / "lock").unlink(missing_ok=True)
+        self._identity.unlink(missing_ok=True)
+        self.folder.rmdir()
+
+    def _take_up(self) -> None:
+        left = json.loads(self._identity.read_text()) if self._identity.is_file() else None
+        if self.destination.exists():
+            if left != self.identity or self.result.exists():
+                raise _exists(self.destination)
+            self.finished = True
+            return
+        if left is not None and left != self.identity and not self._restart:
+            changed = ", ".join(key for key in self.identity if left.get(key) != self.identity[key])
+            expected = "the work that was begun there, or to be told to restart"
+            raise DvdqError(OPERATION, where=str(self.folder), expected=expected, got=f"another {changed}")
+        if left != self.identity or self._restart:
+            self._identity.unlink(missing_ok=True)
+            self._journal.unlink(missing_ok=True)
+            shutil.rmtree(self.result, ignore_errors=True)
+            new = self.folder / "identity.new"
+            new.write_text(json.dumps(self.identity, indent=2, sort_keys=True))
+            sync(new)
+            new.rename(self._identity)
+        self.result.mkdir(exist_ok=True)
+        text = self._journal.read_text() if self._journal.is_file() else ""
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            os.truncate(self._journal, len(whole.encode()))
+        self.done = frozenset(whole.splitlines())
+
+
+def refuse_existing(destination: Path) -> None:
+    """A :class:`DvdqError` if the destination exists, unless a run was killed just after it gave it its name."""
+    if destination.exists() and not (_folder(destination) / _IDENTITY).is_file():
+        raise _exists(destination)
+
+
+def _folder(destination: Path) -> Path:
+    return destination.with_name(f".{destination.name}.part")
+
+
+def _exists(destination: Path) -> DvdqError:
+    expected = "a folder that does not exist yet"
+    return DvdqError(OPERATION, where=str(destination), expected=expected, got="one that does")
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
