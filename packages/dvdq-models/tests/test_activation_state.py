@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,7 +40,7 @@ def count() -> Iterator[Count]:
 def test_the_same_tensor_is_quantized_once(count: Count) -> None:
     state, x = ActivationState(4), torch.randn(3, 256)
     first = state.quantize(x, RULE, ROTATION, "auto")
-    assert state.quantize(x, RULE, ROTATION, "auto") is first
+    assert state.quantize(x, RULE, ROTATION, "auto").codes is first.codes
     assert count.calls == 1
 
 
@@ -73,13 +74,16 @@ def test_an_inference_tensor_is_quantized_each_time(count: Count) -> None:
     assert count.calls == 2
 
 
-def test_codes_do_not_outlive_their_activations() -> None:
-    state, x = ActivationState(4), torch.randn(3, 256)
-    state.quantize(x, RULE, ROTATION, "auto")
-    assert state._last is not None
+def test_codes_outlive_neither_their_activations_nor_the_next() -> None:
+    state, x, next_one = ActivationState(4), torch.randn(3, 256), torch.randn(3, 256)
+    codes = weakref.ref(state.quantize(x, RULE, ROTATION, "auto").codes)
+    assert codes() is not None
+    state.quantize(next_one, RULE, ROTATION, "auto")
+    assert codes() is None
+    codes = weakref.ref(state.quantize(x, RULE, ROTATION, "auto").codes)
     del x
     gc.collect()
-    assert state._last is None
+    assert codes() is None
 
 
 def test_a_model_quantizes_less_often_than_it_multiplies_and_gives_the_same(

@@ -24,6 +24,8 @@ HOOK = "dvdq_bit_switching"
 TRANSFORMERS = ("transformer", "transformer_2")
 """A pipeline's denoisers: Wan 2.2's A14B has one for the first, noisy steps and one for the rest."""
 
+_OUTSIDE = "a width is decided from measured outputs, so between graphs and not in one"
+
 
 class BitSwitch:
     """A schedule on one video after another: decides before a step, measures after it, and keeps the latest trace.
@@ -102,12 +104,14 @@ class BitSwitchHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
         """The decisions of the latest video."""
         return self.switch.trace
 
+    @torch.compiler.disable(reason=_OUTSIDE)  # type: ignore[untyped-decorator]
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Set the width of a pass that begins."""
         latents, timestep = (*args, *(kwargs[name] for name in ("hidden_states", "timestep")[len(args) :]))[:2]
         self.state.bits = self.switch.before(self.context_receiver._context, latents, timestep)
         return args, kwargs
 
+    @torch.compiler.disable(reason=_OUTSIDE)  # type: ignore[untyped-decorator]
     def post_forward(self, module: nn.Module, output: Any) -> Any:
         """Measure the pass that ends."""
         self.switch.after(output[0])
