@@ -1,0 +1,104 @@
+"""Putting TeaCache on a transformer and taking it off again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from diffusers.hooks import HookRegistry, ModelHook
+from torch import nn
+
+from dvdq_models.teacache.coefficients import Coefficients, Signal, coefficients_of
+from dvdq_models.teacache.decision import CacheDecision
+from dvdq_models.teacache.hooks import HOOK, BlockHook, EmbeddingHook, TeaCacheHook
+from dvdq_reference.spec.errors import DvdqError
+
+_BLOCKS: Mapping[str, tuple[str, ...]] = {
+    "WanTransformer3DModel": ("blocks",),
+    "HunyuanVideoTransformer3DModel": ("transformer_blocks", "single_transformer_blocks"),
+}
+_SIGNALS: Mapping[str, tuple[Signal, ...]] = {
+    "WanTransformer3DModel": ("timestep", "timestep-projection"),
+    "HunyuanVideoTransformer3DModel": ("modulated-input",),
+}
+_EMBEDDING_OUTPUT: Mapping[str, int] = {"timestep": 0, "timestep-projection": 1}
+
+
+def enable_teacache(
+    transformer: nn.Module,
+    threshold: float,
+    *,
+    coefficients: str | Coefficients | None = None,
+    pipeline: Any | None = None,
+) -> None:
+    """Skip the blocks of denoising steps whose output is expected to change little (TeaCache, arXiv 2411.19108).
+
+    The relative L1 change of a signal that is known before the blocks run, rescaled by a polynomial, is summed over the
+    steps since the last computed one. Below ``threshold`` the blocks are skipped, and what they added last is added
+    again. The first steps and the last are always computed, each pass of classifier-free guidance is judged by itself,
+    and a batch as a whole. Enabling anew replaces what was enabled.
+
+    Args:
+        transformer: a ``WanTransformer3DModel`` or ``HunyuanVideoTransformer3DModel``, quantized or not. A pipeline
+            with two needs a call for each.
+        threshold: e.g. 0.1; at 0 every step is computed and the video is the one without a cache, bit for bit.
+        coefficients: a name of :func:`~dvdq_models.teacache.names`, or what
+            :func:`~dvdq_models.teacache.fit_coefficients` gives. None takes those of the one known model of this
+            architecture.
+        pipeline: whose scheduler knows the timesteps. Needed by every pipeline that does not tell its transformer the
+            step: all but ``WanPipeline``.
+
+    Raises:
+        DvdqError: another class of transformer, a threshold that is not finite and at least 0, a cache of diffusers
+            enabled, coefficients that are unknown, ambiguous or of another family; during a video, if nobody tells the
+            step.
+    """
+    operation, name = "enable_teacache", type(transformer).__name__
+    if name not in _BLOCKS:
+        raise DvdqError(operation, expected=f"a transformer of class {' or '.join(_BLOCKS)}", got=name)
+    if not (math.isfinite(threshold) and threshold >= 0.0):
+        raise DvdqError(operation, where="threshold", expected="a finite number, 0 or more", got=threshold)
+    if getattr(transformer, "is_cache_enabled", False):
+        raise DvdqError(operation, expected="no other cache; call disable_cache() first", got="one of diffusers")
+    if coefficients is None:
+        coefficients = coefficients_of(transformer)
+    elif isinstance(coefficients, str):
+        coefficients = Coefficients.named(coefficients)
+    if coefficients.signal not in _SIGNALS[name]:
+        signals = " or ".join(_SIGNALS[name])
+        got = f"{coefficients.signal} of {coefficients.name}"
+        raise DvdqError(operation, where="coefficients", expected=f"signal {signals} for {name}", got=got)
+    attach(transformer, TeaCacheHook(threshold, coefficients, pipeline))
+
+
+def attach(transformer: Any, cache: TeaCacheHook) -> None:
+    """Put ``cache`` on a transformer of a known class, and its hooks on the blocks."""
+    disable_teacache(transformer)
+    _register(transformer, cache)
+    signal = cache.coefficients.signal
+    if signal in _EMBEDDING_OUTPUT:
+        _register(transformer.condition_embedder, EmbeddingHook(cache, _EMBEDDING_OUTPUT[signal]))
+    blocks = [block for name in _BLOCKS[type(transformer).__name__] for block in getattr(transformer, name)]
+    for block in blocks:
+        _register(block, BlockHook(cache, first=block is blocks[0], last=block is blocks[-1]))
+
+
+def disable_teacache(transformer: nn.Module) -> None:
+    """Take TeaCache off; a transformer without it stays as it is."""
+    HookRegistry.check_if_exists_or_initialize(transformer).remove_hook(HOOK, recurse=True)
+
+
+def teacache_trace(transformer: nn.Module) -> tuple[CacheDecision, ...]:
+    """The decisions of the latest video, one a pass; a :class:`DvdqError` if TeaCache is not enabled."""
+    registry = getattr(transformer, "_diffusers_hook", None)
+    cache = None if registry is None else registry.get_hook(HOOK)
+    if not isinstance(cache, TeaCacheHook):
+        raise DvdqError(
+            "teacache_trace", expected="a transformer with TeaCache enabled", got=type(transformer).__name__
+        )
+    return tuple(cache.trace)
+
+
+def _register(module: nn.Module, hook: ModelHook) -> None:
+    HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, HOOK)
