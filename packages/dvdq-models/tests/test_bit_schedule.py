@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dvdq_models import DvdqError
-from dvdq_models.bit_schedule import StepDecision, average_bits, choose_delta, decider
+from dvdq_models.bit_schedule import StepDecision, average_bits, choose_common_delta, choose_delta, decider
 from dvdq_reference.oracle import bit_switching as oracle
 from dvdq_reference.spec.recipe import BitSchedule
 
@@ -69,6 +70,18 @@ def test_the_chosen_delta_is_as_near_as_the_oracles(distances: list[float], want
     assert miss(choose_delta(distances, wanted)) == miss(oracle.choose_delta(distances, wanted))
 
 
+@checked
+@given(st.lists(DISTANCES, min_size=1, max_size=4), st.floats(4.0, 8.0))
+def test_one_delta_for_several_videos(videos: list[list[float]], wanted: float) -> None:
+    def miss(delta: float) -> float:
+        bits = [b for distances in videos for b in oracle.delta_guided(distances, BitSchedule("delta", delta=delta))]
+        return abs(sum(bits) / len(bits) - wanted)
+
+    chosen = miss(choose_common_delta(videos, wanted))
+    runs = {sum(video[i:j]) for video in videos for i in range(len(video)) for j in range(i, len(video) + 1)}
+    assert chosen <= min(miss(delta) for run in runs for delta in (run, np.nextafter(run, np.inf)))
+
+
 def test_what_cannot_be_decided_is_an_error() -> None:
     with pytest.raises(DvdqError, match="stp: expected the number of steps"):
         decider(BitSchedule("stp"))
@@ -78,5 +91,7 @@ def test_what_cannot_be_decided_is_an_error() -> None:
         choose_delta([0.1, 0.2, 0.3], 9.0)
     with pytest.raises(DvdqError, match="at least 2 distances, got 1"):
         choose_delta([0.1], 6.0)
+    with pytest.raises(DvdqError, match="at least 2 distances, got 0"):
+        choose_common_delta([], 6.0)
     with pytest.raises(DvdqError, match="at least one step"):
         average_bits([])

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from math import isfinite
 
 import numpy as np
 
@@ -132,21 +133,33 @@ def choose_delta(distances: Sequence[float], wanted_average: float, low: int = 4
     The average falls as δ grows and changes only where δ passes the sum of a run of consecutive distances, so the
     middles between neighbouring sums are searched by bisection: a middle, because the next video differs a little.
     """
+    return choose_common_delta([distances], wanted_average, low, high)
+
+
+def choose_common_delta(videos: Sequence[Sequence[float]], wanted_average: float, low: int = 4, high: int = 8) -> float:
+    """As :func:`choose_delta`, one δ for the steps of several videos, given the distances of each.
+
+    Raises:
+        DvdqError: an average that no schedule has, no video, or one of fewer than three steps.
+    """
     if not low <= wanted_average <= high:
         raise DvdqError("choose_delta", where="wanted_average", expected=f"{low} to {high}", got=wanted_average)
-    if len(distances) < FIRST_HIGH:
-        raise DvdqError("choose_delta", expected=f"at least {FIRST_HIGH} distances", got=len(distances))
-    deciding = list(distances[: len(distances) + 1 - FIRST_HIGH])
-    sums = sorted({0.0, *(total for start in range(len(deciding)) for total in accumulate(deciding[start:]))})
+    shortest = min(map(len, videos), default=0)
+    if shortest < FIRST_HIGH:
+        raise DvdqError("choose_delta", expected=f"at least {FIRST_HIGH} distances", got=shortest)
+    deciding = [list(distances[: len(distances) + 1 - FIRST_HIGH]) for distances in videos]
+    runs = {total for video in deciding for start in range(len(video)) for total in accumulate(video[start:])}
+    sums = sorted({0.0, *filter(isfinite, runs)})
     deltas = [0.0, *((a + b) / 2 for a, b in pairwise(sums)), 2.0 * sums[-1] + 1.0]
 
     def average(delta: float) -> float:
-        switch = DeltaGuided(BitSchedule("delta", low=low, high=high, delta=delta))
-        bits = []
-        for step in range(len(distances) + 1):
-            bits.append(switch.decide(step).bits)
-            if step > 0:
-                switch.observe(distances[step - 1])
+        bits: list[int] = []
+        for distances in videos:
+            switch = DeltaGuided(BitSchedule("delta", low=low, high=high, delta=delta))
+            bits.append(switch.decide(0).bits)
+            for step, distance in enumerate(distances, start=1):
+                bits.append(switch.decide(step).bits)
+                switch.observe(distance)
         return sum(bits) / len(bits)
 
     at = bisect_left(deltas, -wanted_average, key=lambda delta: -average(delta))

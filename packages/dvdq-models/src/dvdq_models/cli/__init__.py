@@ -11,6 +11,7 @@ from dvdq_models.cli.console import fail
 from dvdq_models.cli.generate import generate
 from dvdq_models.cli.inspect import inspect
 from dvdq_models.cli.quantize import quantize
+from dvdq_models.cli.tune_delta import tune
 from dvdq_reference.spec.errors import DvdqError
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 for command in (quantize, generate, inspect):
     app.command()(command)
+app.command(name="tune-delta")(tune)
 for extension in entry_points(group="dvdq.commands"):
     app.command(name=extension.name)(extension.load())
 

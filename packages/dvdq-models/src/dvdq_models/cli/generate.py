@@ -12,33 +12,67 @@ import torch
 import typer
 
 from dvdq_models.bit_schedule import average_bits
-from dvdq_models.bit_switching import trace
+from dvdq_models.bit_switching import hooks_of
 from dvdq_models.checkpoint import is_quantized, load_pipeline
+from dvdq_models.cli.calls import call_arguments, default_of
 from dvdq_models.cli.console import console, print_json, progress_bar
-from dvdq_models.cli.options import AsJson, Backend
+from dvdq_models.cli.options import (
+    AsJson,
+    Backend,
+    Device,
+    EmbeddedGuidance,
+    Frames,
+    Guidance,
+    Guidance2,
+    Height,
+    Image,
+    NegativePrompt,
+    PipelineFolder,
+    Seed,
+    Steps,
+    TextTokens,
+    Width,
+)
 from dvdq_models.video import to_bytes, write_mp4
 
 
 def generate(
-    pipeline: Annotated[Path, typer.Argument(help="A pipeline folder, quantized or not.")],
+    pipeline: PipelineFolder,
     prompt: Annotated[str, typer.Option(help="What the video should show.")],
     out: Annotated[Path, typer.Option(help="The video to write; its trace goes beside it as .json.")] = Path("out.mp4"),
-    negative_prompt: Annotated[str, typer.Option(help="What it should not show.")] = "",
-    height: Annotated[int, typer.Option(min=16)] = 480,
-    width: Annotated[int, typer.Option(min=16)] = 832,
-    frames: Annotated[int, typer.Option(min=1)] = 81,
-    steps: Annotated[int, typer.Option(min=1)] = 50,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance; 1 turns it off.")] = 5.0,
-    seed: Annotated[int, typer.Option()] = 0,
+    negative_prompt: NegativePrompt = "",
+    height: Height = None,
+    width: Width = None,
+    frames: Frames = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    guidance_2: Guidance2 = None,
+    embedded_guidance: EmbeddedGuidance = None,
+    text_tokens: TextTokens = None,
+    image: Image = None,
+    seed: Seed = 0,
     fps: Annotated[int, typer.Option(min=1)] = 16,
-    device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    device: Device = "cpu",
     backend: Backend = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Generate one video with a (quantized) pipeline."""
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    """Generate one video with a (quantized) pipeline of Wan or HunyuanVideo."""
+    options = {
+        "negative_prompt": negative_prompt,
+        "height": height,
+        "width": width,
+        "frames": frames,
+        "steps": steps,
+        "guidance": guidance,
+        "guidance_2": guidance_2,
+        "embedded_guidance": embedded_guidance,
+        "text_tokens": text_tokens,
+        "image": image,
+    }
     quantized = is_quantized(pipeline)
-    pipe = load_pipeline(pipeline, backend=backend, dtype=dtype)
+    pipe = load_pipeline(pipeline, backend=backend, dtype=torch.float32 if device == "cpu" else torch.bfloat16)
+    arguments = call_arguments("generate", pipe, prompt, seed, options)
+    steps = arguments.get("num_inference_steps", default_of(pipe, "num_inference_steps"))
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device)
     started = time.monotonic()
@@ -46,25 +80,13 @@ def generate(
         task = progress.add_task("denoising", total=steps)
 
         def advance(_pipe: Any, step: int, _time: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-            progress.update(task, completed=step + 1)
+            progress.update(task, completed=step + 1, total=_pipe.num_timesteps)
             return kwargs
 
-        video = pipe(
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            height=height,
-            width=width,
-            num_frames=frames,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            max_sequence_length=min(512, pipe.tokenizer.model_max_length),
-            generator=torch.Generator().manual_seed(seed),
-            callback_on_step_end=advance,
-            output_type="np",
-        ).frames[0]
+        video = pipe(**arguments, callback_on_step_end=advance, output_type="np").frames[0]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_mp4(out, to_bytes(video), fps=fps)
-    decisions = trace(pipe.transformer) if quantized else ()
+    decisions = next(iter(hooks_of(pipe).values())).trace if quantized else []
     record = {
         "video": str(out),
         "prompt": prompt,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,3 +12,17 @@ Bits = Annotated[str, typer.Option("--bits", help="W{weight}A{activation}: W4A8,
 Delta = Annotated[float | None, typer.Option("--delta", help="Threshold of the bit switch (W4A6 only).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
 Backend = Annotated[str, typer.Option("--backend", help="auto, torch, triton or cupy.")]
+
+PipelineFolder = Annotated[Path, typer.Argument(help="A pipeline folder.")]
+NegativePrompt = Annotated[str, typer.Option(help="What it should not show.")]
+Height = Annotated[int | None, typer.Option(min=16, help="Default: the pipeline's own, as of all below.")]
+Width = Annotated[int | None, typer.Option(min=16)]
+Frames = Annotated[int | None, typer.Option(min=1)]
+Steps = Annotated[int | None, typer.Option(min=1)]
+Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance, two passes a step; 1 turns it off.")]
+Guidance2 = Annotated[float | None, typer.Option("--guidance-2", help="The same for Wan 2.2's second expert.")]
+EmbeddedGuidance = Annotated[float | None, typer.Option(help="HunyuanVideo's guidance in one pass.")]
+TextTokens = Annotated[int | None, typer.Option(min=1, help="Longest prompt.")]
+Image = Annotated[Path | None, typer.Option(help="The first frame, for image-to-video pipelines.")]
+Seed = Annotated[int, typer.Option()]
+Device = Annotated[str, typer.Option(help="cpu, cuda, …")]

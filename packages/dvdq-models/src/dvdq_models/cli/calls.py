@@ -1,0 +1,85 @@
+"""What each pipeline class calls what the commands' options mean."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils import load_image
+from PIL import UnidentifiedImageError
+
+from dvdq_reference.spec.errors import DvdqError
+
+
+@dataclass(frozen=True)
+class Call:
+    """The argument that each option sets, and whether the prompt alone has to fit into the tokenizer's length.
+
+    HunyuanVideo puts a template around the prompt, whose tokens come on top of that length.
+    """
+
+    names: Mapping[str, str]
+    prompt_alone: bool = True
+
+
+_SHARED = {
+    "negative_prompt": "negative_prompt",
+    "height": "height",
+    "width": "width",
+    "frames": "num_frames",
+    "steps": "num_inference_steps",
+    "text_tokens": "max_sequence_length",
+}
+_WAN = _SHARED | {"guidance": "guidance_scale", "guidance_2": "guidance_scale_2"}
+_HUNYUAN = _SHARED | {"guidance": "true_cfg_scale", "embedded_guidance": "guidance_scale"}
+_IMAGE = {"image": "image"}
+CALLS: dict[str, Call] = {
+    "WanPipeline": Call(_WAN),
+    "WanImageToVideoPipeline": Call(_WAN | _IMAGE),
+    "WanVACEPipeline": Call(_WAN),
+    "HunyuanVideoPipeline": Call(_HUNYUAN, prompt_alone=False),
+    "HunyuanVideoImageToVideoPipeline": Call(_HUNYUAN | _IMAGE, prompt_alone=False),
+}
+"""By pipeline class."""
+
+
+def call_arguments(operation: str, pipeline: Any, prompt: str, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of ``pipeline``; options that are None keep the pipeline's own defaults.
+
+    Raises:
+        DvdqError: an unknown pipeline class, an option that it has no argument for, an image that is missing or none.
+    """
+    name = type(pipeline).__name__
+    if name not in CALLS:
+        raise DvdqError(operation, where=name, expected=f"one of {', '.join(CALLS)}", got=name)
+    call = CALLS[name]
+    arguments: dict[str, Any] = {"prompt": prompt, "generator": torch.Generator().manual_seed(seed)}
+    for option, value in options.items():
+        if value is None:
+            continue
+        if option not in call.names:
+            flag = f"--{option.replace('_', '-')}"
+            raise DvdqError(operation, where=flag, expected=f"an option of {name}", got=value)
+        arguments[call.names[option]] = _open(operation, value) if option == "image" else value
+    if "image" in call.names and "image" not in arguments:
+        raise DvdqError(operation, where="--image", expected=f"the first frame, for {name}", got="none")
+    if call.prompt_alone and options.get("text_tokens") is None:
+        longest = default_of(pipeline, call.names["text_tokens"])
+        arguments[call.names["text_tokens"]] = min(longest, pipeline.tokenizer.model_max_length)
+    return arguments
+
+
+def default_of(pipeline: Any, argument: str) -> Any:
+    """The default of an argument of a pipeline's call."""
+    return inspect.signature(pipeline.__call__).parameters[argument].default
+
+
+def _open(operation: str, path: Path) -> Any:
+    try:
+        return load_image(str(path))
+    except (UnidentifiedImageError, ValueError, OSError) as error:
+        raise DvdqError(operation, where="--image", expected="an image file", got=str(path)) from error

@@ -1,0 +1,127 @@
+"""``dvdq tune-delta PIPELINE --prompt …``: the δ at which the bit switch reaches a wanted average width."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.table import Table
+
+from dvdq_models.bit_switching import hooks_of
+from dvdq_models.checkpoint import load_pipeline
+from dvdq_models.cli.calls import call_arguments
+from dvdq_models.cli.console import console, print_json, progress_bar
+from dvdq_models.cli.options import (
+    AsJson,
+    Backend,
+    Device,
+    EmbeddedGuidance,
+    Frames,
+    Guidance,
+    Guidance2,
+    Height,
+    Image,
+    NegativePrompt,
+    PipelineFolder,
+    Seed,
+    Steps,
+    TextTokens,
+    Width,
+)
+from dvdq_models.tuning import Trial, best_trial, tune_delta, write_delta
+from dvdq_reference.spec.recipe import BitSchedule
+
+
+def tune(
+    pipeline: PipelineFolder,
+    prompt: Annotated[list[str], typer.Option(help="What a video should show; several give one δ for all.")],
+    average: Annotated[float, typer.Option(help="Wanted average width of activations, in bits.")] = 6.0,
+    trials: Annotated[int, typer.Option(min=1, help="Runs at a chosen δ, after the one that is recorded.")] = 3,
+    write: Annotated[bool, typer.Option("--write", help="Store δ in the checkpoint's recipe.")] = False,
+    negative_prompt: NegativePrompt = "",
+    height: Height = None,
+    width: Width = None,
+    frames: Frames = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    guidance_2: Guidance2 = None,
+    embedded_guidance: EmbeddedGuidance = None,
+    text_tokens: TextTokens = None,
+    image: Image = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    backend: Backend = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Choose δ for a wanted average of activation bits, by running the switch on prompts of your own."""
+    options = {
+        "negative_prompt": negative_prompt,
+        "height": height,
+        "width": width,
+        "frames": frames,
+        "steps": steps,
+        "guidance": guidance,
+        "guidance_2": guidance_2,
+        "embedded_guidance": embedded_guidance,
+        "text_tokens": text_tokens,
+        "image": image,
+    }
+    pipe: Any = load_pipeline(pipeline, backend=backend, dtype=torch.float32 if device == "cpu" else torch.bfloat16)
+    schedule = next(iter(hooks_of(pipe).values())).recipe.schedule
+    pipe.set_progress_bar_config(disable=True)
+    pipe.to(device)
+    with progress_bar(quiet=as_json) as progress:
+        task = progress.add_task("videos", total=(trials + 1) * len(prompt))
+
+        def make(number: int, text: str) -> None:
+            arguments = call_arguments("tune-delta", pipe, text, seed + number, options)
+            pipe(**arguments, output_type="latent")
+            progress.advance(task)
+
+        videos = [partial(make, number, text) for number, text in enumerate(prompt)]
+        done = tune_delta(pipe, videos, average, trials=trials)
+    best = best_trial(done, average)
+    if write:
+        write_delta(pipeline, best.delta)
+    if as_json:
+        print_json(
+            {
+                "pipeline": str(pipeline),
+                "prompts": prompt,
+                "wanted_average": average,
+                "delta": best.delta,
+                "average_bits": best.average,
+                "written": write,
+                "trials": [
+                    {
+                        "delta": trial.delta,
+                        "average_bits": trial.average,
+                        "high": trial.count(schedule.high),
+                        "low": trial.count(schedule.low),
+                        "distances": trial.distances,
+                    }
+                    for trial in done
+                ],
+            }
+        )
+        return
+    console.print(_table(done, best, schedule))
+    stored = f"stored in {pipeline}" if write else "not stored; --write stores it"
+    console.print(f"δ = {best.delta:.6g}: {best.average:.2f} bits on average, {stored}", highlight=False)
+
+
+def _table(trials: list[Trial], best: Trial, schedule: BitSchedule) -> Table:
+    table = Table()
+    for heading in ("δ", "average bits", f"steps at {schedule.high}", f"steps at {schedule.low}"):
+        table.add_column(heading, justify="right")
+    for trial in trials:
+        table.add_row(
+            f"{trial.delta:.6g}",
+            f"{trial.average:.2f}",
+            str(trial.count(schedule.high)),
+            str(trial.count(schedule.low)),
+            style="bold" if trial is best else None,
+        )
+    return table
