@@ -142,5 +142,5 @@ def test_weights_lie_in_the_bundled_pipeline_only(wheels: dict[str, zipfile.ZipF
         for entry in wheel.infolist()
         if Path(entry.filename).suffix in {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz"}
     }
-    assert all(re.match(r"dvdq_models/moving_shapes/pipeline/.*\.safetensors$", name) for name in weights), weights
+    assert all(re.match(r"dvdq_models/moving_shapes/pipelines/.*\.safetensors$", name) for name in weights), weights
     assert sum(weights.values()) <= MOST_PIPELINE_BYTES

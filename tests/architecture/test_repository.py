@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 WEIGHTS = re.compile(r"\.(safetensors|bin|pt|pth|ckpt|npz|mp4|whl)$")
-BUNDLED = re.compile(r"packages/dvdq-models/src/dvdq_models/moving_shapes/pipeline/.*\.safetensors$")
+BUNDLED = re.compile(r"packages/dvdq-models/src/dvdq_models/moving_shapes/pipelines/.*\.safetensors$")
 PINNED = {
     canonicalize_name(line.split("==")[0])
     for line in (ROOT / "constraints.txt").read_text().splitlines()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import json
 import platform
 from pathlib import Path
@@ -19,12 +20,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from diffusers import WanPipeline
 from PIL import Image, ImageDraw
 from rich.progress import track
 
 from dvdq_models.families import family_of
-from dvdq_models.moving_shapes import GENERATION
+from dvdq_models.moving_shapes import BUNDLED, Bundled
 from dvdq_models.moving_shapes.clips import Scene, draw, random_placement, split_scenes
 from dvdq_models.moving_shapes.detector import adherence, detect
 
@@ -35,15 +35,16 @@ DETECTOR_CLIPS = 512
 SHEET_FRAMES = (0, 4, 8, 12, 16)
 
 
-def generate(pipeline, scenes: list[Scene], seeds: list[int]) -> np.ndarray:
+def generate(bundled: Bundled, pipeline, scenes: list[Scene], seeds: list[int]) -> np.ndarray:
     """Videos ``[n, 3, F, H, W]`` in [-1, 1], one a (scene, seed)."""
     videos = []
     for start in track(range(0, len(scenes), BATCH), description="generating"):
         part = slice(start, start + BATCH)
-        options = dict(GENERATION)
+        options = dict(bundled.generation)
+        if "negative_prompt" in options:
+            options["negative_prompt"] = [options["negative_prompt"]] * len(scenes[part])
         frames = pipeline(
             prompt=[scene.prompt for scene in scenes[part]],
-            negative_prompt=[options.pop("negative_prompt")] * len(scenes[part]),
             generator=[torch.Generator().manual_seed(seed) for seed in seeds[part]],
             output_type="np",
             **options,
@@ -120,27 +121,26 @@ def curves(logs: Path, path: Path) -> None:
 def model_card(card: dict) -> str:
     """The card as Markdown, every figure taken from ``card``."""
     words = ("colour", "shape", "direction", "speed", "background")
-    training = card["training"]
+    training, parts = card["training"], card["parts"]
     lines = [
         "# Moving shapes: a small trained text-to-video pipeline",
         "",
-        "A `WanPipeline` folder of Wan's own classes at a small size, trained on procedurally drawn clips: one shape",
-        "moves along a straight line over a plain background. It is a witness for quantization: small enough for a",
-        "laptop, trained enough that its weights and activations are not noise.",
+        f"A `{card['pipeline']}` folder of the real classes at a small size, trained on procedurally drawn clips: one",
+        "shape moves along a straight line over a plain background. It is a witness for quantization: small enough for",
+        "a laptop, trained enough that its weights and activations are not noise.",
         "",
-        f"- **Transformer** {card['parameters']['transformer'] / 1e6:.2f} M parameters, 6 blocks, 256 wide;",
-        f"  **text encoder** (UMT5) {card['parameters']['text_encoder'] / 1e6:.2f} M;",
-        f"  **autoencoder** (Wan) {card['parameters']['vae'] / 1e6:.2f} M, 4x8x8.",
+        *(f"- `{name}` ({part['class']}): {part['parameters'] / 1e6:.2f} M parameters" for name, part in parts.items()),
         "- **Video** 17 frames of 64x64 pixels. **Prompts** follow one pattern:",
         "  `a {colour} {shape} moves {direction} {speed} over a {background} background`.",
         f"- **Training** `training/moving_shapes`, seed 0, on {card['machine']}:",
         f"  autoencoder {training['vae_steps']} steps, transformer {training['transformer_steps']} steps",
         f"  in {training['transformer_minutes']:.0f} minutes; logs and curves lie there.",
+        f"- **{card['files_mb']:.1f} MB** in bfloat16.",
         "",
         "## Measured",
         "",
         f"Over {card['videos']} videos of {card['unseen_prompts']} prompts that training never saw, with the settings",
-        "of `dvdq_models.moving_shapes.GENERATION`, judged by the analytic detector:",
+        f'of `dvdq_models.moving_shapes.BUNDLED["{card["family"]}"].generation`, judged by the analytic detector:',
         "",
         "| | " + " | ".join(words) + " | all five |",
         "|---|" + "---|" * (len(words) + 1),
@@ -182,16 +182,19 @@ def last_row(path: Path) -> dict[str, str]:
 def main() -> None:
     """Parse the arguments, measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pipeline", type=Path)
-    parser.add_argument("--logs", type=Path, default=Path(__file__).parent / "logs")
+    parser.add_argument("--family", choices=BUNDLED, default="wan")
+    parser.add_argument("--pipeline", type=Path, help="another folder than the bundled one")
     parser.add_argument("--pairs", type=int, default=128)
     args = parser.parse_args()
-    pipeline = WanPipeline.from_pretrained(str(args.pipeline), dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
+    bundled = BUNDLED[args.family]
+    if args.pipeline is not None:
+        bundled = dataclasses.replace(bundled, folder=args.pipeline)
+    logs = Path(__file__).parent / "logs" / args.family
+    pipeline = bundled.load()
     _, unseen = split_scenes()
     pairs = [(scene, seed) for seed in SEEDS for scene in unseen][: args.pairs]
     scenes, seeds = [scene for scene, _ in pairs], [seed for _, seed in pairs]
-    videos = generate(pipeline, scenes, seeds)
+    videos = generate(bundled, pipeline, scenes, seeds)
     judgements = [adherence(video, scene) for video, scene in zip(videos, scenes, strict=True)]
     for video, scene, judgement in zip(videos, scenes, judgements, strict=True):
         if not all(judgement.values()):
@@ -203,13 +206,19 @@ def main() -> None:
         if treatment != "keep"
     }
     psnr = vae_psnr(pipeline.vae, unseen)
-    trained = last_row(args.logs / "transformer.csv")
-    parts = {"transformer": pipeline.transformer, "text_encoder": pipeline.text_encoder, "vae": pipeline.vae}
+    trained = last_row(logs / "transformer.csv")
+    models = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
     card = {
-        "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()},
+        "family": args.family,
+        "pipeline": type(pipeline).__name__,
+        "parts": {
+            name: {"class": type(part).__name__, "parameters": sum(p.numel() for p in part.parameters())}
+            for name, part in sorted(models.items(), key=lambda item: -sum(p.numel() for p in item[1].parameters()))
+        },
+        "files_mb": sum(file.stat().st_size for file in bundled.folder.rglob("*.safetensors")) / 1e6,
         "machine": f"two CPU cores ({platform.machine()})",
         "training": {
-            "vae_steps": int(last_row(args.logs / "vae.csv")["step"]),
+            "vae_steps": int(last_row(logs / "vae.csv")["step"]),
             "transformer_steps": int(trained["step"]),
             "transformer_minutes": float(trained["seconds"]) / 60.0,
         },
@@ -225,12 +234,12 @@ def main() -> None:
             "max": max(layers.values()),
             "layers": layers,
         },
-        "generation": GENERATION,
+        "generation": dict(bundled.generation),
     }
-    contact_sheet(videos[:16], scenes[:16], args.pipeline / "contact-sheet.png")
-    curves(args.logs, args.logs / "curves.png")
-    (args.pipeline / "card.json").write_text(json.dumps(card, indent=2) + "\n")
-    (args.pipeline / "README.md").write_text(model_card(card))
+    contact_sheet(videos[:16], scenes[:16], bundled.folder / "contact-sheet.png")
+    curves(logs, logs / "curves.png")
+    (bundled.folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    (bundled.folder / "README.md").write_text(model_card(card))
     print(json.dumps({key: card[key] for key in ("adherence", "all_words", "detector", "vae_psnr_db")}, indent=2))
 
 

@@ -1,4 +1,4 @@
-"""The bundled pipeline keeps what its card promises, and the card is of these weights."""
+"""Each bundled pipeline keeps what its card promises, and the card is of these weights."""
 
 from __future__ import annotations
 
@@ -8,26 +8,48 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from transformers import UMT5EncoderModel
+from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan, HunyuanVideoTransformer3DModel, WanTransformer3DModel
+from transformers import CLIPTextModel, LlamaModel, UMT5EncoderModel
 
 from dvdq_models import Recipe, quantize
 from dvdq_models.inspection import describe
-from dvdq_models.moving_shapes import FOLDER, GENERATION, load_pipeline
+from dvdq_models.moving_shapes import BUNDLED, Bundled
 from dvdq_models.moving_shapes.clips import FRAMES, SIZE, Scene, draw, random_placement, split_scenes
 from dvdq_models.moving_shapes.detector import adherence
 
 VIDEOS = 8
 
 
-@pytest.fixture(scope="module")
-def bundled() -> Any:
-    return load_pipeline()
+CLASSES = {
+    "wan": {"transformer": WanTransformer3DModel, "vae": AutoencoderKLWan, "text_encoder": UMT5EncoderModel},
+    "hunyuan-video": {
+        "transformer": HunyuanVideoTransformer3DModel,
+        "vae": AutoencoderKLHunyuanVideo,
+        "text_encoder": LlamaModel,
+        "text_encoder_2": CLIPTextModel,
+    },
+}
+LAYERS = {"wan": 60, "hunyuan-video": 46}
+
+
+@pytest.fixture(scope="module", params=BUNDLED)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def card() -> dict[str, Any]:
-    values = json.loads((FOLDER / "card.json").read_text())
+def bundled(family: str) -> Bundled:
+    return BUNDLED[family]
+
+
+@pytest.fixture(scope="module")
+def pipeline(bundled: Bundled) -> Any:
+    return bundled.load()
+
+
+@pytest.fixture(scope="module")
+def card(bundled: Bundled) -> dict[str, Any]:
+    values = json.loads((bundled.folder / "card.json").read_text())
     assert isinstance(values, dict)
     return values
 
@@ -36,16 +58,14 @@ def _spread(scenes: tuple[Scene, ...], count: int) -> list[Scene]:
     return [scenes[i] for i in np.linspace(0, len(scenes) - 1, count).round().astype(int)]
 
 
-def test_it_is_small_and_of_wans_own_classes(bundled: Any) -> None:
-    assert sum(file.stat().st_size for file in FOLDER.rglob("*.safetensors")) <= 20e6
-    assert isinstance(bundled.transformer, WanTransformer3DModel)
-    assert isinstance(bundled.vae, AutoencoderKLWan)
-    assert isinstance(bundled.text_encoder, UMT5EncoderModel)
-    config = bundled.transformer.config
+def test_it_is_small_and_of_the_real_classes(family: str, bundled: Bundled, pipeline: Any) -> None:
+    assert sum(file.stat().st_size for file in bundled.folder.rglob("*")) <= 20.5e6
+    for name, kind in CLASSES[family].items():
+        assert type(getattr(pipeline, name)) is kind
+    config = pipeline.transformer.config
     width = config.num_attention_heads * config.attention_head_dim
     assert width >= 256
     assert width % 128 == 0
-    assert config.num_layers >= 6
 
 
 def test_the_card_promises_a_good_model(card: dict[str, Any]) -> None:
@@ -55,33 +75,37 @@ def test_the_card_promises_a_good_model(card: dict[str, Any]) -> None:
     assert card["vae_psnr_db"]["mean"] >= 30.0
 
 
-def test_the_card_is_of_these_weights(bundled: Any, card: dict[str, Any]) -> None:
-    parts = {"transformer": bundled.transformer, "text_encoder": bundled.text_encoder, "vae": bundled.vae}
-    assert card["parameters"] == {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
-    treated = describe(bundled.transformer, Recipe.named("dvd-quant")).layers
+def test_the_card_is_of_these_weights(family: str, pipeline: Any, card: dict[str, Any]) -> None:
+    assert card["family"] == family
+    assert card["parts"].keys() == CLASSES[family].keys()
+    for name, part in card["parts"].items():
+        assert part["parameters"] == sum(p.numel() for p in getattr(pipeline, name).parameters())
+    treated = describe(pipeline.transformer, Recipe.named("dvd-quant")).layers
     assert card["kurtosis"]["layers"].keys() == {layer.name for layer in treated if layer.treatment != "keep"}
     for name, value in card["kurtosis"]["layers"].items():
-        weight = bundled.transformer.get_submodule(name).weight.detach().numpy().astype(np.float64)
+        weight = pipeline.transformer.get_submodule(name).weight.detach().numpy().astype(np.float64)
         centred = weight - weight.mean()
         assert (centred**4).mean() / (centred**2).mean() ** 2 == pytest.approx(value)
 
 
-def test_the_autoencoder_reconstructs_unseen_clips(bundled: Any, card: dict[str, Any]) -> None:
+def test_the_autoencoder_reconstructs_unseen_clips(pipeline: Any, card: dict[str, Any]) -> None:
     rng = np.random.default_rng(3)
     values = []
     for scene in _spread(split_scenes()[1], 4):
         clip = torch.from_numpy(draw(scene, random_placement(rng)))[None]
         with torch.inference_mode():
-            decoded = bundled.vae.decode(bundled.vae.encode(clip).latent_dist.mode()).sample
+            decoded = pipeline.vae.decode(pipeline.vae.encode(clip).latent_dist.mode()).sample
         values.append(10.0 * float(torch.log10(4.0 / (decoded - clip).square().mean())))
     assert np.mean(values) >= card["vae_psnr_db"]["min"]
     assert np.mean(values) >= 30.0
 
 
-def test_unseen_prompts_become_what_they_say(bundled: Any) -> None:
+def test_unseen_prompts_become_what_they_say(bundled: Bundled, pipeline: Any) -> None:
     scenes = _spread(split_scenes()[1], VIDEOS)
-    options = GENERATION | {"negative_prompt": [""] * VIDEOS}
-    frames = bundled(
+    options = dict(bundled.generation)
+    if "negative_prompt" in options:
+        options["negative_prompt"] = [""] * VIDEOS
+    frames = pipeline(
         prompt=[scene.prompt for scene in scenes],
         generator=[torch.Generator().manual_seed(seed) for seed in range(VIDEOS)],
         output_type="np",
@@ -95,8 +119,8 @@ def test_unseen_prompts_become_what_they_say(bundled: Any) -> None:
         assert sum(judgement[word] for judgement in judged) >= 5, word
 
 
-def test_its_layers_take_every_data_free_recipe(bundled: Any) -> None:
+def test_its_layers_take_every_data_free_recipe(family: str, bundled: Bundled) -> None:
     for name, bits in (("minmax", "W4A4"), ("quarot", "W4A8"), ("dvd-quant", "W4A6")):
-        transformer = load_pipeline().transformer
+        transformer = bundled.load().transformer
         report = describe(quantize(transformer, Recipe.named(name, bits)), Recipe.named(name, bits))
-        assert len(report.layers) == 60
+        assert len(report.layers) == LAYERS[family]

@@ -19,12 +19,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class PeakMemory(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it untyped
+class PeakMemory(TorchDispatchMode):
     """Bytes of the storages made inside the block and alive at once, now (``live``) and at most (``peak``)."""
 
     def __init__(self, known: Iterable[torch.Tensor] = ()) -> None:
-        super().__init__()
-        self.live = self.peak = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live: int = 0
+        self.peak: int = 0
         self._seen = {_key(tensor) for tensor in known}
 
     def __torch_dispatch__(
@@ -51,7 +52,7 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it un
         self.live -= size
 
 
-class _FlashAttention(TorchFunctionMode):  # type: ignore[misc]
+class _FlashAttention(TorchFunctionMode):
     """Attention as kernels on a GPU do it: its scores are never stored. On the meta device torch would store them."""
 
     def __torch_function__(
@@ -73,10 +74,11 @@ def forward_peak(transformer: nn.Module, inputs: Mapping[str, torch.Tensor]) -> 
         inputs: keyword arguments on the same device, e.g. of :func:`dvdq_models.example_inputs.example_inputs`.
     """
     known = (*transformer.parameters(), *transformer.buffers(), *inputs.values())
-    with torch.no_grad(), _FlashAttention(), PeakMemory(known) as memory:
+    memory = PeakMemory(known)
+    with torch.no_grad(), _FlashAttention(), memory:
         type(transformer).forward(transformer, **inputs, return_dict=False)
     return memory.peak
 
 
 def _key(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)

@@ -1,30 +1,42 @@
-"""The bundled pipeline: a small trained text-to-video model of Wan's own classes, and the world it was trained on."""
+"""The bundled pipelines: small trained text-to-video models of the real classes, and the world they were trained on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import WanPipeline
+from diffusers import DiffusionPipeline, HunyuanVideoPipeline, WanPipeline
 
-FOLDER = Path(__file__).parent / "pipeline"
-"""The pipeline as ``WanPipeline.from_pretrained`` reads it; its model card is ``README.md`` inside."""
-
-GENERATION: dict[str, Any] = {
-    "negative_prompt": "",
-    "height": 64,
-    "width": 64,
-    "num_frames": 17,
-    "num_inference_steps": 30,
-    "guidance_scale": 4.0,
-    "max_sequence_length": 16,
-}
-"""Arguments of a call that reproduce the model card's figures."""
+_PIPELINES = Path(__file__).parent / "pipelines"
 
 
-def load_pipeline(dtype: torch.dtype = torch.float32) -> WanPipeline:
-    """The bundled pipeline in full precision, without diffusers' progress bar."""
-    pipeline = WanPipeline.from_pretrained(str(FOLDER), dtype=dtype)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+@dataclass(frozen=True)
+class Bundled:
+    """One bundled pipeline, e.g. ``WAN.load()(prompt="a red circle moves left …", **WAN.generation)``.
+
+    Attributes:
+        folder: as diffusers' ``from_pretrained`` reads it; its model card is ``README.md`` inside.
+        pipeline_class: that reads it.
+        generation: arguments of a call that reproduce the model card's figures.
+    """
+
+    folder: Path
+    pipeline_class: type[DiffusionPipeline]
+    generation: Mapping[str, Any]
+
+    def load(self, dtype: torch.dtype = torch.float32) -> Any:
+        """The pipeline in full precision, without diffusers' progress bar."""
+        pipeline = self.pipeline_class.from_pretrained(str(self.folder), dtype=dtype)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+
+_VIDEO = {"height": 64, "width": 64, "num_frames": 17, "num_inference_steps": 30, "max_sequence_length": 16}
+
+WAN = Bundled(_PIPELINES / "wan", WanPipeline, {**_VIDEO, "negative_prompt": "", "guidance_scale": 4.0})
+HUNYUAN_VIDEO = Bundled(_PIPELINES / "hunyuan_video", HunyuanVideoPipeline, {**_VIDEO, "guidance_scale": 4.0})
+BUNDLED = {"wan": WAN, "hunyuan-video": HUNYUAN_VIDEO}
+FOLDER, GENERATION, load_pipeline = WAN.folder, WAN.generation, WAN.load
