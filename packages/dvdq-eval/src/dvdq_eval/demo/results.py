@@ -79,7 +79,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class BitSwitching:
-    """δ, the distances ``d_1, d_2, …`` of the last trial, that it was chosen on, and what the switch then did."""
+    """δ, the distances ``d_1, d_2, …`` of the trial that it won, and what the switch then did on every prompt."""
 
     delta: float
     wanted_average: float

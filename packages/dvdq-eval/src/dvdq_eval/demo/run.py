@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,15 @@ from dvdq_eval.quality import psnr, relative_error, ssim
 from dvdq_eval.staging import complete_folder
 from dvdq_models import Recipe, quantize, trace
 from dvdq_models.activation_state import ActivationState
-from dvdq_models.bit_schedule import StepDecision, average_bits, choose_delta
+from dvdq_models.bit_schedule import StepDecision, average_bits
 from dvdq_models.bit_switching import attach, hook_of
 from dvdq_models.inspection import describe
 from dvdq_models.moving_shapes.clips import Scene
 from dvdq_models.moving_shapes.detector import adherence
+from dvdq_models.tuning import best_trial, distances_of, tune_delta
+from dvdq_reference.spec.recipe import DEFAULT_DELTA
 
 WANTED_AVERAGE = 6.0
-TRIALS = 3
-"""Runs of the first prompt after which δ has settled."""
 Tell = Callable[[str, int, int], None]
 """Progress: what is being done, how much of it is done, and how much there is."""
 
@@ -126,19 +127,24 @@ class _Work:
             return self._generate(FULL_PRECISION.label, FULL_PRECISION, transformer, None, self.scenes), recorder
 
     def choose_delta(self, original: nn.Module, full: Run) -> tuple[float, list[float]]:
-        """δ for an average of six bits, and the distances that it was chosen on.
+        """δ for an average of six bits, by trials on the first prompt, and the distances of the one that had it.
 
-        The distances are those of trials of the switch itself, on the first prompt, each with the δ chosen on the one
-        before: a step at four bits after one at eight moves the output by its own error, which full precision's trace
-        knows nothing of, so a δ from that trace alone runs high too often. It only sets the first trial's switch.
+        Full precision's distances only set the first trial's switch: they know nothing of the error that a step at
+        four bits brings, so a δ from them alone runs high too often.
         """
         (switching,) = (method for method in QUANTIZED if method.recipe.schedule.kind == "delta")
-        distances = _distances(full.traces[0])
-        for number in range(1, TRIALS + 1):
-            transformer, seconds = self._quantize(original, switching, choose_delta(distances, WANTED_AVERAGE))
-            label = f"Trial {number} of the bit switch"
-            distances = _distances(self._generate(label, switching, transformer, seconds, self.scenes[:1]).traces[0])
-        return choose_delta(distances, WANTED_AVERAGE), distances
+        transformer, seconds = self._quantize(original, switching, DEFAULT_DELTA)
+        self.pipeline.transformer = transformer
+        numbers = count(1)
+
+        def video() -> None:
+            label = f"Trial {next(numbers)} of the bit switch"
+            self._generate(label, switching, transformer, seconds, self.scenes[:1])
+
+        recorded = [distances_of(full.traces[0])]
+        trials = tune_delta(self.pipeline, [video], WANTED_AVERAGE, recorded=recorded)
+        best = best_trial(trials, WANTED_AVERAGE)
+        return best.delta, best.distances[0]
 
     def quantized(self, original: nn.Module, method: Method, delta: float) -> Run:
         """The model under a method, run on every prompt."""
@@ -189,10 +195,6 @@ def _probed_layer(transformer: nn.Module) -> str:
     blocks = transformer.get_submodule("blocks")
     assert isinstance(blocks, nn.ModuleList)
     return f"blocks.{len(blocks) // 2}.ffn.net.2"
-
-
-def _distances(steps: Sequence[StepDecision]) -> list[float]:
-    return [step.distance for step in steps[1:] if step.distance is not None]
 
 
 def _videos(run: Run, full: Run, scenes: Sequence[Scene], seed: int) -> list[Video]:
