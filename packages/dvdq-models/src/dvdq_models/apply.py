@@ -15,6 +15,7 @@ from dvdq_models.bit_switching import attach
 from dvdq_models.families import family_of
 from dvdq_models.linear import QuantizedLinear
 from dvdq_models.lora import accept_lora, refuse_adapters
+from dvdq_models.quantization_config import DVDQuantConfig, mark_quantized
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.granularity import count_parts
 from dvdq_reference.spec.layout import packed_width
@@ -50,6 +51,7 @@ def quantize(
         transformer.set_submodule(name, layer)
         if progress is not None:
             progress(name, done, len(layers))
+    mark_quantized(transformer, DVDQuantConfig(recipe, backend=backend))
     return transformer
 
 
@@ -66,9 +68,7 @@ def swap_linears(
     refuse_adapters(operation, transformer)
     if any(isinstance(module, QuantizedLinear) for module in transformer.modules()):
         raise DvdqError(operation, expected="a model in full precision", got="one that is quantized already")
-    names = offering("quantized_linear")
-    if backend != "auto" and backend not in names:
-        raise DvdqError(operation, where="backend", expected=f"auto, {', '.join(names)}", got=repr(backend))
+    _check_backend(operation, backend)
     treatments = family_of(transformer).treatments(transformer)
     linears = {name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
     chosen = {name: linears[name] for name, how in treatments.items() if how != "keep"}
@@ -82,6 +82,20 @@ def swap_linears(
     attach(transformer, recipe, state)
     accept_lora(transformer)
     return layers
+
+
+def use_backend(transformer: nn.Module, backend: str) -> None:
+    """Let the layers of a quantized transformer run other kernels; an unknown name is a :class:`DvdqError`."""
+    _check_backend("use_backend", backend)
+    for module in transformer.modules():
+        if isinstance(module, QuantizedLinear):
+            module.backend = backend
+
+
+def _check_backend(operation: str, backend: str) -> None:
+    names = offering("quantized_linear")
+    if backend != "auto" and backend not in names:
+        raise DvdqError(operation, where="backend", expected=f"auto, {', '.join(names)}", got=repr(backend))
 
 
 def _check_layer(operation: str, linear: nn.Linear, recipe: Recipe, *, check_values: bool) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from dvdq_models.activation_state import ActivationState
 from dvdq_models.bit_schedule import DeltaGuided, Planned, StepDecision, decider
 from dvdq_models.denoising_loop import DenoisingLoop
+from dvdq_models.quantization_config import DVDQuantConfig, mark_quantized, with_delta
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import BitSchedule, Recipe
 
@@ -193,7 +194,8 @@ def set_delta(pipeline: Any, delta: float) -> None:
     for name, hook in hooks_of(pipeline).items():
         if hook.recipe.schedule.kind != "delta":
             raise DvdqError("set_delta", where=name, expected="a delta schedule", got=hook.recipe.schedule.kind)
-        hook.recipe = dataclasses.replace(hook.recipe, schedule=dataclasses.replace(hook.recipe.schedule, delta=delta))
+        hook.recipe = with_delta(hook.recipe, delta)
+        mark_quantized(getattr(pipeline, name), DVDQuantConfig(hook.recipe))
     follow(pipeline)
 
 

@@ -6,24 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dvdq_models.quantization_config import METHOD, DVDQuantConfig
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
-METHOD = "dvd-quant"
-FORMAT = 1
-"""Version of what the tensors mean; a reader refuses a newer one."""
 WEIGHTS = "diffusion_pytorch_model"
 """How diffusers calls a model's weight files."""
 
 
-def quantization_config(recipe: Recipe) -> dict[str, Any]:
-    """What ``config.json`` says under ``quantization_config``."""
-    return {"quant_method": METHOD, "format": FORMAT, "recipe": recipe.to_dict()}
-
-
 def write_config(folder: Path, config: dict[str, Any], recipe: Recipe) -> None:
     """Write the ``config.json`` of a transformer that ``recipe`` quantized."""
-    values = {**config, "quantization_config": quantization_config(recipe)}
+    values = {**config, "quantization_config": DVDQuantConfig(recipe).to_dict()}
     (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
@@ -43,12 +36,10 @@ def read_quantized_config(folder: Path) -> tuple[dict[str, Any], Recipe]:
     """The model's own configuration, and the recipe that quantized it."""
     config, where = read_config("load", folder), str(folder / "config.json")
     quantization = config.pop("quantization_config", None)
-    if not isinstance(quantization, dict) or quantization.get("quant_method") != METHOD:
-        found = quantization.get("quant_method") if isinstance(quantization, dict) else "no quantization_config"
-        raise DvdqError("load", where=where, expected=f"a checkpoint quantized by {METHOD}", got=found)
-    if quantization.get("format") != FORMAT:
-        raise DvdqError("load", where=where, expected=f"format {FORMAT}", got=quantization.get("format"))
-    return config, Recipe.from_dict(quantization["recipe"])
+    if not isinstance(quantization, dict):
+        expected, got = f"a checkpoint quantized by {METHOD}", "no quantization_config"
+        raise DvdqError("load", where=where, expected=expected, got=got)
+    return config, DVDQuantConfig.from_dict(quantization, where=where).recipe
 
 
 def is_quantized(folder: str | Path) -> bool:

@@ -18,9 +18,9 @@ import torch
 import dvdq_kernels
 from dvdq_kernels.registry import select
 from dvdq_models.checkpoint.checksums import check_sum
-from dvdq_models.checkpoint.format import FORMAT
 from dvdq_models.checkpoint.writing import WeightFiles
 from dvdq_models.inspection import ModelReport
+from dvdq_models.quantization_config import FORMAT
 from dvdq_models.streaming.plan import Step, TransformerPlan, plan_transformer
 from dvdq_models.streaming.source import OPERATION, Source, open_source
 from dvdq_models.streaming.workspace import Workspace, refuse_existing, sync

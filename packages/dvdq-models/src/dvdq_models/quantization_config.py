@@ -1,0 +1,95 @@
+"""What ``config.json`` says under ``quantization_config``, as the object that diffusers passes around."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Self
+
+from diffusers.quantizers.quantization_config import QuantizationConfigMixin
+from torch import nn
+
+from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.recipe import Recipe
+
+METHOD = "dvd-quant"
+FORMAT = 1
+"""Version of what the tensors mean; a reader refuses a newer one."""
+_OPERATION = "DVDQuantConfig"
+
+
+class _Method(StrEnum):
+    """A string to compare with, and an enum because diffusers reads its ``value``."""
+
+    DVD_QUANT = METHOD
+
+
+class DVDQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffusers is untyped
+    """How to quantize: ``from_pretrained(path, quantization_config=DVDQuantConfig("dvd-quant", "W4A6"))``.
+
+    Args:
+        recipe: the name of a recipe, or a :class:`~dvdq_models.Recipe`.
+        bits: ``W{w}A{a}`` of a named recipe; W4A8 if not given.
+        delta: threshold of the bit switch, for a recipe that switches.
+        backend: which kernels run, as in :func:`dvdq_kernels.quantized_linear`; it is not stored.
+
+    Raises:
+        DvdqError: an unknown recipe, bits beside a whole recipe, a δ without a switch, or any other argument: which
+            layers are quantized is the family's rule table, so there is nothing like ``modules_to_not_convert``.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe | str = METHOD,
+        bits: str | None = None,
+        *,
+        delta: float | None = None,
+        backend: str = "auto",
+        **unsupported: Any,
+    ) -> None:
+        if unsupported:
+            raise DvdqError(_OPERATION, expected="recipe, bits, delta and backend", got=", ".join(unsupported))
+        if isinstance(recipe, str):
+            recipe = Recipe.named(recipe, bits or "W4A8")
+        elif bits is not None:
+            raise DvdqError(_OPERATION, where="bits", expected="a recipe's name beside it", got=f"a recipe, and {bits}")
+        self.quant_method = _Method.DVD_QUANT
+        self.recipe = recipe if delta is None else with_delta(recipe, delta)
+        self.backend = backend
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "quantization_config") -> Self:
+        """What :meth:`to_dict` gave; another method, another format, or other fields are a :class:`DvdqError`."""
+        if values.get("quant_method") != METHOD:
+            expected, got = f"a checkpoint quantized by {METHOD}", values.get("quant_method")
+            raise DvdqError("load", where=where, expected=expected, got=got)
+        if values.get("format") != FORMAT:
+            raise DvdqError("load", where=where, expected=f"format {FORMAT}", got=values.get("format"))
+        if values.keys() != {"quant_method", "format", "recipe"}:
+            expected = "quant_method, format and recipe"
+            raise DvdqError("load", where=where, expected=expected, got=", ".join(sorted(values)))
+        return cls(Recipe.from_dict(values["recipe"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is stored, as JSON-ready values."""
+        return {"quant_method": METHOD, "format": FORMAT, "recipe": self.recipe.to_dict()}
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """The same: nothing is left out for being the default."""
+        return self.to_dict()
+
+
+def with_delta(recipe: Recipe, delta: float) -> Recipe:
+    """``recipe`` with another threshold of its bit switch; one that does not switch is an error."""
+    if recipe.schedule.kind != "delta":
+        expected, got = "a schedule that switches (W4A6)", f"a {recipe.schedule.kind} one"
+        raise DvdqError("recipe", where="delta", expected=expected, got=got)
+    return dataclasses.replace(recipe, schedule=dataclasses.replace(recipe.schedule, delta=delta))
+
+
+def mark_quantized(transformer: nn.Module, config: DVDQuantConfig) -> None:
+    """Let diffusers know: it then saves the recipe with the model, and refuses to cast it."""
+    model: Any = transformer
+    model.register_to_config(quantization_config=config)
+    model.is_quantized, model.quantization_method = True, config.quant_method
