@@ -63,7 +63,7 @@ class Row:
 def measure(function: Callable[[], object], repeats: int, warm_up: bool = True) -> None:
     """Run ``function`` and print the measurement: the body of a provider's process."""
     _reset_peak()
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     if warm_up:
         function()
     seconds = []
@@ -72,14 +72,20 @@ def measure(function: Callable[[], object], repeats: int, warm_up: bool = True) 
         function()
         seconds.append(time.perf_counter() - start)
     found = versions("numpy", "numba", "orbitquant")
-    print(json.dumps(asdict(Measurement(seconds, _resident("VmHWM") - before, found))))
+    print(json.dumps(asdict(Measurement(seconds, resident("VmHWM") - before, found))))
 
 
 def in_process(script: str, provider: str, threads: int, python: str = sys.executable) -> Measurement:
     """The measurement that ``script provider`` prints when run on its own with ``threads`` threads."""
+    return Measurement(**run_json(script, provider, threads=threads, python=python))
+
+
+def run_json(script: str, *arguments: str, threads: int, python: str = sys.executable) -> dict[str, Any]:
+    """The JSON that a script prints as its last line when run on its own with ``threads`` threads."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    run = subprocess.run([python, script, provider], env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    return Measurement(**json.loads(run.stdout.splitlines()[-1]))
+    run = subprocess.run([python, script, *arguments], env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return found
 
 
 def record(
@@ -88,7 +94,7 @@ def record(
     """Append and print one row a provider; several measurements of one are pooled, and its largest peak counts."""
     pooled = {name: sorted(s for m in runs for s in m.seconds) for name, runs in measured.items()}
     medians = {name: _quantile(seconds, 0.5) for name, seconds in pooled.items()}
-    device, at, date = _processor(), commit(), now()
+    device, at, date = processor(), commit(), now()
     rows = [
         Row(
             operation,
@@ -162,7 +168,7 @@ def _reset_peak() -> None:
         clear.write_text("5")
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
     """Bytes of ``VmRSS`` or, since the last reset, ``VmHWM``; where there is no /proc, the peak since the start."""
     status = Path("/proc/self/status")
     if not status.exists():
@@ -172,7 +178,7 @@ def _resident(field: str) -> int:
     return int(match[1]) * 1024
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name and how many of its cores there are."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.+)", info.read_text()) if info.exists() else []

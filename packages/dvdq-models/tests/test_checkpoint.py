@@ -16,7 +16,8 @@ from dvdq_models import DvdqError, Recipe, load, load_pipeline, quantize, save, 
 from dvdq_models.checkpoint import is_quantized
 from dvdq_models.checkpoint.checksums import SUMS, write_sums
 from dvdq_models.checkpoint.format import WEIGHTS
-from dvdq_models.checkpoint.layout import INDEX, lay_out
+from dvdq_models.checkpoint.layout import INDEX
+from dvdq_models.checkpoint.writing import WeightFiles
 
 FILE = f"{WEIGHTS}.safetensors"
 
@@ -78,7 +79,7 @@ def test_the_file_is_what_safetensors_itself_would_write(saved: Path, tmp_path: 
 
 
 def test_many_shards_load_as_one(transformer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lay_out, "__defaults__", (50_000,))
+    monkeypatch.setattr(WeightFiles.__init__, "__defaults__", (50_000,))
     folder = save(quantize(transformer, Recipe.named("quarot")), tmp_path / "q")
     files = sorted(folder.glob("*.safetensors"))
     assert len(files) > 3

@@ -54,7 +54,7 @@ class Shard:
     size: int
 
 
-def lay_out(tensors: Mapping[str, TensorType], max_shard: int = MAX_SHARD) -> tuple[Shard, ...]:
+def lay_out(tensors: Mapping[str, TensorType], max_shard: int) -> tuple[Shard, ...]:
     """The shards of ``tensors``, which are in the model's order; a tensor larger than a shard has one of its own."""
     groups: list[dict[str, TensorType]] = [{}]
     filled = 0

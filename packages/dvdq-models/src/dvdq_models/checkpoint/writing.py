@@ -14,7 +14,7 @@ import torch
 from dvdq_models.bit_switching import hook_of
 from dvdq_models.checkpoint.checksums import write_sums
 from dvdq_models.checkpoint.format import write_config
-from dvdq_models.checkpoint.layout import INDEX, TensorType, index_of, lay_out
+from dvdq_models.checkpoint.layout import INDEX, MAX_SHARD, TensorType, index_of, lay_out
 from dvdq_models.checkpoint.staging import complete_or_nothing
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
@@ -27,9 +27,9 @@ class WeightFiles:
     manager, and :meth:`finish` when every tensor is written.
     """
 
-    def __init__(self, folder: Path, tensors: Mapping[str, TensorType]) -> None:
+    def __init__(self, folder: Path, tensors: Mapping[str, TensorType], max_shard: int = MAX_SHARD) -> None:
         self.folder, self.tensors = folder, tensors
-        self.shards = lay_out(tensors)
+        self.shards = lay_out(tensors, max_shard)
         self._places = {name: (shard, offset) for shard in self.shards for name, offset in shard.offsets.items()}
         self._files: dict[str, int] = {}
         self._dirty: set[str] = set()
