@@ -134,7 +134,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Append rows of this CPU to benchmarks/results/; ``nox -s bench -- bgr_vs_oracle`` runs one script alone."""
-    install(session, "dvdq-kernels", "bench")
+    install(session, "dvdq-models", "bench")
     scripts = [path.stem for path in Path("benchmarks").glob("[!_]*.py")]
     for name in session.posargs or sorted(name for name in scripts if not name.startswith(("gpu_", "tune_"))):
         session.run("python", f"benchmarks/{name}.py")
