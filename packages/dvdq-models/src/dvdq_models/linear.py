@@ -97,6 +97,11 @@ class QuantizedLinear(nn.Module):
             setattr(self, name, None if tensor is None else nn.Parameter(tensor, requires_grad=False))
 
     @property
+    def compute_dtype(self) -> torch.dtype | None:
+        """The dtype of what is computed beside the codes, as PEFT asks for it: the bias's, if there is one."""
+        return None if self.bias is None else self.bias.dtype
+
+    @property
     def quantized(self) -> QuantizedWeight:
         """The weight as the kernels take it."""
         return QuantizedWeight(self.qweight, self.scale, self.zero, self.weight_rule, self.in_features, self.rotation)

@@ -16,6 +16,7 @@ from dvdq_models.checkpoint.checksums import write_sums
 from dvdq_models.checkpoint.format import write_config
 from dvdq_models.checkpoint.layout import INDEX, MAX_SHARD, TensorType, index_of, lay_out
 from dvdq_models.checkpoint.staging import complete_or_nothing
+from dvdq_models.lora import refuse_adapters
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
@@ -74,7 +75,8 @@ class WeightFiles:
 
 
 def save(transformer: Any, folder: str | Path) -> Path:
-    """Write a quantized transformer to ``folder``, which must not exist yet."""
+    """Write a quantized transformer to ``folder``, which must not exist yet; one that carries LoRA is refused."""
+    refuse_adapters("save", transformer)
     recipe = hook_of(transformer).recipe
     state: dict[str, torch.Tensor] = transformer.state_dict()
     types = {name: TensorType(tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
