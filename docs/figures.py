@@ -135,6 +135,39 @@ def bench_bgr(root: Path) -> str:
     )
 
 
+def bench_streaming(root: Path) -> str:
+    """Time and memory of quantizing a checkpoint from disk to disk, the latest run on each machine."""
+    rows = latest_runs(recorded(root, "streaming"), "device", "shape")
+    if not rows:
+        return NOTHING_YET
+    header = [
+        "checkpoint",
+        "device",
+        "GB before",
+        "after",
+        "MB of the largest tensor",
+        "peak MB",
+        "bound",
+        "MB a second",
+    ]
+    return table(
+        header,
+        (
+            [
+                row["shape"],
+                row["device"] + (f" ({row['note']})" if row["note"] else ""),
+                f"{float(row['bytes_before']) / 1e9:.2f}",
+                f"{float(row['bytes_after']) / 1e9:.2f}",
+                f"{float(row['largest_tensor']) / 1e6:.0f}",
+                f"{float(row['peak_bytes']) / 1e6:.0f}",
+                f"{float(row['bound_bytes']) / 1e6:.0f}",
+                figures(1e3 * float(row["gb_per_s"])),
+            ]
+            for row in rows
+        ),
+    )
+
+
 def on_gpus(root: Path, operation: str) -> dict[str, list[dict[str, str]]]:
     """The rows of an operation by GPU: the last of each provider, variant and shape."""
     by_device: dict[str, list[dict[str, str]]] = {}
@@ -218,6 +251,7 @@ FIGURES: dict[str, Callable[[Path], str]] = {
     "demo-table": demo_table,
     "published-models": published_models,
     "bench-bgr": bench_bgr,
+    "bench-streaming": bench_streaming,
     "bench-linear": bench_linear,
     "bench-rotate-quantize": lambda root: bench_copies(root, "rotate_quantize"),
     "bench-weight-only": lambda root: bench_copies(root, "weight_only"),

@@ -94,6 +94,20 @@ def test_of_runs_on_one_machine_the_last_one_counts(figures: ModuleType, root: P
     ]
 
 
+def test_streaming_shows_the_peak_beside_its_bound(figures: ModuleType, root: Path) -> None:
+    assert figures.bench_streaming(root) == figures.NOTHING_YET
+    write_rows(
+        root,
+        "operation,shape,device,gb_per_s,bytes_before,bytes_after,largest_tensor,bound_bytes,peak_bytes,note,date",
+        *(f"streaming,3 + 8 blocks,cpu,0.05,4400000000,1200000000,113000000,1678000000,{p},busy,{p}" for p in (7, 8)),
+        "streaming,3 + 8 blocks,other,0.05,4400000000,1200000000,113000000,1678000000,1100000000,,a",
+    )
+    assert figures.bench_streaming(root).splitlines()[2:] == [
+        "| 3 + 8 blocks | cpu (busy) | 4.40 | 1.20 | 113 | 0 | 1678 | 50 |",
+        "| 3 + 8 blocks | other | 4.40 | 1.20 | 113 | 1100 | 1678 | 50 |",
+    ]
+
+
 GPU = "operation,provider,variant,shape,device,p20_s,p50_s,p80_s,ratio,tb_per_s,peak_bytes,note,date"
 
 
