@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from torch import nn
 
 from dvdq_kernels.plan import Plan, plan_linear
 from dvdq_kernels.registry import select
-from dvdq_models.families import family_of, transformer_class
+from dvdq_models.families import family_of
 from dvdq_models.families.rules import Treatment
 from dvdq_models.linear import QuantizedLinear
 from dvdq_reference.spec.errors import DvdqError
@@ -103,6 +101,24 @@ def describe(transformer: nn.Module, recipe: Recipe) -> ModelReport:
     return ModelReport(family.name, recipe, parameters, tuple(layers), selection.backend.name, refused)
 
 
+def together(reports: Mapping[str, ModelReport]) -> ModelReport:
+    """A pipeline's transformers as one: their layers under ``transformer.`` and ``transformer_2.``, their sizes added.
+
+    Raises:
+        DvdqError: transformers of different recipes.
+    """
+    (_, first), *others = reports.items()
+    for name, report in others:
+        if report.recipe != first.recipe:
+            raise DvdqError("inspect", where=name, expected=f"the recipe {first.recipe}", got=report.recipe)
+    layers = tuple(
+        dataclasses.replace(layer, name=f"{name}.{layer.name}")
+        for name, report in reports.items()
+        for layer in report.layers
+    )
+    return dataclasses.replace(first, parameters=sum(r.parameters for r in reports.values()), layers=layers)
+
+
 @dataclass(frozen=True)
 class LayerPlan:
     """What runs for the linears of one shape and treatment at one activation width (None: full activations)."""
@@ -132,22 +148,3 @@ def plan_layers(report: ModelReport, tokens: int, capability: int | None = None)
             plan = plan_linear(rows, *shape, recipe.weight, rule, recipe.rotation, capability=capability)
             plans.append(LayerPlan(shape, bits, rows, plan))
     return tuple(plans)
-
-
-def empty_transformer(folder: str | Path) -> nn.Module:
-    """The transformer that a ``config.json`` describes, on the meta device: no weights are read or allocated.
-
-    Args:
-        folder: a transformer's or a pipeline's folder, or the ``config.json`` itself.
-    """
-    path = Path(folder)
-    candidates = [path, path / "transformer" / "config.json", path / "config.json"]
-    config_path = next((p for p in candidates if p.is_file()), None)
-    if config_path is None:
-        raise DvdqError("inspect", where=str(folder), expected="a config.json of a transformer", got="none")
-    config = json.loads(config_path.read_text())
-    config.pop("quantization_config", None)
-    model_class = transformer_class("inspect", config_path, config)
-    with init_empty_weights():
-        transformer: nn.Module = model_class.from_config(config)
-    return transformer

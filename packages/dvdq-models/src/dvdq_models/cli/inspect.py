@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -14,8 +14,8 @@ from rich.table import Table
 from dvdq_models.cli.console import console, megabytes, print_json
 from dvdq_models.cli.options import AsJson, Bits, Delta, RecipeName
 from dvdq_models.cli.recipe import recipe_from
-from dvdq_models.inspection import LayerPlan, ModelReport, describe, empty_transformer, plan_layers
-from dvdq_reference.spec.recipe import Recipe
+from dvdq_models.configurations import empty_transformer, stored_recipe, transformer_configs
+from dvdq_models.inspection import LayerPlan, ModelReport, describe, plan_layers, together
 
 
 def inspect(
@@ -31,28 +31,31 @@ def inspect(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show sizes before and after; a quantized checkpoint tells its own recipe."""
-    report = describe(empty_transformer(path), _stored_recipe(path) or recipe_from(recipe, bits, delta))
+    """Show sizes before and after, of both transformers if there are two; a quantized one tells its own recipe."""
+    chosen = recipe_from(recipe, bits, delta)
+    reports = {
+        name: describe(empty_transformer(config), stored_recipe(config) or chosen)
+        for name, config in transformer_configs(path).items()
+    }
+    report = together(reports) if len(reports) > 1 else next(iter(reports.values()))
     plans = plan_layers(report, tokens, capability) if kernels else ()
     if as_json:
-        print_json(report.to_dict() | ({"kernels": [dataclasses.asdict(plan) for plan in plans]} if kernels else {}))
+        parts = {name: _sizes(part) for name, part in reports.items()}
+        planned = {"kernels": [dataclasses.asdict(plan) for plan in plans]} if kernels else {}
+        print_json(report.to_dict() | {"transformers": parts} | planned)
         return
-    console.print(_summary(report))
+    console.print(_summary(report, reports))
     if layers:
         console.print(_layers(report))
     if kernels:
         console.print(_kernels(plans))
 
 
-def _stored_recipe(path: Path) -> Recipe | None:
-    for config in (path, path / "transformer" / "config.json", path / "config.json"):
-        if config.is_file():
-            stored: dict[str, Any] = json.loads(config.read_text()).get("quantization_config") or {}
-            return Recipe.from_dict(stored["recipe"]) if "recipe" in stored else None
-    return None
+def _sizes(report: ModelReport) -> dict[str, float]:
+    return {key: getattr(report, key) for key in ("parameters", "bytes_before", "bytes_after", "reduction")}
 
 
-def _summary(report: ModelReport) -> Table:
+def _summary(report: ModelReport, parts: Mapping[str, ModelReport]) -> Table:
     table = Table(title=f"{report.family}, {report.parameters / 1e6:,.1f} M parameters, {report.recipe.name}")
     for heading in ("treatment", "shape out × in", "linears", "before", "after"):
         table.add_column(heading, justify="left" if heading == "treatment" else "right")
@@ -62,7 +65,10 @@ def _summary(report: ModelReport) -> Table:
         before, after = sum(layer.bytes_before for layer in same), sum(layer.bytes_after for layer in same)
         table.add_row(treatment, f"{shape[0]} × {shape[1]}", str(count), megabytes(before), megabytes(after))
     table.add_section()
-    table.add_row("whole transformer", "", "", megabytes(report.bytes_before), megabytes(report.bytes_after))
+    for name, part in parts.items() if len(parts) > 1 else ():
+        table.add_row(name, "", "", megabytes(part.bytes_before), megabytes(part.bytes_after))
+    whole = "whole transformer" if len(parts) == 1 else "together"
+    table.add_row(whole, "", "", megabytes(report.bytes_before), megabytes(report.bytes_after))
     why = "; ".join(f"{name}: {reason}" for name, reason in report.refused_backends.items())
     table.caption = f"{report.reduction:.2f}× smaller · kernels: {report.backend} ({why})"
     return table
