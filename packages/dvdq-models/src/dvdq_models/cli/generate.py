@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from dvdq_models.attention import attention_of, set_attention
 from dvdq_models.bit_schedule import average_bits
-from dvdq_models.bit_switching import hooks_of
+from dvdq_models.bit_switching import TRANSFORMERS, hooks_of
 from dvdq_models.checkpoint import is_quantized, load_pipeline
 from dvdq_models.cli.calls import call_arguments, default_of
 from dvdq_models.cli.console import console, print_json, progress_bar
@@ -54,6 +55,9 @@ def generate(
     fps: Annotated[int, typer.Option(min=1)] = 16,
     device: Device = "cpu",
     backend: Backend = "auto",
+    attention: Annotated[
+        str | None, typer.Option(help="An attention backend of diffusers: native, sage, sage_varlen, flash, ….")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Generate one video with a (quantized) pipeline of Wan or HunyuanVideo."""
@@ -73,6 +77,10 @@ def generate(
     pipe = load_pipeline(pipeline, backend=backend, dtype=torch.float32 if device == "cpu" else torch.bfloat16)
     arguments = call_arguments("generate", pipe, prompt, seed, options)
     steps = arguments.get("num_inference_steps", default_of(pipe, "num_inference_steps"))
+    transformers = [part for name in TRANSFORMERS if (part := getattr(pipe, name, None)) is not None]
+    if attention is not None:
+        for transformer in transformers:
+            set_attention(transformer, attention)
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device)
     started = time.monotonic()
@@ -92,6 +100,7 @@ def generate(
         "prompt": prompt,
         "seed": seed,
         "steps": steps,
+        "attention": attention_of(transformers[0]),
         "seconds": time.monotonic() - started,
         "average_bits": average_bits(decisions) if decisions else 16.0,
         "trace": [dataclasses.asdict(decision) for decision in decisions],
