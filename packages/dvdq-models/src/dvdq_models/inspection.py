@@ -15,6 +15,7 @@ from dvdq_kernels.registry import select
 from dvdq_models.families import family_of
 from dvdq_models.families.rules import Treatment
 from dvdq_models.linear import QuantizedLinear
+from dvdq_models.lora import refuse_adapters
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.quantized import stored_tensors
 from dvdq_reference.spec.recipe import Recipe
@@ -76,7 +77,8 @@ class ModelReport:
 
 
 def describe(transformer: nn.Module, recipe: Recipe) -> ModelReport:
-    """What ``recipe`` does, or did, to ``transformer``, on any device, the meta device included."""
+    """What ``recipe`` does, or did, to ``transformer`` without LoRA, on any device, the meta device included."""
+    refuse_adapters("describe", transformer)
     family = family_of(transformer)
     layers: list[LayerReport] = []
     parameters = 0
