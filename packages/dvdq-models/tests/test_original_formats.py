@@ -146,3 +146,8 @@ def test_another_model_is_named(tmp_path: Path) -> None:
         DvdqError, match=r"original checkpoint of HunyuanVideo or Wan, got tensors such as unet\.weight"
     ):
         quantize_checkpoint(tmp_path / "other.safetensors", tmp_path / "q", RECIPE)
+
+
+def test_a_class_without_a_converter_is_named() -> None:
+    with pytest.raises(DvdqError, match="diffusers converts, got HunyuanVideoFramepackTransformer3DModel"):
+        convert("HunyuanVideoFramepackTransformer3DModel", {})

@@ -82,7 +82,13 @@ def convert(model_class: str, tensors: Mapping[str, LazyTensor]) -> dict[str, La
     Args:
         model_class: e.g. ``WanTransformer3DModel``; says which converter.
         tensors: of the original checkpoint.
+
+    Raises:
+        DvdqError: a class for which diffusers has no converter.
     """
+    if model_class not in SINGLE_FILE_LOADABLE_CLASSES:
+        expected = "a class whose original checkpoints diffusers converts"
+        raise DvdqError("quantize", expected=expected, got=model_class)
     converted = SINGLE_FILE_LOADABLE_CLASSES[model_class]["checkpoint_mapping_fn"](_stand_ins(tensors))
     return {name: stand_in.lazy() for name, stand_in in converted.items()}
 
