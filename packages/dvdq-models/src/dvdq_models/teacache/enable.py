@@ -54,9 +54,8 @@ def enable_teacache(
             enabled, coefficients that are unknown, ambiguous or of another family; during a video, if nobody tells the
             step.
     """
-    operation, name = "enable_teacache", type(transformer).__name__
-    if name not in _BLOCKS:
-        raise DvdqError(operation, expected=f"a transformer of class {' or '.join(_BLOCKS)}", got=name)
+    operation = "enable_teacache"
+    check_signal(transformer)
     if not (math.isfinite(threshold) and threshold >= 0.0):
         raise DvdqError(operation, where="threshold", expected="a finite number, 0 or more", got=threshold)
     if getattr(transformer, "is_cache_enabled", False):
@@ -65,11 +64,20 @@ def enable_teacache(
         coefficients = coefficients_of(transformer)
     elif isinstance(coefficients, str):
         coefficients = Coefficients.named(coefficients)
-    if coefficients.signal not in _SIGNALS[name]:
-        signals = " or ".join(_SIGNALS[name])
-        got = f"{coefficients.signal} of {coefficients.name}"
-        raise DvdqError(operation, where="coefficients", expected=f"signal {signals} for {name}", got=got)
+    check_signal(transformer, coefficients.signal)
     attach(transformer, TeaCacheHook(threshold, coefficients, pipeline))
+
+
+def check_signal(transformer: nn.Module, signal: Signal | None = None) -> Signal:
+    """``signal``, or the first that the transformer has; an unknown class or signal is a :class:`DvdqError`."""
+    name = type(transformer).__name__
+    if name not in _BLOCKS:
+        raise DvdqError("teacache", expected=f"a transformer of class {' or '.join(_BLOCKS)}", got=name)
+    if signal is None:
+        return _SIGNALS[name][0]
+    if signal not in _SIGNALS[name]:
+        raise DvdqError("teacache", where=name, expected=f"signal {' or '.join(_SIGNALS[name])}", got=signal)
+    return signal
 
 
 def attach(transformer: Any, cache: TeaCacheHook) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from dvdq_models.bit_switching import relative_change
 from dvdq_models.teacache.coefficients import DEGREE, Coefficients, Signal
-from dvdq_models.teacache.enable import attach, disable_teacache
+from dvdq_models.teacache.enable import attach, check_signal, disable_teacache
 from dvdq_models.teacache.hooks import TeaCacheHook
 from dvdq_reference.spec.errors import DvdqError
 
@@ -60,19 +60,27 @@ class _Recorder(TeaCacheHook):
 
 
 def record_changes(
-    pipeline: Any, prompts: Sequence[str], *, signal: Signal, warm_up: int = 1, seed: int = 0, **generation: Any
+    pipeline: Any,
+    prompts: Sequence[str],
+    *,
+    signal: Signal | None = None,
+    warm_up: int = 1,
+    seed: int = 0,
+    **generation: Any,
 ) -> Changes:
     """Generate a video a prompt, without skipping, and record what changed from step to step.
 
     Args:
         pipeline: a pipeline with a transformer of a known class, in any precision; TeaCache is off afterwards.
         prompts: as unlike one another as those that will be used.
-        signal: ``"timestep"`` or ``"timestep-projection"`` for Wan, ``"modulated-input"`` for HunyuanVideo.
+        signal: ``"timestep"`` or ``"timestep-projection"`` for Wan, ``"modulated-input"`` for HunyuanVideo; None takes
+            the first that the transformer has.
         warm_up: first steps that will always be computed, and so are left out of the fit.
         seed: of the first video's noise; each video has its own.
         generation: arguments of the pipeline's call, e.g. ``num_inference_steps=50``.
     """
-    recorder = _Recorder(signal, warm_up, pipeline)
+    kind = check_signal(pipeline.transformer, signal)
+    recorder = _Recorder(kind, warm_up, pipeline)
     attach(pipeline.transformer, recorder)
     try:
         for index, prompt in enumerate(prompts):
@@ -82,7 +90,7 @@ def record_changes(
         disable_teacache(pipeline.transformer)
     pairs = np.asarray(recorder.pairs, dtype=np.float64).reshape(-1, 2)
     steps = 1 + max((decision.step for decision in recorder.trace), default=-1)
-    return Changes(pairs[:, 0], pairs[:, 1], signal, warm_up, len(prompts), steps)
+    return Changes(pairs[:, 0], pairs[:, 1], kind, warm_up, len(prompts), steps)
 
 
 def fit_coefficients(
