@@ -1,13 +1,14 @@
 """LoRA on a quantized transformer: a side branch on each layer's own input, ``Y = quantized_linear(x) + s B(A(x))``.
 
 ``x`` is what the layer was given, before any rotation, so an adapter adds just what it adds to the full-precision
-model. Everything goes through diffusers' usual calls. They end at methods of the transformer, and a quantized
-transformer has two of its own (:func:`accept_lora`): one that checks an adapter as a whole before PEFT sees it, and one
-that refuses to merge floats into codes.
+model. Everything goes through diffusers' usual calls. They end at methods of the transformer, and a quantized one has
+three of its own (:func:`accept_lora`): one checks an adapter as a whole before PEFT sees it, one refuses to merge
+floats into codes, one to save a model together with an adapter.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -32,9 +33,16 @@ _WHERE_TO_LOOK = (
 
 
 def accept_lora(transformer: nn.Module) -> None:
-    """Make ``load_lora_adapter`` and ``fuse_lora`` of this one transformer those of a quantized model."""
-    vars(transformer)["load_lora_adapter"] = partial(_load_lora_adapter, transformer)
-    vars(transformer)["fuse_lora"] = partial(_fuse_lora, transformer)
+    """Make the methods of this one transformer that concern LoRA those of a quantized model."""
+    methods = {
+        "load_lora_adapter": partial(_load_lora_adapter, transformer),
+        "fuse_lora": partial(_fuse_lora, transformer),
+        "save_pretrained": partial(_save_pretrained, transformer),
+    }
+    for name, method in methods.items():
+        # A pipeline asks for it before it passes arguments on.
+        vars(method)["__signature__"] = inspect.signature(getattr(transformer, name))
+        vars(transformer)[name] = method
 
 
 def refuse_adapters(operation: str, transformer: nn.Module) -> None:
@@ -96,3 +104,8 @@ def _side_branches(transformer: nn.Module, targets: list[str]) -> Iterator[None]
 def _fuse_lora(transformer: nn.Module, *args: Any, **kwargs: Any) -> NoReturn:
     expected = "LoRA left beside quantized layers: codes that take up a float have to be quantized anew"
     raise DvdqError("fuse_lora", where=type(transformer).__name__, expected=expected, got="a merge into them")
+
+
+def _save_pretrained(transformer: Any, *args: Any, **kwargs: Any) -> Any:
+    refuse_adapters("save_pretrained", transformer)
+    return type(transformer).save_pretrained(transformer, *args, **kwargs)
