@@ -247,8 +247,32 @@ def bench_bgr_models(root: Path) -> str:
     return by_device({device: of_device(rows) for device, rows in on_gpus(root, "bgr_model").items()})
 
 
+def teacache(root: Path) -> str:
+    """What TeaCache skips and what it costs, the latest run of each pipeline, precision and threshold."""
+    rows = latest_runs(recorded(root, "teacache"), "pipeline", "bits", "threshold")
+    if not rows:
+        return NOTHING_YET
+    header = ["pipeline", "bits", "threshold", "videos × steps", "passes reused", "PSNR, mean (dB)", "worst"]
+    return table(
+        header,
+        (
+            [
+                row["pipeline"],
+                row["bits"],
+                row["threshold"],
+                f"{row['videos']} × {row['steps']}",
+                f"{float(row['reused']):.0%}",
+                row["psnr_mean"],
+                row["psnr_min"],
+            ]
+            for row in rows
+        ),
+    )
+
+
 FIGURES: dict[str, Callable[[Path], str]] = {
     "demo-table": demo_table,
+    "teacache": teacache,
     "published-models": published_models,
     "bench-bgr": bench_bgr,
     "bench-streaming": bench_streaming,

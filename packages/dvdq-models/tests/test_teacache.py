@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from diffusers import (
     WanVACETransformer3DModel,
 )
 from torch._dynamo.testing import CompileCounter
+from typer.testing import CliRunner
 
 from dvdq_models import DvdqError, Recipe, quantize, trace
 from dvdq_models.bit_switching import relative_change
+from dvdq_models.cli import app
 from dvdq_models.teacache import (
     Changes,
     Coefficients,
@@ -37,6 +40,7 @@ from dvdq_models.teacache.coefficients import coefficients_of
 from dvdq_models.teacache.decision import Accumulator
 
 STEPS = 6
+CALL = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": STEPS, "max_sequence_length": 16}
 LINE = (0.0, 0.0, 0.0, 1.0, 0.0)
 """The polynomial that is the distance itself."""
 
@@ -283,7 +287,7 @@ def test_threshold_zero_changes_no_bit_of_a_quantized_model(family: tuple[Any, G
 def test_experts_are_judged_each_by_itself(pipeline: Any, generate: Generate) -> None:
     """Wan 2.2 A14B: two transformers, one after the other, in one loop whose last step the second one has."""
     pipeline.register_modules(transformer_2=copy.deepcopy(pipeline.transformer))
-    pipeline.register_to_config(boundary_ratio=0.7)
+    pipeline.register_to_config(boundary_ratio=0.9)
     for expert in (pipeline.transformer, pipeline.transformer_2):
         enable_teacache(expert, 1e9, coefficients=line())
     generate(pipeline, STEPS, 1.0)
@@ -308,11 +312,10 @@ def test_compiled_blocks_give_one_graph_whether_they_run_or_not(pipeline: Any, g
 
 
 @pytest.mark.parametrize("condition", ["latent_concat", "token_replace"])
-def test_image_conditions_of_hunyuan_video(condition: str) -> None:
-    from conftest import TINY_HUNYUAN
-
+def test_image_conditions_of_hunyuan_video(hunyuan_transformer: Any, condition: str) -> None:
     torch.manual_seed(0)
-    transformer = HunyuanVideoTransformer3DModel(**TINY_HUNYUAN, image_condition_type=condition).eval()
+    config = {**hunyuan_transformer.config, "image_condition_type": condition}
+    transformer = HunyuanVideoTransformer3DModel.from_config(config).eval()
     seen: list[Any] = []
     transformer.transformer_blocks[0].norm1.register_forward_hook(lambda _m, _i, out: seen.append(out[0]))
     enable_teacache(transformer, 0.0, coefficients=line("modulated-input"))
@@ -413,16 +416,7 @@ def test_recording_pairs_the_signal_with_the_output(pipeline: Any) -> None:
     outputs: list[torch.Tensor] = []
     handle = pipeline.transformer.register_forward_hook(lambda _m, _i, out: outputs.append(out[0].clone()))
     prompts = ["a red circle moves left quickly over a gray background"] * 2
-    changes = record_changes(
-        pipeline,
-        prompts,
-        height=16,
-        width=16,
-        num_frames=5,
-        num_inference_steps=STEPS,
-        guidance_scale=1.0,
-        max_sequence_length=16,
-    )
+    changes = record_changes(pipeline, prompts, guidance_scale=1.0, **CALL)
     handle.remove()
     assert (changes.kind, changes.prompts, changes.steps) == ("timestep", 2, STEPS)
     assert len(changes.signal) == 2 * (STEPS - 2)
@@ -435,3 +429,18 @@ def test_recording_pairs_the_signal_with_the_output(pipeline: Any) -> None:
     assert changes.output.tolist() == expected
     with pytest.raises(DvdqError, match="TeaCache enabled"):
         teacache_trace(pipeline.transformer)
+
+
+def test_the_command_writes_the_decisions(pipeline_folder: Path, tmp_path: Path) -> None:
+    video = tmp_path / "video.mp4"
+    call = ["generate", str(pipeline_folder), "--prompt", "a red circle", "--out", str(video), "--steps", "3"]
+    call += ["--height", "16", "--width", "16", "--frames", "5", "--json"]
+    chosen = ["--teacache-coefficients", "wan2.1-t2v-1.3b"]
+    result = CliRunner().invoke(app, [*call, "--teacache", "1e9", *chosen])
+    assert result.exit_code == 0, result.output
+    record = json.loads(video.with_suffix(".json").read_text())
+    assert record == json.loads(result.stdout)
+    assert [d["reused"] for d in record["teacache"] if d["name"] == "cond"] == [False, True, False]
+    refused = CliRunner().invoke(app, [*call, *chosen])
+    assert isinstance(refused.exception, DvdqError)
+    assert "expected --teacache with it" in str(refused.exception)

@@ -138,18 +138,31 @@ class BlockHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
     @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """The block, or what stands for it."""
+        instead = self._before(module, args, kwargs)
+        return self._after(self.fn_ref.original_forward(*args, **kwargs)) if instead is None else instead
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _before(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What stands for the block on a reused step, else None."""
         hidden_states = self._argument("hidden_states", args, kwargs)
         if self._first:
             if self._cache.coefficients.signal == "modulated-input":
-                self._cache.signal = self._modulated_input(module, args, kwargs)
+                self._cache.signal = self._modulated_input(block, args, kwargs)
             self._cache.decide(hidden_states)
-        if self._cache.reusing:
-            return self._skip(self._cache.reuse(hidden_states) if self._first else hidden_states, args, kwargs)
-        output = self.fn_ref.original_forward(*args, **kwargs)
+        if not self._cache.reusing:
+            return None
+        if self._first:
+            hidden_states = self._cache.reuse(hidden_states)
+        if self._metadata.return_encoder_hidden_states_index is None:
+            return hidden_states
+        return hidden_states, self._argument("encoder_hidden_states", args, kwargs)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _after(self, output: Any) -> Any:
+        """The block's output, from which the last one tells what was added."""
         if self._last:
-            self._cache.store(
-                output[self._metadata.return_hidden_states_index] if isinstance(output, tuple) else output
-            )
+            hidden_states = output[self._metadata.return_hidden_states_index] if isinstance(output, tuple) else output
+            self._cache.store(hidden_states)
         return output
 
     def _argument(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -162,11 +175,6 @@ class BlockHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
             inputs["first_frame_num_tokens"] = self._argument("num_tokens", args, kwargs)
         modulated: torch.Tensor = block.norm1(self._argument("hidden_states", args, kwargs), **inputs)[0]
         return modulated
-
-    def _skip(self, hidden_states: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._metadata.return_encoder_hidden_states_index is None:
-            return hidden_states
-        return hidden_states, self._argument("encoder_hidden_states", args, kwargs)
 
 
 class EmbeddingHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
