@@ -34,7 +34,9 @@ from dvdq_models.cli.options import (
     TextTokens,
     Width,
 )
+from dvdq_models.teacache import enable_teacache, teacache_trace
 from dvdq_models.video import to_bytes, write_mp4
+from dvdq_reference.spec.errors import DvdqError
 
 
 def generate(
@@ -57,6 +59,12 @@ def generate(
     backend: Backend = "auto",
     attention: Annotated[
         str | None, typer.Option(help="An attention backend of diffusers: native, sage, sage_varlen, flash, ….")
+    ] = None,
+    teacache: Annotated[
+        float | None, typer.Option(help="Threshold below which TeaCache skips steps, e.g. 0.1; 0 skips none.")
+    ] = None,
+    teacache_coefficients: Annotated[
+        str | None, typer.Option(help="Whose coefficients, e.g. wan2.1-t2v-14b, where the architecture leaves it open.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -81,6 +89,11 @@ def generate(
     if attention is not None:
         for transformer in transformers:
             set_attention(transformer, attention)
+    if teacache is None and teacache_coefficients is not None:
+        raise DvdqError("generate", where="--teacache-coefficients", expected="--teacache with it", got="none")
+    if teacache is not None:
+        for transformer in transformers:
+            enable_teacache(transformer, teacache, coefficients=teacache_coefficients, pipeline=pipe)
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device)
     started = time.monotonic()
@@ -105,6 +118,9 @@ def generate(
         "average_bits": average_bits(decisions) if decisions else 16.0,
         "trace": [dataclasses.asdict(decision) for decision in decisions],
     }
+    if teacache is not None:
+        cached = [decision for transformer in transformers for decision in teacache_trace(transformer)]
+        record["teacache"] = [dataclasses.asdict(decision) for decision in cached]
     out.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
     if as_json:
         print_json(record)
