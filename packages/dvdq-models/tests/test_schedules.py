@@ -26,6 +26,7 @@ from diffusers import (
 from dvdq_models import DvdqError, Recipe, trace
 from dvdq_models.activation_state import ActivationState
 from dvdq_models.bit_switching import TRANSFORMERS, attach, follow, hook_of, set_delta
+from dvdq_models.denoising_loop import DenoisingLoop
 from dvdq_models.moving_shapes.architecture import build_scheduler, build_vae
 from dvdq_models.moving_shapes.hunyuan_video import build_vae as build_hunyuan_vae
 from dvdq_reference.oracle import bit_switching as oracle
@@ -286,6 +287,15 @@ def test_an_exception_inside_a_pass_ends_its_video(build: Any) -> None:
     fail.remove()
     assert torch.equal(_call(pipeline), fresh[0])
     assert trace(pipeline.transformer) == fresh[1]
+
+
+def test_a_video_begins_where_time_goes_back() -> None:
+    """Also to the middle of the last one, as where a given video is made anew."""
+    loop, begins = DenoisingLoop(), []
+    for time in (900, 700, 700, 500, 800, 600):
+        begins.append(loop.enter(None, torch.zeros(1), torch.tensor([time])).new_video)
+        loop.leave()
+    assert begins == [True, False, False, False, True, False]
 
 
 def test_two_pipelines_take_turns_step_by_step(build: Any) -> None:
