@@ -190,10 +190,9 @@ def test_a_line_that_was_cut_is_done_again(folder: Path, tmp_path: Path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             quantize_checkpoint(folder, tmp_path / "q", RECIPE)
     journal = tmp_path / ".q.part/journal"
-    lines = journal.read_text().splitlines()
-    journal.write_text("\n".join(lines[:9]) + "\n" + lines[9][:-1])
-    report = quantize_checkpoint(folder, tmp_path / "q", RECIPE)
-    assert 0 < report.resumed_bytes < report.bytes_read
+    # What is left of a line may be the name of another part.
+    journal.write_text(journal.read_text().splitlines()[0])
+    assert quantize_checkpoint(folder, tmp_path / "q", RECIPE).resumed_bytes == 0
     assert files_of(tmp_path / "q") == files_of(expected)
 
 
