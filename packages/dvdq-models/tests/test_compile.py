@@ -162,10 +162,12 @@ def test_a_whole_model_breaks_only_around_the_bit_switch(pipeline: Any, generate
     assert torch.equal(generate(pipeline), expected)
     assert torch.equal(generate(pipeline), expected)
     assert len(graphs.captured) == 2
-    assert sum(counters["graph_break"].values()) == 2
-    assert all("BitSwitchHook" in reason for reason in counters["graph_break"])
+    before, after = sorted(counters["graph_break"], key=lambda reason: "post_forward" in reason)
+    assert "BitSwitchHook.pre_forward" in before
+    assert "BitSwitchHook.post_forward" in after
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # Inductor's own imports
 @pytest.mark.skipif(shutil.which("c++") is None, reason="Inductor needs a C++ compiler to make code for a CPU")
 def test_inductor_changes_nothing_between_exact_operations(transformer: Any) -> None:
     attention = quantize(transformer, RECIPE).blocks[0].attn1
