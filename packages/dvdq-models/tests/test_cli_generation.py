@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import diffusers
 import PIL.Image
 import pytest
+import torch
 from diffusers import (
     HunyuanVideoImageToVideoPipeline,
     HunyuanVideoPipeline,
@@ -20,7 +22,7 @@ from diffusers import (
 from typer.testing import CliRunner
 
 from dvdq_models import DvdqError, Recipe, quantize, save_pipeline
-from dvdq_models.cli import app
+from dvdq_models.cli import app, opening
 from dvdq_models.cli.calls import CALLS, call_arguments, default_of
 from dvdq_models.moving_shapes import hunyuan_video
 from dvdq_reference.oracle import bit_switching as oracle
@@ -137,3 +139,24 @@ def test_options_become_each_pipelines_own_arguments(tmp_path: Path) -> None:
     arguments = call_arguments("generate", _pipeline(WanPipeline), PROMPT, 5, {"guidance": 2.0})
     assert arguments["max_sequence_length"] == 16
     assert arguments["guidance_scale"] == 2.0
+
+
+def test_offloading_from_a_cpu_is_refused(pipeline_folder: Path) -> None:
+    for command in (["generate"], ["tune-delta"]):
+        result = run(app, [*command, str(pipeline_folder), "--prompt", PROMPT, "--offload", "model"])
+        assert isinstance(result.exception, DvdqError)
+        assert "--offload: expected a device to offload from, as --device cuda, got cpu" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("offload", "call"),
+    [("none", "to"), ("model", "enable_model_cpu_offload"), ("group", "enable_group_offload")],
+)
+def test_offloading_is_diffusers_own(monkeypatch: pytest.MonkeyPatch, offload: str, call: str) -> None:
+    pipe = Mock(spec=WanPipeline)
+    loaded = Mock(return_value=pipe)
+    monkeypatch.setattr(opening, "load_pipeline", loaded)
+    opened = opening.open_pipeline("t", Path("p"), device="cuda", offload=opening.Offload(offload), backend="auto")
+    assert opened is pipe
+    assert loaded.call_args.kwargs["dtype"] == torch.bfloat16
+    assert {name for name, *_ in pipe.method_calls} == {call, "set_progress_bar_config"}

@@ -8,15 +8,15 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from dvdq_models.attention import attention_of, set_attention
 from dvdq_models.bit_schedule import average_bits
 from dvdq_models.bit_switching import TRANSFORMERS, hooks_of
-from dvdq_models.checkpoint import is_quantized, load_pipeline
+from dvdq_models.checkpoint import is_quantized
 from dvdq_models.cli.calls import call_arguments, default_of
 from dvdq_models.cli.console import console, print_json, progress_bar
+from dvdq_models.cli.opening import Offload, open_pipeline
 from dvdq_models.cli.options import (
     AsJson,
     Backend,
@@ -28,6 +28,7 @@ from dvdq_models.cli.options import (
     Height,
     Image,
     NegativePrompt,
+    OffloadTo,
     PipelineFolder,
     Seed,
     Steps,
@@ -56,6 +57,7 @@ def generate(
     seed: Seed = 0,
     fps: Annotated[int, typer.Option(min=1)] = 16,
     device: Device = "cpu",
+    offload: OffloadTo = Offload.NONE,
     backend: Backend = "auto",
     attention: Annotated[
         str | None, typer.Option(help="An attention backend of diffusers: native, sage, sage_varlen, flash, ….")
@@ -82,7 +84,7 @@ def generate(
         "image": image,
     }
     quantized = is_quantized(pipeline)
-    pipe = load_pipeline(pipeline, backend=backend, dtype=torch.float32 if device == "cpu" else torch.bfloat16)
+    pipe = open_pipeline("generate", pipeline, device=device, offload=offload, backend=backend)
     arguments = call_arguments("generate", pipe, prompt, seed, options)
     steps = arguments.get("num_inference_steps", default_of(pipe, "num_inference_steps"))
     transformers = [part for name in TRANSFORMERS if (part := getattr(pipe, name, None)) is not None]
@@ -94,8 +96,6 @@ def generate(
     if teacache is not None:
         for transformer in transformers:
             enable_teacache(transformer, teacache, coefficients=teacache_coefficients, pipeline=pipe)
-    pipe.set_progress_bar_config(disable=True)
-    pipe.to(device)
     started = time.monotonic()
     with progress_bar(quiet=as_json) as progress:
         task = progress.add_task("denoising", total=steps)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dvdq_models.cli.opening import Offload
+
 RecipeName = Annotated[str, typer.Option("--recipe", help="minmax, quarot or dvd-quant.")]
 Bits = Annotated[str, typer.Option("--bits", help="W{weight}A{activation}: W4A8, W4A4, or W4A6, which switches.")]
 Delta = Annotated[float | None, typer.Option("--delta", help="Threshold of the bit switch (W4A6 only).")]
@@ -26,3 +28,7 @@ TextTokens = Annotated[int | None, typer.Option(min=1, help="Longest prompt.")]
 Image = Annotated[Path | None, typer.Option(help="The first frame, for image-to-video pipelines.")]
 Seed = Annotated[int, typer.Option()]
 Device = Annotated[str, typer.Option(help="cpu, cuda, …")]
+OffloadTo = Annotated[
+    Offload,
+    typer.Option("--offload", help="What waits in main memory: none, all but the model at work, or its layers."),
+]

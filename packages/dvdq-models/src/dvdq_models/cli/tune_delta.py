@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 import typer
 from rich.table import Table
 
 from dvdq_models.bit_switching import hooks_of
-from dvdq_models.checkpoint import load_pipeline
 from dvdq_models.cli.calls import call_arguments
 from dvdq_models.cli.console import console, print_json, progress_bar
+from dvdq_models.cli.opening import Offload, open_pipeline
 from dvdq_models.cli.options import (
     AsJson,
     Backend,
@@ -24,6 +23,7 @@ from dvdq_models.cli.options import (
     Height,
     Image,
     NegativePrompt,
+    OffloadTo,
     PipelineFolder,
     Seed,
     Steps,
@@ -52,6 +52,7 @@ def tune(
     image: Image = None,
     seed: Seed = 0,
     device: Device = "cpu",
+    offload: OffloadTo = Offload.NONE,
     backend: Backend = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -68,10 +69,8 @@ def tune(
         "text_tokens": text_tokens,
         "image": image,
     }
-    pipe: Any = load_pipeline(pipeline, backend=backend, dtype=torch.float32 if device == "cpu" else torch.bfloat16)
+    pipe = open_pipeline("tune-delta", pipeline, device=device, offload=offload, backend=backend)
     schedule = next(iter(hooks_of(pipe).values())).recipe.schedule
-    pipe.set_progress_bar_config(disable=True)
-    pipe.to(device)
     with progress_bar(quiet=as_json) as progress:
         task = progress.add_task("videos", total=(trials + 1) * len(prompt))
 
