@@ -15,8 +15,7 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan, HunyuanVideoPipeline, WanPipeline
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 
-from dvdq_models.moving_shapes import FOLDER, hunyuan_video
-from dvdq_models.moving_shapes import architecture as wan
+from dvdq_models.moving_shapes import WAN, hunyuan_video, wan
 
 KL = 0.003
 LATENT_NOISE = 0.05
@@ -163,7 +162,7 @@ class HunyuanVideo:
 
     @functools.cached_property
     def _teacher(self) -> AutoencoderKLWan:
-        return AutoencoderKLWan.from_pretrained(str(FOLDER / "vae"), dtype=torch.float32).eval()
+        return AutoencoderKLWan.from_pretrained(str(WAN.folder / "vae"), dtype=torch.float32).eval()
 
     def latents(self, vae: Any, clips: torch.Tensor) -> torch.Tensor:
         """Wan's latents, normalised."""

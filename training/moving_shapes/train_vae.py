@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--family", choices=FAMILIES, default="wan")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=14.0, help="wall-clock budget; the schedule fits itself to it")
+    parser.add_argument("--start", type=Path, help="a trained vae/ to go on from, on whole clips")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -64,13 +65,13 @@ def main() -> None:
     training, unseen = split_scenes()
     held_out = sample_clips(np.random.default_rng(args.seed + 1), 8, unseen, crop=False).to(args.device)
     family = FAMILIES[args.family]
-    vae = family.build_vae().to(args.device)
+    vae = (family.load_vae(args.start) if args.start else family.build_vae()).to(args.device)
     optimizer = MuonWithAdamW(vae, lr=PEAK_RATE, weight_decay=1e-4)
     start, step, progress = time.monotonic(), 0, 0.0
     with (args.out / "vae.csv").open("w", newline="") as file:
         log = csv.writer(file)
         while progress < 1.0:
-            whole = progress > 0.67
+            whole = args.start is not None or progress > 0.67
             rate = PEAK_RATE * min(1.0, (step + 1) / 20, (1.0 - progress) / 0.6)
             clips = sample_clips(rng, 4 if whole else 16, training, crop=not whole).to(args.device)
             loss, parts = family.vae_loss(vae, clips)

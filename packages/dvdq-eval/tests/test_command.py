@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from dvdq_eval.demo import command
-from dvdq_models.moving_shapes import GENERATION
+from dvdq_models.moving_shapes import HUNYUAN_VIDEO, WAN, Bundled
 
 
 @pytest.fixture
@@ -20,13 +20,14 @@ def calls(monkeypatch: pytest.MonkeyPatch, outcome: Any) -> list[dict[str, Any]]
     made: list[dict[str, Any]] = []
 
     def run(pipeline: object, out: Path, scenes: Any, **options: Any) -> object:
+        options["pipeline"] = pipeline
         options["tell"]("Generating", 1, 2)
         options["tell"]("Generating", 2, 2)
         made.append({"out": out, "scenes": scenes, **options})
         return outcome.results
 
     monkeypatch.setattr(command, "run_demo", run)
-    monkeypatch.setattr(command, "load_pipeline", lambda: object())
+    monkeypatch.setattr(Bundled, "load", lambda self: self)
     return made
 
 
@@ -43,7 +44,8 @@ def test_defaults_are_the_models(calls: list[dict[str, Any]], app: typer.Typer) 
     [call] = calls
     assert call["out"] == Path("out/demo")
     assert len(call["scenes"]) == 4
-    assert call["settings"] == GENERATION
+    assert call["pipeline"] is WAN
+    assert call["settings"] == WAN.generation
     assert "DVD-Quant W4A6" in done.stdout
     assert "report.html" in done.stdout
 
@@ -52,12 +54,14 @@ def test_options_reach_the_run(calls: list[dict[str, Any]], app: typer.Typer, tm
     threads = torch.get_num_threads()
     try:
         options = ["--out", str(tmp_path), "--steps", "7", "--seed", "5", "--prompts", "2", "--threads", "1", "--json"]
+        options += ["--family", "hunyuan-video"]
         done = CliRunner().invoke(app, options)
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(threads)
     assert done.exit_code == 0, done.output
     [call] = calls
+    assert call["pipeline"] is HUNYUAN_VIDEO
     assert (call["out"], call["seed"], len(call["scenes"])) == (tmp_path, 5, 2)
-    assert call["settings"] == {**GENERATION, "num_inference_steps": 7}
+    assert call["settings"] == {**HUNYUAN_VIDEO.generation, "num_inference_steps": 7}
     assert json.loads(done.stdout)["schema"] == 1

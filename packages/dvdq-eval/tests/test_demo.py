@@ -22,8 +22,8 @@ from dvdq_eval.demo.run import run_demo
 from dvdq_eval.demo.table import quality_table
 from dvdq_eval.demo.write import CONTENTS
 from dvdq_models.linear import QuantizedLinear
-from dvdq_models.moving_shapes.architecture import TEXT_WIDTH, build_scheduler, build_text_encoder, build_tokenizer
 from dvdq_models.moving_shapes.clips import BACKGROUNDS, SHAPES, SPEEDS, Scene, split_scenes
+from dvdq_models.moving_shapes.wan import TEXT_WIDTH, build_scheduler, build_text_encoder, build_tokenizer
 from dvdq_models.video import read_mp4
 from dvdq_reference.spec.errors import DvdqError
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import HunyuanVideoTransformer3DModel, WanPipeline, WanTransformer3DModel
 
-from dvdq_models.moving_shapes.architecture import (
+from dvdq_models.moving_shapes.wan import (
     build_scheduler,
     build_text_encoder,
     build_tokenizer,

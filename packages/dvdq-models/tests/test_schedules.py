@@ -27,8 +27,8 @@ from dvdq_models import DvdqError, Recipe, trace
 from dvdq_models.activation_state import ActivationState
 from dvdq_models.bit_switching import TRANSFORMERS, attach, follow, hook_of, set_delta
 from dvdq_models.denoising_loop import DenoisingLoop
-from dvdq_models.moving_shapes.architecture import build_scheduler, build_vae
 from dvdq_models.moving_shapes.hunyuan_video import build_vae as build_hunyuan_vae
+from dvdq_models.moving_shapes.wan import build_scheduler, build_vae
 from dvdq_reference.oracle import bit_switching as oracle
 from dvdq_reference.spec.recipe import BitSchedule
 

@@ -26,6 +26,7 @@ from dvdq_models import Recipe, quantize, trace
 from dvdq_models.activation_state import ActivationState
 from dvdq_models.bit_schedule import StepDecision, average_bits
 from dvdq_models.bit_switching import attach, hook_of
+from dvdq_models.families import family_of
 from dvdq_models.inspection import describe
 from dvdq_models.moving_shapes.clips import Scene
 from dvdq_models.moving_shapes.detector import adherence
@@ -84,7 +85,7 @@ def run_demo(
             activations=recorder.peaks,
             provenance={
                 **provenance(),
-                "model": "moving shapes",
+                "model": f"moving shapes, {family_of(original).name}",
                 "seed": seed,
                 "settings": dict(settings),
                 "recipes": {m.slug: work.recipe(m, delta).to_dict() for m in QUANTIZED},
@@ -191,10 +192,11 @@ class _Work:
 
 
 def _probed_layer(transformer: nn.Module) -> str:
-    """The second feed-forward linear of the middle block: what follows an activation function has the outliers."""
-    blocks = transformer.get_submodule("blocks")
-    assert isinstance(blocks, nn.ModuleList)
-    return f"blocks.{len(blocks) // 2}.ffn.net.2"
+    """The middle one of the linears with most inputs: they follow an activation function, where the outliers are."""
+    names = [name for name, how in family_of(transformer).treatments(transformer).items() if how == "quantize"]
+    inputs = {name: int(transformer.get_submodule(name).in_features) for name in names}  # type: ignore[arg-type]
+    widest = [name for name in names if inputs[name] == max(inputs.values())]
+    return widest[len(widest) // 2]
 
 
 def _videos(run: Run, full: Run, scenes: Sequence[Scene], seed: int) -> list[Video]:

@@ -39,4 +39,3 @@ _VIDEO = {"height": 64, "width": 64, "num_frames": 17, "num_inference_steps": 30
 WAN = Bundled(_PIPELINES / "wan", WanPipeline, {**_VIDEO, "negative_prompt": "", "guidance_scale": 4.0})
 HUNYUAN_VIDEO = Bundled(_PIPELINES / "hunyuan_video", HunyuanVideoPipeline, {**_VIDEO, "guidance_scale": 4.0})
 BUNDLED = {"wan": WAN, "hunyuan-video": HUNYUAN_VIDEO}
-FOLDER, GENERATION, load_pipeline = WAN.folder, WAN.generation, WAN.load
