@@ -12,6 +12,7 @@ from dvdq_kernels.registry import offering
 from dvdq_kernels.rotation import check_rotation
 from dvdq_models.activation_state import ActivationState
 from dvdq_models.bit_switching import attach
+from dvdq_models.copying import accept_copies
 from dvdq_models.families import family_of
 from dvdq_models.linear import QuantizedLinear
 from dvdq_models.lora import accept_lora, refuse_adapters
@@ -80,6 +81,7 @@ def swap_linears(
         weight_only = treatments[name] == "weight-only"
         layers[name] = (linear, QuantizedLinear.like(linear, recipe, state, weight_only=weight_only, backend=backend))
     attach(transformer, recipe, state)
+    accept_copies(transformer)
     accept_lora(transformer)
     return layers
 
