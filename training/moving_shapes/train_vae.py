@@ -72,7 +72,8 @@ def main() -> None:
         log = csv.writer(file)
         while progress < 1.0:
             whole = args.start is not None or progress > 0.67
-            rate = PEAK_RATE * min(1.0, (step + 1) / 20, (1.0 - progress) / 0.6)
+            peak = PEAK_RATE if args.start is None else PEAK_RATE / 3.0
+            rate = peak * min(1.0, (step + 1) / 20, (1.0 - progress) / 0.6)
             clips = sample_clips(rng, 4 if whole else 16, training, crop=not whole).to(args.device)
             loss, parts = family.vae_loss(vae, clips)
             loss.backward()

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
 
 from dvdq_models import DvdqError, Recipe, load, quantize, save
 from dvdq_models.activation_state import ActivationState
@@ -24,12 +25,13 @@ from dvdq_reference.spec.recipe import BitSchedule
 STEPS = 20
 
 
-class Drifting(nn.Module):
+class Drifting(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is untyped
     """An output that turns a little each step, and is off by a fixed error at four bits."""
 
-    def __init__(self, state: ActivationState, speed: float) -> None:
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(self) -> None:
         super().__init__()
-        self.state, self.speed = state, speed
+        self.state, self.speed = ActivationState(0), 0.0
 
     def forward(self, hidden_states: torch.Tensor, timestep: torch.Tensor) -> tuple[torch.Tensor]:
         angle = self.speed * (1000.0 - timestep) * (1.0 + timestep / 1000.0)
@@ -53,9 +55,8 @@ class Pipeline(SimpleNamespace):
 
 @pytest.fixture
 def pipeline() -> Pipeline:
-    state = ActivationState(0)
-    transformer = Drifting(state, 0.002)
-    attach(transformer, Recipe.named("dvd-quant", "W4A6"), state)
+    transformer = Drifting()
+    attach(transformer, Recipe.named("dvd-quant", "W4A6"), transformer.state)
     return Pipeline(transformer=transformer, videos=0)
 
 
