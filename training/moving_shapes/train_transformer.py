@@ -4,7 +4,7 @@
 uniform. One prompt in ten is empty, for classifier-free guidance. The learning rate rises, stays, and falls to zero
 over the last part of a wall-clock budget; the average of the weights over the last steps is what is kept.
 
-HunyuanVideo's transformer takes the guidance scale w as an input: while the learning rate falls, half of each batch
+HunyuanVideo's transformer takes the guidance scale w as an input: towards the end, half of each batch
 learns what the average of the weights gives with classifier-free guidance, ``v_u + w (v_c - v_u)`` (Meng et al., 2023,
 but teacher and pupil are one model), and the other half goes on learning ``n - x`` at w = 1.
 
@@ -29,7 +29,9 @@ from muon import MuonWithAdamW
 PEAK_RATE = 2e-3
 WARMUP_STEPS = 200
 DECAY_FROM = 0.45
-"""Share of the budget after which the learning rate falls, and guidance is distilled."""
+"""Share of the budget after which the learning rate falls."""
+DISTILL_FROM = 0.8
+"""Share of the budget after which guidance is distilled, where it is."""
 DROPPED_PROMPTS = 0.1
 AVERAGE = 0.998
 STRONGEST_GUIDANCE = 6.0
@@ -140,7 +142,7 @@ def main() -> None:
             rate = learning_rate(step, progress)
             chosen = torch.randint(len(latents), (args.batch,), generator=generator)
             dropped = torch.rand(args.batch, generator=generator) < DROPPED_PROMPTS
-            distill = family.distills_guidance and progress > DECAY_FROM
+            distill = family.distills_guidance and progress > DISTILL_FROM
             loss = flow_matching_loss(
                 model,
                 latents[chosen],

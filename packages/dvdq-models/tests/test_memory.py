@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import HunyuanVideoTransformer3DModel, WanTransformer3DModel
+from typer.testing import CliRunner
 
-from dvdq_models import Recipe, quantize
+from dvdq_models import DvdqError, Recipe, quantize
+from dvdq_models.cli import app
+from dvdq_models.configurations import latent_size
 from dvdq_models.example_inputs import example_inputs
 from dvdq_models.memory import PeakMemory, forward_peak
 
@@ -63,3 +68,29 @@ def test_attention_scores_are_not_counted(model: Any) -> None:
     tokens, heads = 21 * 30 * 52, transformer.config.num_attention_heads
     peak = forward_peak(transformer, example_inputs(transformer, (21, 60, 104), text_tokens=256))
     assert peak < 2 * heads * tokens**2  # the scores in 16 bits
+
+
+def test_inspect_tells_the_memory_of_a_pass(pipeline: Any, pipeline_folder: Path) -> None:
+    shown = CliRunner().invoke(app, ["inspect", str(pipeline_folder), "--bits", "W4A4", "--video", "5x32x48", "--json"])
+    assert shown.exit_code == 0, shown.output
+    transformer = pipeline.transformer
+    for parameter in transformer.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+    quantize(transformer, Recipe.named("dvd-quant", "W4A4"))
+    inputs = example_inputs(transformer, (2, 4, 6), text_tokens=512, device="cpu")
+    assert json.loads(shown.stdout)["pass_bytes"] == forward_peak(transformer, inputs)
+    said = CliRunner().invoke(app, ["inspect", str(pipeline_folder), "--bits", "W4A4", "--video", "5x32x48"])
+    assert "one forward pass of 5x32x48 takes" in said.output
+    with pytest.raises(DvdqError, match="--video: expected frames x height x width, as 81x480x832, got 480p"):
+        CliRunner().invoke(app, ["inspect", str(pipeline_folder), "--video", "480p"], catch_exceptions=False)
+
+
+def test_latents_are_as_small_as_the_autoencoder_makes_them(tmp_path: Path) -> None:
+    assert latent_size(tmp_path, (81, 480, 832)) == (21, 60, 104)
+    (tmp_path / "vae").mkdir()
+    for names in (
+        ("scale_factor_temporal", "scale_factor_spatial"),
+        ("temporal_compression_ratio", "spatial_compression_ratio"),
+    ):
+        (tmp_path / "vae/config.json").write_text(json.dumps(dict(zip(names, (2, 16), strict=True))))
+        assert latent_size(tmp_path, (81, 480, 832)) == (41, 30, 52)

@@ -51,6 +51,19 @@ def empty_transformer(config_path: str | Path) -> nn.Module:
     return transformer
 
 
+def latent_size(path: str | Path, video: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Frames, height and width of the latents of a video, by the autoencoder of the pipeline in ``path``.
+
+    Where there is none, 4 frames and 8 x 8 pixels become one latent, as in HunyuanVideo and Wan but for TI2V 5B.
+    """
+    config = Path(path) / "vae" / "config.json"
+    vae = _read(config) if config.is_file() else {}
+    temporal = vae.get("scale_factor_temporal") or vae.get("temporal_compression_ratio") or 4
+    spatial = vae.get("scale_factor_spatial") or vae.get("spatial_compression_ratio") or 8
+    frames, height, width = video
+    return (frames - 1) // temporal + 1, height // spatial, width // spatial
+
+
 def stored_recipe(config_path: str | Path) -> Recipe | None:
     """The recipe that made a quantized transformer, from its ``config.json``; None in full precision."""
     quantization = _read(Path(config_path)).get("quantization_config") or {}

@@ -16,7 +16,7 @@ def example_inputs(
     transformer: Any,
     latent: tuple[int, int, int],
     *,
-    text_tokens: int,
+    text_tokens: int | None = None,
     dtype: torch.dtype = torch.bfloat16,
     device: str | torch.device = "meta",
     seed: int = 0,
@@ -26,7 +26,7 @@ def example_inputs(
     Args:
         transformer: of a known family; text-to-video, or image-to-video whose image comes beside the latents.
         latent: frames, height and width of the latents, e.g. ``(21, 60, 104)`` for Wan's 81 frames of 480 x 832.
-        text_tokens: of the prompt, padded: 512 for Wan, 256 for HunyuanVideo.
+        text_tokens: of the prompt, padded; None is what the family's pipelines give it.
         dtype: of latents and text.
         device: where; "meta" allocates nothing.
         seed: of the values.
@@ -37,11 +37,12 @@ def example_inputs(
         return torch.randn(shape, generator=generator, device=device, dtype=dtype)
 
     config = transformer.config
+    conditions, longest_prompt = _CONDITIONS[family_of(transformer).name]
     time = torch.full((1,), 500.0, device=device)
     return {
         "hidden_states": normal(1, config.in_channels, *latent),
         "timestep": time,
-        **_CONDITIONS[family_of(transformer).name](config, normal, text_tokens),
+        **conditions(config, normal, text_tokens or longest_prompt),
     }
 
 
@@ -67,4 +68,5 @@ def _hunyuan_video(config: Any, normal: Callable[..., torch.Tensor], text_tokens
 CLIP_TOKENS = 257
 """Of the image that conditions Wan 2.1: 16 x 16 patches and the class token."""
 
-_CONDITIONS = {"wan": _wan, "hunyuan-video": _hunyuan_video}
+_CONDITIONS = {"wan": (_wan, 512), "hunyuan-video": (_hunyuan_video, 256)}
+"""By family: what a transformer takes beside latents and time, and the tokens that its pipelines pad a prompt to."""

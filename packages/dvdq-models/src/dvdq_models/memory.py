@@ -18,6 +18,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dvdq_models.apply import swap_linears
+from dvdq_models.example_inputs import example_inputs
+from dvdq_reference.spec.recipe import Recipe
+
 
 class PeakMemory(TorchDispatchMode):
     """Bytes of the storages made inside the block and alive at once, now (``live``) and at most (``peak``)."""
@@ -78,6 +82,22 @@ def forward_peak(transformer: nn.Module, inputs: Mapping[str, torch.Tensor]) -> 
     with torch.no_grad(), _FlashAttention(), memory:
         type(transformer).forward(transformer, **inputs, return_dict=False)
     return memory.peak
+
+
+def pass_bytes(transformer: nn.Module, recipe: Recipe, latent: tuple[int, int, int]) -> int:
+    """:func:`forward_peak` of ``transformer``, which is quantized in place, for latents of a size, in bfloat16.
+
+    Args:
+        transformer: in full precision; it loses its values.
+        recipe: that quantizes it.
+        latent: frames, height and width of the latents.
+    """
+    transformer.to("meta")
+    for parameter in transformer.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+    for name, (_, layer) in swap_linears(transformer, recipe).items():
+        transformer.set_submodule(name, layer)
+    return forward_peak(transformer, example_inputs(transformer, latent))
 
 
 def _key(tensor: torch.Tensor) -> int:

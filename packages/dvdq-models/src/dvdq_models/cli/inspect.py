@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +15,11 @@ from rich.table import Table
 from dvdq_models.cli.console import console, megabytes, print_json
 from dvdq_models.cli.options import AsJson, Bits, Delta, RecipeName
 from dvdq_models.cli.recipe import recipe_from
-from dvdq_models.configurations import empty_transformer, stored_recipe, transformer_configs
+from dvdq_models.configurations import empty_transformer, latent_size, stored_recipe, transformer_configs
 from dvdq_models.inspection import LayerPlan, ModelReport, describe, plan_layers, together
+from dvdq_models.memory import pass_bytes
+from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.recipe import Recipe
 
 
 def inspect(
@@ -29,6 +33,9 @@ def inspect(
     capability: Annotated[
         int | None, typer.Option(help="Compute capability, e.g. 90, of a GPU that need not be here, for --kernels.")
     ] = None,
+    video: Annotated[
+        str | None, typer.Option(help="Frames x height x width, e.g. 81x480x832: the memory of one forward pass.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show sizes before and after, of both transformers if there are two; a quantized one tells its own recipe."""
@@ -39,16 +46,30 @@ def inspect(
     }
     report = together(reports) if len(reports) > 1 else next(iter(reports.values()))
     plans = plan_layers(report, tokens, capability) if kernels else ()
+    peak = None if video is None else _pass_bytes(path, chosen, video)
     if as_json:
         parts = {name: _sizes(part) for name, part in reports.items()}
         planned = {"kernels": [dataclasses.asdict(plan) for plan in plans]} if kernels else {}
-        print_json(report.to_dict() | {"transformers": parts} | planned)
+        print_json(report.to_dict() | {"transformers": parts, "pass_bytes": peak} | planned)
         return
     console.print(_summary(report, reports))
+    if peak is not None:
+        console.print(f"one forward pass of {video} takes {megabytes(peak)} beside the weights", highlight=False)
     if layers:
         console.print(_layers(report))
     if kernels:
         console.print(_kernels(plans))
+
+
+def _pass_bytes(path: Path, chosen: Recipe, video: str) -> int:
+    """Of the transformer that needs most."""
+    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", video)
+    if match is None:
+        raise DvdqError("inspect", where="--video", expected="frames x height x width, as 81x480x832", got=video)
+    frames, height, width = map(int, match.groups())
+    latent = latent_size(path, (frames, height, width))
+    configs = transformer_configs(path).values()
+    return max(pass_bytes(empty_transformer(config), stored_recipe(config) or chosen, latent) for config in configs)
 
 
 def _sizes(report: ModelReport) -> dict[str, float]:
