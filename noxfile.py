@@ -105,7 +105,7 @@ def evaluation(session: nox.Session) -> None:
 def test_alone(session: nox.Session, package: str, *groups: str) -> None:
     """Test one package's wheel in an environment made for it."""
     install(session, package, "test", *groups)
-    session.run("pytest", f"packages/{package}/tests", *session.posargs)
+    session.run("pytest", "--numprocesses=auto", f"packages/{package}/tests", *session.posargs)
 
 
 @nox.session
