@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from diffusers.utils import load_image
-from PIL import UnidentifiedImageError
 
 from dvdq_reference.spec.errors import DvdqError
 
@@ -81,5 +80,5 @@ def default_of(pipeline: Any, argument: str) -> Any:
 def _open(operation: str, path: Path) -> Any:
     try:
         return load_image(str(path))
-    except (UnidentifiedImageError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise DvdqError(operation, where="--image", expected="an image file", got=str(path)) from error
