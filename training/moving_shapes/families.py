@@ -7,6 +7,7 @@ with the other end given, does at once. Its latents are then Wan's, normalised, 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan, HunyuanVideoPipeline, WanPipeline
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 
-from dvdq_models.moving_shapes import WAN, hunyuan_video, wan
+from dvdq_models.moving_shapes import VIDEO, WAN, Bundled, hunyuan_video, wan
 
 KL = 0.003
 LATENT_NOISE = 0.05
@@ -92,6 +93,7 @@ class Family(Protocol):
     def build_transformer(self) -> Any: ...
     def build_prompts(self, prompts: list[str]) -> Prompts: ...
     def pipeline(self, vae: Any, prompts: Any, transformer: Any) -> Any: ...
+    def bundled(self, folder: Path) -> Bundled: ...
 
 
 class Wan:
@@ -132,6 +134,10 @@ class Wan:
             transformer=transformer.to(torch.bfloat16),
             scheduler=wan.build_scheduler(),
         )
+
+    def bundled(self, folder: Path) -> Bundled:
+        """The trained pipeline in ``folder``, as it is bundled."""
+        return dataclasses.replace(WAN, folder=folder)
 
 
 class HunyuanVideo:
@@ -179,6 +185,10 @@ class HunyuanVideo:
             transformer=transformer.to(torch.bfloat16),
             scheduler=hunyuan_video.build_scheduler(),
         )
+
+    def bundled(self, folder: Path) -> Bundled:
+        """The trained pipeline in ``folder``, as it is to be bundled."""
+        return Bundled(folder, HunyuanVideoPipeline, {**VIDEO, "guidance_scale": 4.0})
 
 
 FAMILIES: dict[str, Family] = {"wan": Wan(), "hunyuan-video": HunyuanVideo()}

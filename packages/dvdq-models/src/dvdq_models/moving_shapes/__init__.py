@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, HunyuanVideoPipeline, WanPipeline
+from diffusers import DiffusionPipeline, WanPipeline
 
 _PIPELINES = Path(__file__).parent / "pipelines"
 
@@ -34,8 +34,8 @@ class Bundled:
         return pipeline
 
 
-_VIDEO = {"height": 64, "width": 64, "num_frames": 17, "num_inference_steps": 30, "max_sequence_length": 16}
+VIDEO = {"height": 64, "width": 64, "num_frames": 17, "num_inference_steps": 30, "max_sequence_length": 16}
+"""What all of them make."""
 
-WAN = Bundled(_PIPELINES / "wan", WanPipeline, {**_VIDEO, "negative_prompt": "", "guidance_scale": 4.0})
-HUNYUAN_VIDEO = Bundled(_PIPELINES / "hunyuan_video", HunyuanVideoPipeline, {**_VIDEO, "guidance_scale": 4.0})
-BUNDLED = {"wan": WAN, "hunyuan-video": HUNYUAN_VIDEO}
+WAN = Bundled(_PIPELINES / "wan", WanPipeline, {**VIDEO, "negative_prompt": "", "guidance_scale": 4.0})
+BUNDLED = {"wan": WAN}
