@@ -22,16 +22,8 @@ KL = 0.003
 LATENT_NOISE = 0.05
 
 
-class Prompts(torch.nn.Module):
-    """Text encoders over a fixed table of prompts; what they give is what a transformer takes by keyword."""
-
-    def forward(self, index: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Conditioning of the prompts at ``index`` ``[batch]``."""
-        raise NotImplementedError
-
-
-class WanPrompts(Prompts):
-    """UMT5, with the padding zeroed as ``WanPipeline`` does."""
+class WanPrompts(torch.nn.Module):
+    """UMT5 over a fixed table of prompts, with the padding zeroed as ``WanPipeline`` does."""
 
     def __init__(self, prompts: list[str]) -> None:
         super().__init__()
@@ -48,8 +40,8 @@ class WanPrompts(Prompts):
         return {"encoder_hidden_states": hidden * mask[..., None]}
 
 
-class HunyuanVideoPrompts(Prompts):
-    """Llama behind the prompt template, and CLIP, as ``HunyuanVideoPipeline`` calls them."""
+class HunyuanVideoPrompts(torch.nn.Module):
+    """Llama behind the prompt template, and CLIP, over a fixed table of prompts, as ``HunyuanVideoPipeline`` does."""
 
     def __init__(self, prompts: list[str]) -> None:
         super().__init__()
@@ -91,7 +83,7 @@ class Family(Protocol):
     def record_statistics(self, vae: Any, clips: torch.Tensor) -> None: ...
     def latents(self, vae: Any, clips: torch.Tensor) -> torch.Tensor: ...
     def build_transformer(self) -> Any: ...
-    def build_prompts(self, prompts: list[str]) -> Prompts: ...
+    def build_prompts(self, prompts: list[str]) -> torch.nn.Module: ...
     def pipeline(self, vae: Any, prompts: Any, transformer: Any) -> Any: ...
     def bundled(self, folder: Path) -> Bundled: ...
 
