@@ -46,8 +46,19 @@ CALLS: dict[str, Call] = {
 """By pipeline class."""
 
 
+OPTIONS = tuple(dict.fromkeys(option for call in CALLS.values() for option in call.names))
+"""What a command may set of a call."""
+
+
 def call_arguments(operation: str, pipeline: Any, prompt: str, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a call of ``pipeline``; options that are None keep the pipeline's own defaults.
+
+    Args:
+        operation: for errors.
+        pipeline: of a class in :data:`CALLS`.
+        prompt: what to show.
+        seed: of the noise.
+        options: of the command; those in :data:`OPTIONS` are looked at.
 
     Raises:
         DvdqError: an unknown pipeline class, an option that it has no argument for, an image that is missing or none.
@@ -57,7 +68,8 @@ def call_arguments(operation: str, pipeline: Any, prompt: str, seed: int, option
         raise DvdqError(operation, where=name, expected=f"one of {', '.join(CALLS)}", got=name)
     call = CALLS[name]
     arguments: dict[str, Any] = {"prompt": prompt, "generator": torch.Generator().manual_seed(seed)}
-    for option, value in options.items():
+    for option in OPTIONS:
+        value = options.get(option)
         if value is None:
             continue
         if option not in call.names:

@@ -41,6 +41,7 @@ from dvdq_reference.spec.errors import DvdqError
 
 
 def generate(
+    context: typer.Context,
     pipeline: PipelineFolder,
     prompt: Annotated[str, typer.Option(help="What the video should show.")],
     out: Annotated[Path, typer.Option(help="The video to write; its trace goes beside it as .json.")] = Path("out.mp4"),
@@ -71,21 +72,9 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Generate one video with a (quantized) pipeline of Wan or HunyuanVideo."""
-    options = {
-        "negative_prompt": negative_prompt,
-        "height": height,
-        "width": width,
-        "frames": frames,
-        "steps": steps,
-        "guidance": guidance,
-        "guidance_2": guidance_2,
-        "embedded_guidance": embedded_guidance,
-        "text_tokens": text_tokens,
-        "image": image,
-    }
     quantized = is_quantized(pipeline)
     pipe = open_pipeline("generate", pipeline, device=device, offload=offload, backend=backend)
-    arguments = call_arguments("generate", pipe, prompt, seed, options)
+    arguments = call_arguments("generate", pipe, prompt, seed, context.params)
     steps = arguments.get("num_inference_steps", default_of(pipe, "num_inference_steps"))
     transformers = [part for name in TRANSFORMERS if (part := getattr(pipe, name, None)) is not None]
     if attention is not None:

@@ -35,6 +35,7 @@ from dvdq_reference.spec.recipe import BitSchedule
 
 
 def tune(
+    context: typer.Context,
     pipeline: PipelineFolder,
     prompt: Annotated[list[str], typer.Option(help="What a video should show; several give one δ for all.")],
     average: Annotated[float, typer.Option(help="Wanted average width of activations, in bits.")] = 6.0,
@@ -57,25 +58,13 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Choose δ for a wanted average of activation bits, by running the switch on prompts of your own."""
-    options = {
-        "negative_prompt": negative_prompt,
-        "height": height,
-        "width": width,
-        "frames": frames,
-        "steps": steps,
-        "guidance": guidance,
-        "guidance_2": guidance_2,
-        "embedded_guidance": embedded_guidance,
-        "text_tokens": text_tokens,
-        "image": image,
-    }
     pipe = open_pipeline("tune-delta", pipeline, device=device, offload=offload, backend=backend)
     schedule = next(iter(hooks_of(pipe).values())).recipe.schedule
     with progress_bar(quiet=as_json) as progress:
         task = progress.add_task("videos", total=(trials + 1) * len(prompt))
 
         def make(number: int, text: str) -> None:
-            arguments = call_arguments("tune-delta", pipe, text, seed + number, options)
+            arguments = call_arguments("tune-delta", pipe, text, seed + number, context.params)
             pipe(**arguments, output_type="latent")
             progress.advance(task)
 
