@@ -14,27 +14,10 @@ from dvdq_models.attention import attention_of, set_attention
 from dvdq_models.bit_schedule import average_bits
 from dvdq_models.bit_switching import TRANSFORMERS, hooks_of
 from dvdq_models.checkpoint import is_quantized
+from dvdq_models.cli import options
 from dvdq_models.cli.calls import call_arguments, default_of
 from dvdq_models.cli.console import console, print_json, progress_bar
 from dvdq_models.cli.opening import Offload, open_pipeline
-from dvdq_models.cli.options import (
-    AsJson,
-    Backend,
-    Device,
-    EmbeddedGuidance,
-    Frames,
-    Guidance,
-    Guidance2,
-    Height,
-    Image,
-    NegativePrompt,
-    OffloadTo,
-    PipelineFolder,
-    Seed,
-    Steps,
-    TextTokens,
-    Width,
-)
 from dvdq_models.teacache import enable_teacache, teacache_trace
 from dvdq_models.video import to_bytes, write_mp4
 from dvdq_reference.spec.errors import DvdqError
@@ -42,24 +25,24 @@ from dvdq_reference.spec.errors import DvdqError
 
 def generate(
     context: typer.Context,
-    pipeline: PipelineFolder,
+    pipeline: options.PipelineFolder,
     prompt: Annotated[str, typer.Option(help="What the video should show.")],
     out: Annotated[Path, typer.Option(help="The video to write; its trace goes beside it as .json.")] = Path("out.mp4"),
-    negative_prompt: NegativePrompt = "",
-    height: Height = None,
-    width: Width = None,
-    frames: Frames = None,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    guidance_2: Guidance2 = None,
-    embedded_guidance: EmbeddedGuidance = None,
-    text_tokens: TextTokens = None,
-    image: Image = None,
-    seed: Seed = 0,
+    negative_prompt: options.NegativePrompt = "",
+    height: options.Height = None,
+    width: options.Width = None,
+    frames: options.Frames = None,
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
+    guidance_2: options.Guidance2 = None,
+    embedded_guidance: options.EmbeddedGuidance = None,
+    text_tokens: options.TextTokens = None,
+    image: options.Image = None,
+    seed: options.Seed = 0,
     fps: Annotated[int, typer.Option(min=1)] = 16,
-    device: Device = "cpu",
-    offload: OffloadTo = Offload.NONE,
-    backend: Backend = "auto",
+    device: options.Device = "cpu",
+    offload: options.OffloadTo = Offload.NONE,
+    backend: options.Backend = "auto",
     attention: Annotated[
         str | None, typer.Option(help="An attention backend of diffusers: native, sage, sage_varlen, flash, ….")
     ] = None,
@@ -69,7 +52,7 @@ def generate(
     teacache_coefficients: Annotated[
         str | None, typer.Option(help="Whose coefficients, e.g. wan2.1-t2v-14b, where the architecture leaves it open.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Generate one video with a (quantized) pipeline of Wan or HunyuanVideo."""
     quantized = is_quantized(pipeline)

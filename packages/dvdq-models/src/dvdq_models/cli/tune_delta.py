@@ -9,53 +9,36 @@ import typer
 from rich.table import Table
 
 from dvdq_models.bit_switching import hooks_of
+from dvdq_models.cli import options
 from dvdq_models.cli.calls import call_arguments
 from dvdq_models.cli.console import console, print_json, progress_bar
 from dvdq_models.cli.opening import Offload, open_pipeline
-from dvdq_models.cli.options import (
-    AsJson,
-    Backend,
-    Device,
-    EmbeddedGuidance,
-    Frames,
-    Guidance,
-    Guidance2,
-    Height,
-    Image,
-    NegativePrompt,
-    OffloadTo,
-    PipelineFolder,
-    Seed,
-    Steps,
-    TextTokens,
-    Width,
-)
 from dvdq_models.tuning import Trial, best_trial, tune_delta, write_delta
 from dvdq_reference.spec.recipe import BitSchedule
 
 
 def tune(
     context: typer.Context,
-    pipeline: PipelineFolder,
+    pipeline: options.PipelineFolder,
     prompt: Annotated[list[str], typer.Option(help="What a video should show; several give one δ for all.")],
     average: Annotated[float, typer.Option(help="Wanted average width of activations, in bits.")] = 6.0,
     trials: Annotated[int, typer.Option(min=1, help="Runs at a chosen δ, after the one that is recorded.")] = 3,
     write: Annotated[bool, typer.Option("--write", help="Store δ in the checkpoint's recipe.")] = False,
-    negative_prompt: NegativePrompt = "",
-    height: Height = None,
-    width: Width = None,
-    frames: Frames = None,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    guidance_2: Guidance2 = None,
-    embedded_guidance: EmbeddedGuidance = None,
-    text_tokens: TextTokens = None,
-    image: Image = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    offload: OffloadTo = Offload.NONE,
-    backend: Backend = "auto",
-    as_json: AsJson = False,
+    negative_prompt: options.NegativePrompt = "",
+    height: options.Height = None,
+    width: options.Width = None,
+    frames: options.Frames = None,
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
+    guidance_2: options.Guidance2 = None,
+    embedded_guidance: options.EmbeddedGuidance = None,
+    text_tokens: options.TextTokens = None,
+    image: options.Image = None,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    offload: options.OffloadTo = Offload.NONE,
+    backend: options.Backend = "auto",
+    as_json: options.AsJson = False,
 ) -> None:
     """Choose δ for a wanted average of activation bits, by running the switch on prompts of your own."""
     pipe = open_pipeline("tune-delta", pipeline, device=device, offload=offload, backend=backend)
