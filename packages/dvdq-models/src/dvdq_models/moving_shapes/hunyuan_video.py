@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import re
 
-import torch
 from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
-from dvdq_models.moving_shapes.clips import all_scenes
+from dvdq_models.moving_shapes.parts import prompt_words, start_gaussian, word_tokenizer
 
 TEXT_TOKENS = 16
 TEXT_WIDTH = 128
@@ -43,26 +42,29 @@ def build_vae() -> AutoencoderKLHunyuanVideo:
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Llama's part: one token for each word of a prompt or of the template around it."""
-    words = sorted({word for scene in all_scenes() for word in re.findall(r"\w+", scene.prompt)})
     template = dict.fromkeys(re.findall(_LLAMA_TOKENS, DEFAULT_PROMPT_TEMPLATE["template"].lower().replace("{}", "")))
-    return _word_tokenizer(
-        ["<pad>", "<unk>", "<|begin_of_text|>", *template, *(word for word in words if word not in template)],
+    begin = "<|begin_of_text|>"
+    return word_tokenizer(
+        ["<pad>", "<unk>", begin, *template, *(word for word in prompt_words() if word not in template)],
         pre_tokenizers.Split(Regex(_LLAMA_TOKENS), behavior="removed", invert=True),
-        "<|begin_of_text|> $A",
-        pad="<pad>",
+        sentence=f"{begin} $A",
         length=256,
+        pad="<pad>",
+        begin=begin,
     )
 
 
 def build_tokenizer_2() -> PreTrainedTokenizerFast:
     """CLIP's part: the words of a prompt between a start and an end token, padded with the latter."""
-    words = sorted({word for scene in all_scenes() for word in re.findall(r"\w+", scene.prompt)})
-    return _word_tokenizer(
-        ["<|endoftext|>", "<unk>", "<|startoftext|>", *words],
+    begin, end = "<|startoftext|>", "<|endoftext|>"
+    return word_tokenizer(
+        [end, "<unk>", begin, *prompt_words()],
         pre_tokenizers.Whitespace(),
-        "<|startoftext|> $A <|endoftext|>",
-        pad="<|endoftext|>",
+        sentence=f"{begin} $A {end}",
         length=POOLED_TOKENS,
+        pad=end,
+        begin=begin,
+        end=end,
     )
 
 
@@ -103,10 +105,7 @@ def build_text_encoder_2(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
 
 
 def build_transformer() -> HunyuanVideoTransformer3DModel:
-    """A HunyuanVideo transformer of two double-stream and three single-stream blocks, 256 wide.
-
-    Its linears start from a normal distribution, as those of the Wan transformer here do and for the same reason.
-    """
+    """Two double-stream and three single-stream blocks, 256 wide, whose linears start from a normal distribution."""
     transformer = HunyuanVideoTransformer3DModel(
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
@@ -123,41 +122,12 @@ def build_transformer() -> HunyuanVideoTransformer3DModel:
         pooled_projection_dim=POOLED_WIDTH,
         rope_axes_dim=(16, 24, 24),
     )
-    depth = 2.0 * (transformer.config.num_layers + transformer.config.num_single_layers)
-    joins_residual = re.compile(
-        r".*(to_out\.0|to_add_out|ff(_context)?\.net\.2)|single_transformer_blocks\.\d+\.proj_out"
-    )
-    for name, module in transformer.named_modules():
-        if isinstance(module, torch.nn.Linear):
-            fan = module.in_features * (depth if joins_residual.fullmatch(name) else 1.0)
-            torch.nn.init.normal_(module.weight, std=fan**-0.5)
-            torch.nn.init.zeros_(module.bias)
-    torch.nn.init.zeros_(transformer.proj_out.weight)
+    blocks = transformer.config.num_layers + transformer.config.num_single_layers
+    joins_residual = r".*(to_out\.0|to_add_out|ff(_context)?\.net\.2)|single_transformer_blocks\.\d+\.proj_out"
+    start_gaussian(transformer, joins_residual, blocks)
     return transformer
 
 
 def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
     """HunyuanVideo's sampler; its own shift, 7, is for a thousand times the tokens."""
     return FlowMatchEulerDiscreteScheduler(shift=3.0)
-
-
-def _word_tokenizer(
-    tokens: list[str], splitter: pre_tokenizers.PreTokenizer, sentence: str, *, pad: str, length: int
-) -> PreTrainedTokenizerFast:
-    vocabulary = {token: i for i, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = splitter
-    marks = [mark for mark in sentence.split() if mark != "$A"]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=sentence, special_tokens=[(mark, vocabulary[mark]) for mark in marks]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=marks[0],
-        eos_token=marks[-1] if len(marks) > 1 else None,
-        pad_token=pad,
-        unk_token="<unk>",
-        padding_side="right",
-        model_max_length=length,
-    )

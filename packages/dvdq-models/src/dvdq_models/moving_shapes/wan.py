@@ -7,14 +7,11 @@ matrix rotates, as in the real models.
 
 from __future__ import annotations
 
-import re
-
-import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from dvdq_models.moving_shapes.clips import all_scenes
+from dvdq_models.moving_shapes.parts import prompt_words, start_gaussian, word_tokenizer
 
 TEXT_TOKENS = 16
 TEXT_WIDTH = 128
@@ -42,20 +39,13 @@ def build_vae() -> AutoencoderKLWan:
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer with one token for each word that a scene's prompt can contain, ended by ``</s>`` like T5's."""
-    words = sorted({word for scene in all_scenes() for word in re.findall(r"\w+", scene.prompt)})
-    vocabulary = {token: i for i, token in enumerate(["<pad>", "</s>", "<unk>", *words])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", vocabulary["</s>"])]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        model_max_length=TEXT_TOKENS,
+    return word_tokenizer(
+        ["<pad>", "</s>", "<unk>", *prompt_words()],
+        pre_tokenizers.Whitespace(),
+        sentence="$A </s>",
+        length=TEXT_TOKENS,
+        pad="<pad>",
+        end="</s>",
     )
 
 
@@ -77,11 +67,7 @@ def build_text_encoder(vocabulary: int) -> UMT5EncoderModel:
 
 
 def build_transformer() -> WanTransformer3DModel:
-    """A Wan transformer of six blocks, 256 wide, whose linears start from a normal distribution.
-
-    The standard deviation is ``in_features ** -0.5`` (``(2 * layers * in_features) ** -0.5`` where a result joins the
-    residual stream): a real model's weights are nearly Gaussian, and diffusers' default start is uniform.
-    """
+    """A Wan transformer of six blocks, 256 wide, whose linears start from a normal distribution."""
     transformer = WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=4,
@@ -96,13 +82,7 @@ def build_transformer() -> WanTransformer3DModel:
         qk_norm="rms_norm_across_heads",
         rope_max_seq_len=32,
     )
-    for name, module in transformer.named_modules():
-        if isinstance(module, torch.nn.Linear):
-            joins_residual = name.endswith(("to_out.0", "ffn.net.2"))
-            depth = 2.0 * transformer.config.num_layers if joins_residual else 1.0
-            torch.nn.init.normal_(module.weight, std=(depth * module.in_features) ** -0.5)
-            torch.nn.init.zeros_(module.bias)
-    torch.nn.init.zeros_(transformer.proj_out.weight)
+    start_gaussian(transformer, r".*(to_out\.0|ffn\.net\.2)", transformer.config.num_layers)
     return transformer
 
 
