@@ -1,7 +1,7 @@
 """Muon: momentum whose matrix updates are orthogonalised (K. Jordan, 2024), AdamW for everything else.
 
 torch's own ``torch.optim.Muon`` takes only two-dimensional parameters and iterates in bfloat16, which a CPU without
-such units runs a hundred times slower than float32; this one takes convolutions too and stays in float32.
+such units runs a hundred times slower than float32; this one takes convolutions too, in either precision.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
 class Muon(torch.optim.Optimizer):
     """Muon over parameters of two or more dimensions, a convolution's taken as ``[out, in * taps]``."""
 
-    def __init__(self, params, lr: float = 1e-3, weight_decay: float = 0.0) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+    def __init__(self, params, lr: float, weight_decay: float, precision: torch.dtype) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "precision": precision})
 
     @torch.no_grad()
     def step(self) -> None:
@@ -48,7 +48,7 @@ class Muon(torch.optim.Optimizer):
                     momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
                     momentum.lerp_(parameter.grad, 1.0 - MOMENTUM)
                     updates.append(parameter.grad.lerp(momentum, MOMENTUM).flatten(1))
-                stacked = orthogonalise(torch.stack(updates))
+                stacked = orthogonalise(torch.stack(updates).to(group["precision"]))
                 scale = MATCH_ADAM * max(stacked.shape[-2:]) ** 0.5
                 for parameter, update in zip(parameters, stacked, strict=True):
                     parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
@@ -58,13 +58,21 @@ class Muon(torch.optim.Optimizer):
 class MuonWithAdamW:
     """Muon for a model's hidden matrices and AdamW for its vectors, embeddings and ``adamw`` modules, as one."""
 
-    def __init__(self, model: nn.Module, *, lr: float, weight_decay: float, adamw: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lr: float,
+        weight_decay: float,
+        adamw: tuple[str, ...] = (),
+        precision: torch.dtype = torch.float32,
+    ) -> None:
         by_muon, by_adamw = [], []
         for name, parameter in model.named_parameters():
             is_hidden = min(parameter.shape, default=0) > 1 and not any(part in name for part in adamw)
             (by_muon if parameter.ndim >= 2 and is_hidden else by_adamw).append(parameter)
         self.optimizers = [
-            Muon(by_muon, lr=lr, weight_decay=weight_decay),
+            Muon(by_muon, lr=lr, weight_decay=weight_decay, precision=precision),
             torch.optim.AdamW(by_adamw, lr=lr, betas=(0.9, 0.98), weight_decay=0.0),
         ]
 

@@ -107,6 +107,9 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=5856, help="clips drawn and encoded once")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="multiply in bfloat16, on a GPU or a CPU with units for it"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
@@ -123,7 +126,8 @@ def main() -> None:
     averaged = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE)
     )
-    optimizer = MuonWithAdamW(model, lr=PEAK_RATE, weight_decay=0.01, adamw=family.ends)
+    precision = torch.bfloat16 if args.bfloat16 else torch.float32
+    optimizer = MuonWithAdamW(model, lr=PEAK_RATE, weight_decay=0.01, adamw=family.ends, precision=precision)
     step, spent, running = 0, 0.0, float("nan")
     checkpoint = args.out / "checkpoint.pt"
     if checkpoint.exists():
@@ -143,15 +147,16 @@ def main() -> None:
             chosen = torch.randint(len(latents), (args.batch,), generator=generator)
             dropped = torch.rand(args.batch, generator=generator) < DROPPED_PROMPTS
             distill = family.distills_guidance and progress > DISTILL_FROM
-            loss = flow_matching_loss(
-                model,
-                latents[chosen],
-                torch.where(dropped, empty, labels[chosen].cpu()).to(args.device),
-                generator,
-                embeds_guidance=family.distills_guidance,
-                teacher=averaged.module if distill else None,
-                empty=empty,
-            )
+            with torch.autocast(args.device, torch.bfloat16, enabled=args.bfloat16):
+                loss = flow_matching_loss(
+                    model,
+                    latents[chosen],
+                    torch.where(dropped, empty, labels[chosen].cpu()).to(args.device),
+                    generator,
+                    embeds_guidance=family.distills_guidance,
+                    teacher=averaged.module if distill else None,
+                    empty=empty,
+                )
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step(rate)

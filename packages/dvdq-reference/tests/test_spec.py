@@ -6,7 +6,7 @@ import pytest
 
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.quantized import bits_per_weight, stored_tensors
-from dvdq_reference.spec.recipe import ActivationRule, BitSchedule, Recipe, Rotation, WeightRule
+from dvdq_reference.spec.recipe import ActivationRule, BitSchedule, Recipe, Rotation, Smoothing, WeightRule
 
 NAMES = ["minmax", "smoothquant", "quarot", "vidit-q", "dvd-quant"]
 
@@ -42,11 +42,18 @@ def test_what_a_weight_is_made_of():
         (lambda: Recipe.named("minmax", "4/8"), "recipe: bits: expected W"),
         (lambda: Recipe.from_dict({"name": "x", "colour": 1}), "recipe: expected the fields of a recipe"),
         (lambda: WeightRule(9), "recipe: bits: expected .* 2 to 8, got 9"),
-        (lambda: WeightRule(4, "gptq"), "recipe: weight.grid: expected minmax or bgr, got 'gptq'"),
+        (lambda: WeightRule(4, "gptq"), "recipe: weight.grid: expected minmax or bgr or clip-search, got 'gptq'"),
+        (lambda: WeightRule(4, "clip-search"), "recipe: weight: expected symmetric=True for clip-search"),
+        (lambda: WeightRule(4, num_bounds=0), "recipe: weight.num_bounds: expected a positive whole number, got 0"),
+        (lambda: WeightRule(4, tolerance=1.0), "recipe: weight.tolerance: expected 0 to 1, got 1.0"),
         (lambda: WeightRule(4, "bgr", symmetric=True), "recipe: weight: expected an asymmetric grid for BGR"),
         (lambda: ActivationRule(4, 0), "recipe: activation.block: expected a positive whole number or None, got 0"),
         (lambda: ActivationRule(4, None, "best"), "recipe: activation.clip"),
-        (lambda: Rotation("regular"), "recipe: rotation.kind: expected full or block"),
+        (lambda: Rotation("sylvester"), "recipe: rotation.kind: expected full or block or regular"),
+        (lambda: Rotation("regular", seed=1), "recipe: rotation.seed: expected none beside a regular rotation, got 1"),
+        (lambda: Smoothing("smoothquant", 1.5), "recipe: smoothing.alpha: expected 0 to 1, got 1.5"),
+        (lambda: Smoothing("smoothquant", twice=True), "recipe: smoothing.twice: expected vidit-q"),
+        (lambda: BitSchedule(measured="both"), "recipe: schedule.measured: expected conditional or guided"),
         (lambda: BitSchedule("delta"), "recipe: schedule.delta"),
         (lambda: BitSchedule(low=8, high=4), "recipe: schedule: expected low <= high, got 8 > 4"),
         (lambda: stored_tensors(2, 3, WeightRule(4)), "stored_tensors: expected an even number .* got 3"),

@@ -15,14 +15,15 @@ from typing import Any, Literal, Self, get_args
 from dvdq_reference.spec.bits import check_bits
 from dvdq_reference.spec.errors import DvdqError
 
-RotationKind = Literal["full", "block"]
-Grid = Literal["minmax", "bgr"]
+RotationKind = Literal["full", "block", "regular"]
+Grid = Literal["minmax", "bgr", "clip-search"]
 Clip = Literal["absmax", "gaussian"]
 SmoothingKind = Literal["smoothquant", "vidit-q"]
 ScheduleKind = Literal["constant", "delta", "stp", "itp", "abs", "sba"]
+Measured = Literal["conditional", "guided"]
 
 ROTATION_BLOCK = 256
-"""Size of the Hadamard matrix of a ``block`` rotation."""
+"""Size of the Hadamard matrix of a ``block`` or ``regular`` rotation."""
 DEFAULT_BLOCK = 128
 """Channels that share an activation scale under ARQ, unless a recipe says otherwise."""
 BGR_BOUNDS = 6
@@ -48,7 +49,8 @@ class Rotation:
     """An orthonormal Hadamard matrix of the input channels: ``Y = (X H)(W H)^T``.
 
     ``full`` is one matrix of size ``in``; ``block`` is ``I ⊗ H_256``. With a ``seed``, H is preceded by random signs:
-    ``R = diag(±1) H``.
+    ``R = diag(±1) H``. ``regular`` is ``block`` preceded by the one pattern of signs that makes every column of each
+    H_256 sum to ±16, so that a mean which the channels share is not gathered in one of them; it takes no seed.
     """
 
     kind: RotationKind = "full"
@@ -56,30 +58,45 @@ class Rotation:
 
     def __post_init__(self) -> None:
         _check_choice("rotation.kind", self.kind, RotationKind)
+        if self.kind == "regular" and self.seed is not None:
+            raise DvdqError("recipe", where="rotation.seed", expected="none beside a regular rotation", got=self.seed)
 
 
 @dataclass(frozen=True)
 class Smoothing:
-    """A calibrated factor per input channel that moves difficulty from activations to weights (Eq. 9)."""
+    """A calibrated factor per input channel that moves difficulty from activations to weights (Eq. 9).
+
+    ``twice`` also quantizes the smoothed weight before it is rotated, as the code of ViDiT-Q's authors does.
+    """
 
     kind: SmoothingKind = "smoothquant"
     alpha: float = 0.5
+    twice: bool = False
 
     def __post_init__(self) -> None:
         _check_choice("smoothing.kind", self.kind, SmoothingKind)
+        if not 0.0 <= self.alpha <= 1.0:
+            raise DvdqError("recipe", where="smoothing.alpha", expected="0 to 1", got=self.alpha)
+        if self.twice and self.kind != "vidit-q":
+            raise DvdqError("recipe", where="smoothing.twice", expected="vidit-q beside it", got=self.kind)
 
 
 @dataclass(frozen=True)
 class WeightRule:
     """The grid of a weight's codes: ``WeightRule(4, "bgr", 128)`` gives a ``[12, 256]`` weight 2 grids a row.
 
-    ``group_size=None`` is one grid per row. A symmetric grid fixes the zero-point at ``2^(b-1)``.
+    ``group_size=None`` is one grid per row. A symmetric grid fixes the zero-point at ``2^(b-1)``. ``clip-search`` is
+    QuaRot's: the symmetric grid of least ``Σ |W - Ŵ|^2.4`` among min-max shrunk by 0, 1, … 79 %. ``num_bounds`` and
+    ``tolerance`` are BGR's: how many shrink steps it tries, and by which share the squared error must fall for a grid
+    to be refined again.
     """
 
     bits: int = 4
     grid: Grid = "bgr"
     group_size: int | None = None
     symmetric: bool = False
+    num_bounds: int = BGR_BOUNDS
+    tolerance: float = BGR_TOLERANCE
 
     def __post_init__(self) -> None:
         check_bits("recipe", self.bits)
@@ -87,6 +104,14 @@ class WeightRule:
         _check_size("weight.group_size", self.group_size)
         if self.symmetric and self.grid == "bgr":
             raise DvdqError("recipe", where="weight", expected="an asymmetric grid for BGR", got="symmetric=True")
+        if not self.symmetric and self.grid == "clip-search":
+            raise DvdqError("recipe", where="weight", expected="symmetric=True for clip-search", got="symmetric=False")
+        if isinstance(self.num_bounds, bool) or not isinstance(self.num_bounds, int) or self.num_bounds < 1:
+            raise DvdqError(
+                "recipe", where="weight.num_bounds", expected="a positive whole number", got=self.num_bounds
+            )
+        if not 0.0 <= self.tolerance < 1.0:
+            raise DvdqError("recipe", where="weight.tolerance", expected="0 to 1", got=self.tolerance)
 
 
 @dataclass(frozen=True)
@@ -112,7 +137,8 @@ class BitSchedule:
     """Which activation width each denoising step uses.
 
     ``constant`` uses ``high`` always; ``delta`` is the paper's switch (Eq. 11) with threshold ``delta``; ``stp``,
-    ``itp``, ``abs`` and ``sba`` are its rivals (Sec. 4.3), ``sba`` drawn with ``seed``.
+    ``itp``, ``abs`` and ``sba`` are its rivals (Sec. 4.3), ``sba`` drawn with ``seed``. ``measured`` is the output F
+    whose change is summed: that of the conditional pass, or what classifier-free guidance makes of both passes.
     """
 
     kind: ScheduleKind = "constant"
@@ -120,9 +146,11 @@ class BitSchedule:
     high: int = 8
     delta: float | None = None
     seed: int = 0
+    measured: Measured = "conditional"
 
     def __post_init__(self) -> None:
         _check_choice("schedule.kind", self.kind, ScheduleKind)
+        _check_choice("schedule.measured", self.measured, Measured)
         check_bits("recipe", self.low)
         check_bits("recipe", self.high)
         if self.low > self.high:
