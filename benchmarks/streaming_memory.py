@@ -23,7 +23,7 @@ from diffusers import HunyuanVideoTransformer3DModel
 from dvdq_models.checkpoint.layout import INDEX, TensorType, index_of
 from dvdq_models.checkpoint.lazy import open_folder
 from dvdq_models.checkpoint.writing import WeightFiles
-from dvdq_models.linear import quantize_rows
+from dvdq_models.encoding import encode_weight
 from dvdq_models.streaming import quantize_checkpoint
 from dvdq_reference.spec.recipe import Recipe
 
@@ -79,9 +79,9 @@ def check(source: Path, destination: Path) -> None:
     """Codes of a few layers, made again."""
     weights, codes = open_folder("check", source), open_folder("check", destination)
     for name in CHECKED:
-        again = quantize_rows(weights[f"{name}.weight"].read(), RECIPE.weight, RECIPE.rotation, "auto")
-        for part in ("qweight", "scale", "zero"):
-            if not torch.equal(codes[f"{name}.{part}"].read(), getattr(again, part)):
+        again = encode_weight(weights[f"{name}.weight"].read(), RECIPE)
+        for part, tensor in again.items():
+            if not torch.equal(codes[f"{name}.{part}"].read(), tensor):
                 raise SystemExit(f"not recorded: {name}.{part} is not that of its weight")
 
 

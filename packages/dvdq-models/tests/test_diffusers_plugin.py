@@ -22,7 +22,7 @@ from diffusers import (
 )
 from safetensors.torch import load_file, save_file
 
-from dvdq_models import DvdqError, DVDQuantConfig, Recipe, diffusers_plugin, load, quantize, save, trace
+from dvdq_models import DvdqError, DVDQuantConfig, Recipe, linear, load, quantize, save, trace
 from dvdq_models.linear import QuantizedLinear
 
 RECIPE = Recipe.named("dvd-quant", "W4A6")
@@ -88,14 +88,14 @@ def test_on_load_is_what_quantize_does(
 
 def test_weights_are_read_one_at_a_time(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[weakref.ref[torch.Tensor]] = []
-    original = diffusers_plugin.quantize_rows
+    original = linear.encode_weight
 
-    def watched(weight: torch.Tensor, *args: Any) -> Any:
+    def watched(weight: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         assert not [ref for ref in seen if ref() is not None]
         seen.append(weakref.ref(weight))
-        return original(weight, *args)
+        return original(weight, *args, **kwargs)
 
-    monkeypatch.setattr(diffusers_plugin, "quantize_rows", watched)
+    monkeypatch.setattr(linear, "encode_weight", watched)
     model = WanTransformer3DModel.from_pretrained(str(full), quantization_config=CONFIG)
     assert len(seen) == len([m for m in model.modules() if isinstance(m, QuantizedLinear)])
 
@@ -199,7 +199,10 @@ def test_checksums_are_checked_where_they_are(saved: Path) -> None:
         ({"bits": "W3"}, "bits: expected W"),
         ({"recipe": RECIPE, "bits": "W4A4"}, "bits: expected a recipe's name beside it"),
         ({"bits": "W4A8", "delta": 0.1}, "delta: expected a schedule that switches"),
-        ({"modules_to_not_convert": ["proj_out"]}, "recipe, bits, delta and backend, got modules_to_not_convert"),
+        (
+            {"modules_to_not_convert": ["proj_out"]},
+            "recipe, bits, delta, channel_maxima and backend, got modules_to_not_convert",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
@@ -219,7 +222,7 @@ def test_a_delta_replaces_that_of_the_recipe() -> None:
         ({"torch_dtype": torch.float64}, "torch_dtype: expected torch.float32 or torch.bfloat16 or torch.float16"),
         ({"dtype": torch.int8}, "torch_dtype: expected .* got torch.int8"),
         ({"quantization_config": DVDQuantConfig(backend="fpga")}, "backend: expected auto"),
-        ({"quantization_config": DVDQuantConfig("smoothquant")}, "a recipe without calibration"),
+        ({"quantization_config": DVDQuantConfig("smoothquant")}, "smoothquant: expected calibration of its"),
         ({"quantization_config": DVDQuantConfig(Recipe.named("dvd-quant"), backend="numba")}, "backend: expected auto"),
     ],
 )

@@ -76,7 +76,10 @@ def test_progress_is_told_of_every_layer(transformer: Any) -> None:
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (Recipe.named("smoothquant"), "smoothquant: expected a recipe without calibration"),
+        (
+            Recipe.named("smoothquant"),
+            r"smoothquant: expected calibration of its activations \(dvdq calibrate\), got none",
+        ),
         (Recipe.named("dvd-quant", weight=WeightRule(4, "bgr", 100)), r"blocks\.0\.attn1\.to_q: expected a size"),
         (Recipe.named("dvd-quant", activation=ActivationRule(8, 256)), r"blocks\.0\.attn1\.to_q: expected a size"),
     ],

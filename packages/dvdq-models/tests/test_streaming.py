@@ -19,13 +19,13 @@ import torch
 from diffusers import HunyuanVideoTransformer3DModel, WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
-from dvdq_models import DvdqError, Recipe, load_pipeline, quantize, save
+from dvdq_models import DvdqError, Recipe, linear, load_pipeline, quantize, save
 from dvdq_models.checkpoint import stored_dtype
 from dvdq_models.checkpoint.checksums import SUMS, write_sums
 from dvdq_models.checkpoint.format import WEIGHTS
 from dvdq_models.checkpoint.layout import INDEX
 from dvdq_models.checkpoint.lazy import LazyTensor
-from dvdq_models.streaming import plan, quantize_checkpoint, quantizer
+from dvdq_models.streaming import quantize_checkpoint, quantizer
 from dvdq_models.streaming import source as source_module
 
 RECIPE = Recipe.named("dvd-quant", "W4A6")
@@ -404,12 +404,12 @@ def test_layers_go_to_the_device_that_was_asked_for(
     with pytest.raises(DvdqError, match="device gpu: expected a device that is here"):
         quantize_checkpoint(folder, tmp_path / "q", RECIPE, device="gpu")
     devices = set()
-    original = plan.quantize_rows
+    original = linear.encode_weight
 
-    def recorded(weight: torch.Tensor, *args: Any) -> Any:
+    def recorded(weight: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         devices.add(weight.device.type)
-        return original(torch.zeros(weight.shape), *args)
+        return original(torch.zeros(weight.shape), *args, **kwargs)
 
-    monkeypatch.setattr(plan, "quantize_rows", recorded)
+    monkeypatch.setattr(linear, "encode_weight", recorded)
     quantize_checkpoint(folder, tmp_path / "q", RECIPE, device="meta", backend="torch")
     assert devices == {"meta"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
@@ -28,9 +28,14 @@ Progress = Callable[[str, int, int], None]
 
 
 def quantize(
-    transformer: Transformer, recipe: Recipe, *, backend: str = "auto", progress: Progress | None = None
+    transformer: Transformer,
+    recipe: Recipe,
+    *,
+    channel_maxima: Mapping[str, torch.Tensor] | None = None,
+    backend: str = "auto",
+    progress: Progress | None = None,
 ) -> Transformer:
-    """Quantize ``transformer`` in place, without data, and return it.
+    """Quantize ``transformer`` in place, without data unless the recipe smooths, and return it.
 
     Everything that can be refused is looked at before the first layer changes: the family, every layer's shape under
     the recipe, and every weight's finiteness. Weights are then replaced one at a time, so the peak above the model
@@ -39,16 +44,19 @@ def quantize(
     Args:
         transformer: a diffusers transformer of a known family, in any float dtype, on any device.
         recipe: e.g. ``Recipe.named("dvd-quant", "W4A6")``.
+        channel_maxima: ``max |X_j|`` of each layer's input channels, by layer, for a recipe that smooths: what
+            :meth:`dvdq_models.calibration.Calibration.of` gives.
         backend: which kernels run, as in :func:`dvdq_kernels.quantized_linear`.
         progress: told of each finished layer.
 
     Raises:
-        DvdqError: an unknown family or layer, a model already quantized, a recipe that needs calibration, a shape
-            that the recipe cannot take, a weight with NaN or Inf; the model is then as it was.
+        DvdqError: an unknown family or layer, a model already quantized, statistics that are missing, not needed or of
+            another model, a shape that the recipe cannot take, a weight with NaN or Inf; the model is then as it was.
     """
     layers = swap_linears(transformer, recipe, backend=backend, check_values=True)
+    maxima = check_maxima("quantize", recipe, {name: layer for name, (_, layer) in layers.items()}, channel_maxima)
     for done, (name, (linear, layer)) in enumerate(layers.items(), start=1):
-        layer.quantize_(linear.weight)
+        layer.quantize_(linear.weight, maxima.get(name))
         transformer.set_submodule(name, layer)
         if progress is not None:
             progress(name, done, len(layers))
@@ -64,8 +72,6 @@ def swap_linears(
     The layers are not yet put in; :func:`quantize` and :func:`dvdq_models.load` fill and place them.
     """
     operation = "quantize"
-    if recipe.smoothing is not None:
-        raise DvdqError(operation, where=recipe.name, expected="a recipe without calibration", got=recipe.smoothing)
     refuse_adapters(operation, transformer)
     if any(isinstance(module, QuantizedLinear) for module in transformer.modules()):
         raise DvdqError(operation, expected="a model in full precision", got="one that is quantized already")
@@ -84,6 +90,24 @@ def swap_linears(
     accept_copies(transformer)
     accept_lora(transformer)
     return layers
+
+
+def check_maxima(
+    operation: str, recipe: Recipe, layers: Mapping[str, QuantizedLinear], maxima: Mapping[str, torch.Tensor] | None
+) -> Mapping[str, torch.Tensor]:
+    """``maxima`` if they are those of all ``layers`` that smooth; none if the recipe does not."""
+    if recipe.smoothing is None:
+        if maxima is not None:
+            raise DvdqError(operation, where=recipe.name, expected="no calibration: it uses none", got="statistics")
+        return {}
+    if maxima is None:
+        expected = "calibration of its activations (dvdq calibrate)"
+        raise DvdqError(operation, where=recipe.name, expected=expected, got="none")
+    for name, layer in layers.items():
+        if layer.smoothing is not None and (name not in maxima or maxima[name].shape != (layer.in_features,)):
+            got = list(maxima[name].shape) if name in maxima else "none, as of another model"
+            raise DvdqError(operation, where=name, expected=f"calibrated maxima [{layer.in_features}]", got=got)
+    return maxima
 
 
 def use_backend(transformer: nn.Module, backend: str) -> None:

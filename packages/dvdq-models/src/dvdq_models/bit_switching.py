@@ -1,12 +1,14 @@
 """The bit schedule at work: a hook on the transformer that sets every layer's width before each denoising step.
 
-One decision a step: with classifier-free guidance the pass that comes first ("cond") decides and is measured, and the
-other runs at the same width. State belongs to the hooks of one pipeline; nothing is global.
+One decision a step: with classifier-free guidance the pass that comes first ("cond") decides and the other runs at the
+same width. What is measured is the first pass, or what guidance makes of both. State belongs to the hooks of one
+pipeline; nothing is global.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from typing import Any
 
 import torch
@@ -40,7 +42,10 @@ class BitSwitch:
         self.schedule = schedule
         self.trace: list[StepDecision] = []
         self._loop = DenoisingLoop(pipeline)
+        self._pipeline = None if pipeline is None else weakref.ref(pipeline)
         self._deciding = False
+        self._outputs: list[torch.Tensor] = []
+        self._guidance = 1.0
         self._decider: DeltaGuided | Planned | None = None
         self._previous: torch.Tensor | None = None
 
@@ -48,26 +53,54 @@ class BitSwitch:
         """The width of the pass that begins with these inputs."""
         place = self._loop.enter(context, latents, timestep)
         self._deciding = place.first_pass or place.new_video
+        if self._deciding and not place.new_video:
+            self._measure()
         if place.new_video:
             self.trace, self._previous = [], None
+            self._outputs.clear()
             self._decider = decider(self.schedule, place.num_steps)
         if self._deciding:
             assert self._decider is not None
             self.trace.append(self._decider.decide(place.step))
         return self.trace[-1].bits
 
-    def after(self, output: torch.Tensor) -> None:
-        """Measure how far the output moved since the last step that was computed."""
+    def after(self, output: torch.Tensor, expert: nn.Module) -> None:
+        """Keep the output of a pass that ends, and measure as soon as the step has all that counts."""
         self._loop.leave()
-        if not self._deciding or self.trace[-1].skipped:
+        if self.trace[-1].skipped:
             return
-        current = output.detach()
+        if self.schedule.measured == "conditional":
+            if self._deciding:
+                self._outputs = [output.detach()]
+                self._measure()
+        else:  # whether a second pass follows is known when the next step begins
+            self._outputs.append(output.detach())
+            if not self._deciding:
+                self._guidance = self._guidance_scale(expert)
+
+    def _measure(self) -> None:
+        """Measure how far the output moved since the last step that was computed."""
+        if not self._outputs:
+            return
+        conditional, *others = self._outputs
+        current = conditional if not others else torch.lerp(others[0].float(), conditional.float(), self._guidance)
+        self._outputs = []
         if self._previous is not None:
             assert self._decider is not None
             distance = relative_change(current, self._previous.to(current.device))
             self._decider.observe(distance)
             self.trace[-1] = dataclasses.replace(self.trace[-1], distance=distance)
         self._previous = current
+
+    def _guidance_scale(self, expert: nn.Module) -> float:
+        """w of ``v_u + w (v_c - v_u)``, as the pipeline of two passes tells."""
+        pipeline: Any = None if self._pipeline is None else self._pipeline()
+        if not hasattr(pipeline, "do_classifier_free_guidance"):
+            expected = "a pipeline that tells its guidance scale, followed by dvdq_models.bit_switching.follow"
+            raise DvdqError("bit schedule", where="guided", expected=expected, got=type(pipeline).__name__)
+        scale: float = pipeline.guidance_scale
+        second: float | None = getattr(pipeline, "_guidance_scale_2", None)
+        return second if second is not None and expert is getattr(pipeline, "transformer_2", None) else scale
 
     def skip(self, reason: str) -> None:
         """The step under way is not computed."""
@@ -78,6 +111,7 @@ class BitSwitch:
 
     def end(self) -> None:
         """The video is done; its trace stays until the next one begins."""
+        self._measure()
         self._loop.end()
         self._previous = None
 
@@ -115,7 +149,7 @@ class BitSwitchHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
     @torch.compiler.disable(reason=_OUTSIDE)  # type: ignore[untyped-decorator]
     def post_forward(self, module: nn.Module, output: Any) -> Any:
         """Measure the pass that ends."""
-        self.switch.after(output[0])
+        self.switch.after(output[0], module)
         return output
 
     def mark_skipped(self, reason: str) -> None:

@@ -15,7 +15,7 @@ So a full checkpoint and a quantized one take the same way, and a device map is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,17 +27,16 @@ from diffusers.quantizers.base import DiffusersQuantizer
 from diffusers.utils import logging
 from torch import nn
 
-from dvdq_models.apply import swap_linears
+from dvdq_models.apply import check_maxima, swap_linears
 from dvdq_models.checkpoint.checksums import check_sums
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import open_file
-from dvdq_models.linear import QuantizedLinear, quantize_rows
+from dvdq_models.linear import STORED, QuantizedLinear
 from dvdq_models.quantization_config import METHOD, DVDQuantConfig, mark_quantized
 from dvdq_reference.spec.errors import DvdqError
 
 _OPERATION = "from_pretrained"
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_CODES = ("qweight", "scale", "zero")
 
 
 def register() -> None:
@@ -62,6 +61,7 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
         self._loaded_keys: list[str] = []
         self._kept_in_float32: Sequence[str] = ()
         self._layers: dict[str, QuantizedLinear] = {}
+        self._maxima: Mapping[str, torch.Tensor] = {}
 
     @property
     def is_serializable(self) -> bool:
@@ -125,8 +125,11 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
             self._layers[name] = layer
         if self.pre_quantized:
             self._check(model)
+        else:
+            config = self.quantization_config
+            self._maxima = check_maxima(_OPERATION, config.recipe, self._layers, config.channel_maxima)
         expected = model.state_dict(keep_vars=True)
-        codes = {f"{name}.{part}" for name in self._layers for part in _CODES}
+        codes = {f"{name}.{part}" for name in self._layers for part in STORED}
         for name, tensor in expected.items():
             if tensor.is_floating_point() and name not in codes:
                 tensor.data = tensor.data.to(self._dtype_of(name))
@@ -149,9 +152,8 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
             weight = weight.to("cpu" if device == "disk" else device, self._dtype_of(f"{name}.weight"))
             if not bool(torch.isfinite(weight).all()):
                 raise DvdqError(f"quantize: {name}", expected="finite weights", got="NaN or Inf")
-            quantized = quantize_rows(weight, layer.weight_rule, layer.rotation, layer.backend)
-            codes = {part: getattr(quantized, part) for part in _CODES}
-            state_dict.update({f"{name}.{part}": code for part, code in codes.items() if code is not None})
+            stored = layer.encode(weight, self._maxima.get(name))
+            state_dict.update({f"{name}.{part}": tensor for part, tensor in stored.items()})
         return state_dict
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
@@ -191,7 +193,7 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
             raise DvdqError(_OPERATION, where=self._source, expected="no other tensors", got=unexpected[0])
         for name, wanted in expected.items():
             found = self._stored[name]
-            free = found.dtype.is_floating_point and not name.endswith(".scale")
+            free = found.dtype.is_floating_point and not name.endswith((".scale", ".smoothing"))
             if found.shape != wanted.shape or not (free or found.dtype == wanted.dtype):
                 expected_type, got = f"{wanted.dtype} {list(wanted.shape)}", f"{found.dtype} {list(found.shape)}"
                 raise DvdqError(_OPERATION, where=f"{self._source}: {name}", expected=expected_type, got=got)

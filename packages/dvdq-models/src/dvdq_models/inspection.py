@@ -89,14 +89,16 @@ def describe(transformer: nn.Module, recipe: Recipe) -> ModelReport:
         parameters = sum(m.in_features * m.out_features for m in quantized.values())
     else:
         treatments = family.treatments(transformer)
-    stored = {id(tensor) for m in quantized.values() for tensor in (m.qweight, m.scale, m.zero)}
+    stored = {id(tensor) for m in quantized.values() for tensor in (m.qweight, m.scale, m.zero, m.smoothing)}
     parameters += sum(parameter.numel() for parameter in transformer.parameters() if id(parameter) not in stored)
     for name, treatment in treatments.items():
         module = transformer.get_submodule(name)
         assert isinstance(module, nn.Linear | QuantizedLinear)
         shape = (module.out_features, module.in_features)
         before = shape[0] * shape[1] * FULL_PRECISION_BYTES
-        after = before if treatment == "keep" else sum(t.nbytes for t in stored_tensors(*shape, recipe.weight))
+        smoothing = recipe.smoothing if treatment == "quantize" else None
+        tensors = stored_tensors(*shape, recipe.weight, smoothing)
+        after = before if treatment == "keep" else sum(tensor.nbytes for tensor in tensors)
         layers.append(LayerReport(name, shape, treatment, before, after))
     selection = select("quantized_linear", "auto", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     refused = dict(selection.refused)

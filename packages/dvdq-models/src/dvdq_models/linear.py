@@ -9,65 +9,51 @@ from typing import Self
 import torch
 from torch import nn
 
-from dvdq_kernels import QuantizedWeight, quantize_weight, quantized_linear
+from dvdq_kernels import QuantizedWeight, quantized_linear
 from dvdq_models.activation_state import ActivationState
+from dvdq_models.encoding import encode_weight
 from dvdq_reference.spec.quantized import stored_tensors
-from dvdq_reference.spec.recipe import ActivationRule, Recipe, Rotation, WeightRule
+from dvdq_reference.spec.recipe import Recipe, Rotation
 
-_CHUNK = 2**24
-"""Elements of a weight that are rotated and quantized at a time: the float32 copies of a chunk, not of the weight."""
-
-_STORED = ("qweight", "scale", "zero")
-
-
-def quantize_rows(weight: torch.Tensor, rule: WeightRule, rotation: Rotation | None, backend: str) -> QuantizedWeight:
-    """:func:`dvdq_kernels.quantize_weight` in chunks of rows, so that a weight of any size takes bounded memory.
-
-    Everything that quantizes a weight of a model comes here, so that the same chunks give the same bits.
-    """
-    chunks = weight.split(max(1, _CHUNK // weight.shape[1]))
-    parts = [quantize_weight(chunk, rule, rotation=rotation, backend=backend) for chunk in chunks]
-    zeros = [part.zero for part in parts if part.zero is not None]
-    return dataclasses.replace(
-        parts[0],
-        qweight=torch.cat([part.qweight for part in parts]),
-        scale=torch.cat([part.scale for part in parts]),
-        zero=torch.cat(zeros) if zeros else None,
-    )
+STORED = ("qweight", "scale", "zero", "smoothing")
+"""What a layer may store of its weight."""
 
 
 class QuantizedLinear(nn.Module):
-    """``Y = Q(X R) Q(W R)^T + bias`` in integer arithmetic (W4A16 if ``activation`` is None).
+    """``Y = Q(X/s R) Q(W s R)^T + bias`` in integer arithmetic (W4A16 without s if ``weight_only``).
 
-    ``qweight`` (uint8, packed), ``scale`` (float32) and, unless symmetric, ``zero`` (int16) are what
-    :func:`~dvdq_reference.spec.quantized.stored_tensors` lists; they keep their dtypes under any cast, since codes
-    without their exact scale are another weight. They are parameters without gradients because what offloads a model
-    takes buffers for small and leaves them on the device.
+    ``qweight`` (uint8, packed), ``scale`` (float32), unless symmetric ``zero`` (int16), and ``smoothing`` (s, float32)
+    where the recipe smooths are what :func:`~dvdq_reference.spec.quantized.stored_tensors` lists; they keep their
+    dtypes under any cast, since codes without their exact scale are another weight. They are parameters without
+    gradients because what offloads a model takes buffers for small and leaves them on the device.
     """
 
     scale: torch.Tensor
     qweight: torch.Tensor
     zero: torch.Tensor | None
+    smoothing: torch.Tensor | None
     bias: nn.Parameter | None
 
     def __init__(
         self,
         in_features: int,
         out_features: int,
-        *,
-        weight: WeightRule,
-        activation: ActivationRule | None,
-        rotation: Rotation | None,
+        recipe: Recipe,
         state: ActivationState,
+        *,
+        weight_only: bool = False,
         backend: str = "auto",
     ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        self.weight_rule, self.activation, self.rotation = weight, activation, rotation
+        # Smoothing spares activations that are quantized; others have nothing to be spared.
+        self.recipe = dataclasses.replace(recipe, smoothing=None) if weight_only else recipe
+        self.activation = None if weight_only else recipe.activation
         self.state = state
         self.backend = backend
-        self.register_parameter("zero", None)
-        for tensor in stored_tensors(out_features, in_features, weight):
+        for name in STORED:
+            self.register_parameter(name, None)
+        for tensor in stored_tensors(out_features, in_features, recipe.weight, self.recipe.smoothing):
             empty = torch.empty(tensor.shape, dtype=getattr(torch, tensor.dtype), device="meta")
             self.register_parameter(tensor.name, nn.Parameter(empty, requires_grad=False))
         self.register_parameter("bias", None)
@@ -77,24 +63,23 @@ class QuantizedLinear(nn.Module):
         cls, linear: nn.Linear, recipe: Recipe, state: ActivationState, *, weight_only: bool, backend: str = "auto"
     ) -> Self:
         """A layer of the shape of ``linear`` whose codes are still to be filled in; the bias is the linear's own."""
-        layer = cls(
-            linear.in_features,
-            linear.out_features,
-            weight=recipe.weight,
-            activation=None if weight_only else recipe.activation,
-            rotation=recipe.rotation,
-            state=state,
-            backend=backend,
-        )
+        layer = cls(linear.in_features, linear.out_features, recipe, state, weight_only=weight_only, backend=backend)
         layer.bias = linear.bias
         return layer.train(linear.training)
 
-    def quantize_(self, weight: torch.Tensor) -> None:
-        """Fill in the codes and grid of ``weight`` ``[out, in]``."""
-        quantized = quantize_rows(weight, self.weight_rule, self.rotation, self.backend)
-        for name in _STORED:
-            tensor = getattr(quantized, name)
-            setattr(self, name, None if tensor is None else nn.Parameter(tensor, requires_grad=False))
+    def encode(self, weight: torch.Tensor, channel_max: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """What the layer stores of ``weight`` ``[out, in]``: :func:`~dvdq_models.encoding.encode_weight`."""
+        return encode_weight(weight, self.recipe, channel_max, backend=self.backend)
+
+    def quantize_(self, weight: torch.Tensor, channel_max: torch.Tensor | None = None) -> None:
+        """Fill in what :meth:`encode` makes of ``weight``."""
+        for name, tensor in self.encode(weight, channel_max).items():
+            setattr(self, name, nn.Parameter(tensor, requires_grad=False))
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """R."""
+        return self.recipe.rotation
 
     @property
     def compute_dtype(self) -> torch.dtype | None:
@@ -104,11 +89,13 @@ class QuantizedLinear(nn.Module):
     @property
     def quantized(self) -> QuantizedWeight:
         """The weight as the kernels take it."""
-        return QuantizedWeight(self.qweight, self.scale, self.zero, self.weight_rule, self.in_features, self.rotation)
+        return QuantizedWeight(self.qweight, self.scale, self.zero, self.recipe.weight, self.in_features, self.rotation)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[..., in]`` to ``[..., out]`` at the activation width in force."""
         rule, quantized = self.activation, None
+        if self.smoothing is not None:
+            x = (x / self.smoothing).to(x.dtype)
         if rule is not None:
             rule = dataclasses.replace(rule, bits=self.state.bits) if rule.bits != self.state.bits else rule
             quantized = self.state.quantize(x, rule, self.rotation, self.backend)
@@ -125,10 +112,10 @@ class QuantizedLinear(nn.Module):
         """Shape, widths and rotation, as ``print(model)`` shows them."""
         activation = "A16" if self.activation is None else f"A{self.state.bits}"
         rotation = "no rotation" if self.rotation is None else f"{self.rotation.kind} rotation"
-        return f"{self.in_features}, {self.out_features}, W{self.weight_rule.bits}{activation}, {rotation}"
+        return f"{self.in_features}, {self.out_features}, W{self.recipe.weight.bits}{activation}, {rotation}"
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        stored = {name: getattr(self, name).data for name in _STORED if getattr(self, name) is not None}
+        stored = {name: getattr(self, name).data for name in STORED if getattr(self, name) is not None}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, before in stored.items():
             after = getattr(self, name)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Self
 
+import torch
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from torch import nn
 
@@ -32,6 +33,8 @@ class DVDQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffuser
         recipe: the name of a recipe, or a :class:`~dvdq_models.Recipe`.
         bits: ``W{w}A{a}`` of a named recipe; W4A8 if not given.
         delta: threshold of the bit switch, for a recipe that switches.
+        channel_maxima: for a recipe that smooths, as in :func:`dvdq_models.quantize`; not stored, only what was made of
+            them is.
         backend: which kernels run, as in :func:`dvdq_kernels.quantized_linear`; it is not stored.
 
     Raises:
@@ -45,17 +48,20 @@ class DVDQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffuser
         bits: str | None = None,
         *,
         delta: float | None = None,
+        channel_maxima: Mapping[str, torch.Tensor] | None = None,
         backend: str = "auto",
         **unsupported: Any,
     ) -> None:
         if unsupported:
-            raise DvdqError(_OPERATION, expected="recipe, bits, delta and backend", got=", ".join(unsupported))
+            expected = "recipe, bits, delta, channel_maxima and backend"
+            raise DvdqError(_OPERATION, expected=expected, got=", ".join(unsupported))
         if isinstance(recipe, str):
             recipe = Recipe.named(recipe, bits or "W4A8")
         elif bits is not None:
             raise DvdqError(_OPERATION, where="bits", expected="a recipe's name beside it", got=f"a recipe, and {bits}")
         self.quant_method = _Method.DVD_QUANT
         self.recipe = recipe if delta is None else with_delta(recipe, delta)
+        self.channel_maxima = channel_maxima
         self.backend = backend
 
     @classmethod

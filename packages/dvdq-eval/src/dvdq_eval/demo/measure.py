@@ -29,7 +29,7 @@ def layer_errors(full: nn.Module, quantized: nn.Module) -> list[LayerError]:
             exact = weight.detach().float()
             if layer.rotation is not None:
                 exact = rotate(exact, layer.rotation)
-            minmax = quantize_weight(exact, dataclasses.replace(layer.weight_rule, grid="minmax"))
+            minmax = quantize_weight(exact, dataclasses.replace(layer.recipe.weight, grid="minmax"))
             errors.append(
                 LayerError(name, *(_relative_square(dequantize(codes), exact) for codes in (minmax, layer.quantized)))
             )

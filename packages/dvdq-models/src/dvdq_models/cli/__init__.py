@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 
 import typer
 
+from dvdq_models.cli.calibrate import calibrate
 from dvdq_models.cli.console import fail
 from dvdq_models.cli.generate import generate
 from dvdq_models.cli.inspect import inspect
@@ -20,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-for command in (quantize, generate, inspect):
+for command in (quantize, generate, inspect, calibrate):
     app.command()(command)
 app.command(name="tune-delta")(tune)
 for extension in entry_points(group="dvdq.commands"):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dvdq_models.calibration import Calibration
 from dvdq_models.cli.console import byte_progress, console, megabytes, print_json
 from dvdq_models.cli.options import AsJson, Backend, Bits, Delta, RecipeName
 from dvdq_models.cli.recipe import recipe_from
@@ -19,6 +20,9 @@ def quantize(
     recipe: RecipeName = "dvd-quant",
     bits: Bits = "W4A6",
     delta: Delta = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="What dvdq calibrate wrote, for smoothquant and vidit-q.")
+    ] = None,
     config: Annotated[
         str | None, typer.Option(help="For an original checkpoint: config.json, a folder with one, or a hub id.")
     ] = None,
@@ -27,13 +31,14 @@ def quantize(
     restart: Annotated[bool, typer.Option("--restart", help="Discard what an unfinished run left.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Quantize a checkpoint of any size without data, tensor by tensor; a run that was killed goes on."""
+    """Quantize a checkpoint of any size, tensor by tensor; a run that was killed goes on."""
     chosen = recipe_from(recipe, bits, delta)
     with byte_progress("quantizing", quiet=as_json) as advance:
         report = quantize_checkpoint(
             source,
             destination,
             chosen,
+            calibration=None if calibration is None else Calibration.load(calibration),
             config=config,
             device=device,
             backend=backend,

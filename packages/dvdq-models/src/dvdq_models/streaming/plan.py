@@ -15,15 +15,17 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 
-from dvdq_models.apply import swap_linears
+from dvdq_models.apply import check_maxima, swap_linears
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import LazyTensor, most_common_dtype
 from dvdq_models.families import transformer_class
 from dvdq_models.inspection import ModelReport, describe
-from dvdq_models.linear import QuantizedLinear, quantize_rows
 from dvdq_models.streaming.source import OPERATION, TransformerSource
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
+
+Encode = Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
+"""Makes the tensors to write of the one that was read."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Step:
 
     name: str
     source: LazyTensor
-    apply: Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
+    apply: Encode
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,17 @@ class TransformerPlan:
 
 
 def plan_transformer(
-    source: TransformerSource, recipe: Recipe, device: torch.device, backend: str = "auto"
+    source: TransformerSource,
+    recipe: Recipe,
+    device: torch.device,
+    backend: str = "auto",
+    channel_maxima: Mapping[str, torch.Tensor] | None = None,
 ) -> TransformerPlan:
-    """The plan of one transformer.
+    """The plan of one transformer; ``channel_maxima`` as for :func:`dvdq_models.quantize`.
 
     Raises:
-        DvdqError: an unknown family or layer, a shape that the recipe cannot take, a tensor that is missing, that the
-            model does not have, or that has another shape; the first of each kind is named.
+        DvdqError: an unknown family or layer, a shape that the recipe cannot take, statistics that do not fit, a tensor
+            that is missing, that the model does not have, or that has another shape; the first of each kind is named.
     """
     model_class = transformer_class(OPERATION, source.where, source.config)
     with init_empty_weights(include_buffers=False):
@@ -71,13 +77,15 @@ def plan_transformer(
     dtype = most_common_dtype(source.tensors)
     kept = set(transformer._keep_in_fp32_modules or ())
     layers = {name: layer for name, (_, layer) in swap_linears(transformer, recipe, backend=backend).items()}
+    maxima = check_maxima(OPERATION, recipe, layers, channel_maxima)
     steps: list[Step] = []
     types: dict[str, torch.dtype] = {}
     for name in expected:
         module, _, leaf = name.rpartition(".")
         tensor, to = source.tensors[name], torch.float32 if kept & set(name.split(".")) else dtype
         if leaf == "weight" and module in layers:
-            steps.append(Step(module, tensor, partial(_quantize, tensor.where, module, layers[module], to, device)))
+            encode = partial(layers[module].encode, channel_max=maxima.get(module))
+            steps.append(Step(module, tensor, partial(_quantize, tensor.where, module, encode, to, device)))
         else:
             steps.append(Step(name, tensor, partial(_cast, tensor.where, name, to)))
         types[name] = to
@@ -104,13 +112,11 @@ def _check_names(source: TransformerSource, expected: Mapping[str, tuple[int, ..
 
 
 def _quantize(
-    where: str, name: str, layer: QuantizedLinear, dtype: torch.dtype, device: torch.device, weight: torch.Tensor
+    where: str, name: str, encode: Encode, dtype: torch.dtype, device: torch.device, weight: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     weight = weight.to(dtype)
     _check_finite(where, weight)
-    made = quantize_rows(weight.to(device), layer.weight_rule, layer.rotation, layer.backend)
-    parts = {"qweight": made.qweight, "scale": made.scale, "zero": made.zero}
-    return {f"{name}.{part}": tensor for part, tensor in parts.items() if tensor is not None}
+    return {f"{name}.{part}": tensor for part, tensor in encode(weight.to(device)).items()}
 
 
 def _cast(where: str, name: str, dtype: torch.dtype, tensor: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -17,6 +17,7 @@ import torch
 
 import dvdq_kernels
 from dvdq_kernels.registry import select
+from dvdq_models.calibration import Calibration
 from dvdq_models.checkpoint.checksums import check_sum
 from dvdq_models.checkpoint.writing import WeightFiles
 from dvdq_models.inspection import ModelReport
@@ -83,6 +84,7 @@ def quantize_checkpoint(
     destination: str | Path,
     recipe: Recipe,
     *,
+    calibration: Calibration | None = None,
     config: str | Path | None = None,
     device: str = "cpu",
     backend: str = "auto",
@@ -100,6 +102,7 @@ def quantize_checkpoint(
             the authors' own format; or a hub id.
         destination: the folder to write; must not exist.
         recipe: e.g. ``Recipe.named("dvd-quant", "W4A6")``.
+        calibration: for a recipe that smooths.
         config: of an original checkpoint, as in :func:`~dvdq_models.streaming.source.open_source`.
         device: where layers are rotated and quantized, ``"cpu"`` or ``"cuda"``.
         backend: which kernels run.
@@ -116,9 +119,18 @@ def quantize_checkpoint(
     opened = open_source(source, config)
     if opened.copies and place.resolve().is_relative_to(opened.root.resolve()):
         raise DvdqError(OPERATION, where=str(place), expected="a folder outside the source", got="one inside")
-    plans = [plan_transformer(transformer, recipe, target, backend) for transformer in opened.transformers]
+    plans = [
+        plan_transformer(
+            part,
+            recipe,
+            target,
+            backend,
+            None if calibration is None else calibration.of(part.subfolder or "transformer"),
+        )
+        for part in opened.transformers
+    ]
     resumed = 0
-    with Workspace(place, _identity(opened, recipe, target, backend), restart=restart) as work:
+    with Workspace(place, _identity(opened, recipe, calibration, target, backend), restart=restart) as work:
         if not work.finished:
             with ExitStack() as stack, _full_disk_named(work.folder):
                 _check_space(work, plans, opened)
@@ -206,11 +218,14 @@ def _weight_files(work: Workspace, plan: TransformerPlan) -> WeightFiles:
     return WeightFiles(folder, plan.outputs)
 
 
-def _identity(source: Source, recipe: Recipe, device: torch.device, backend: str) -> dict[str, Any]:
+def _identity(
+    source: Source, recipe: Recipe, calibration: Calibration | None, device: torch.device, backend: str
+) -> dict[str, Any]:
     """What must be the same for a run to go on with another's work, JSON-ready."""
     return {
         "source": source.fingerprint(),
         "recipe": recipe.to_dict(),
+        "calibration": None if calibration is None else calibration.digest(),
         "kernels": [device.type, select("quantize_weight", backend, device).backend.name],
         "versions": {"format": FORMAT, "dvdq": dvdq_kernels.__version__, "torch": torch.__version__}
         | {"diffusers": diffusers.__version__},

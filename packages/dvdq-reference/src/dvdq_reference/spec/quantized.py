@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dvdq_reference.spec.granularity import count_parts
 from dvdq_reference.spec.layout import packed_width
-from dvdq_reference.spec.recipe import WeightRule
+from dvdq_reference.spec.recipe import Smoothing, WeightRule
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,24 @@ class StoredTensor:
         return count * {"uint8": 1, "int16": 2, "float32": 4}[self.dtype]
 
 
-def stored_tensors(out_features: int, in_features: int, rule: WeightRule) -> tuple[StoredTensor, ...]:
+def stored_tensors(
+    out_features: int, in_features: int, rule: WeightRule, smoothing: Smoothing | None = None
+) -> tuple[StoredTensor, ...]:
     """The tensors that hold a ``[out, in]`` weight under ``rule``: ``qweight``, ``scale`` and, if asymmetric, ``zero``.
 
     ``qweight`` is uint8 in :mod:`the canonical layout <dvdq_reference.spec.layout>`; ``scale`` float32 and ``zero``
-    int16 are ``[out, groups]``. A symmetric grid's zero-point is always ``2^(b-1)`` and is not stored.
+    int16 are ``[out, groups]``. A symmetric grid's zero-point is always ``2^(b-1)`` and is not stored. What smooths
+    keeps its factor, ``smoothing`` float32 ``[in]``.
     """
     groups = count_parts("stored_tensors", in_features, rule.group_size)
     qweight = StoredTensor("qweight", (out_features, packed_width("stored_tensors", in_features, rule.bits)), "uint8")
     scale = StoredTensor("scale", (out_features, groups), "float32")
     zero = StoredTensor("zero", (out_features, groups), "int16")
-    return (qweight, scale) if rule.symmetric else (qweight, scale, zero)
+    factor = StoredTensor("smoothing", (in_features,), "float32")
+    return (qweight, scale, *(() if rule.symmetric else (zero,)), *(() if smoothing is None else (factor,)))
 
 
-def bits_per_weight(out_features: int, in_features: int, rule: WeightRule) -> float:
-    """Stored bits for each weight, scales and zero-points counted."""
-    return 8.0 * sum(t.nbytes for t in stored_tensors(out_features, in_features, rule)) / (out_features * in_features)
+def bits_per_weight(out_features: int, in_features: int, rule: WeightRule, smoothing: Smoothing | None = None) -> float:
+    """Stored bits for each weight, scales, zero-points and smoothing factors counted."""
+    stored = stored_tensors(out_features, in_features, rule, smoothing)
+    return 8.0 * sum(tensor.nbytes for tensor in stored) / (out_features * in_features)

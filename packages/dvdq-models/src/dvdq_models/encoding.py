@@ -1,0 +1,75 @@
+"""A weight of a model as the tensors that its layer stores: smoothed, rotated and quantized, in chunks of rows."""
+
+from __future__ import annotations
+
+import torch
+
+from dvdq_kernels import QuantizedWeight, dequantize, quantize_weight
+from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.recipe import Recipe, Smoothing, WeightRule
+
+_CHUNK = 2**24
+"""Elements of a weight that are rotated and quantized at a time: the float32 copies of a chunk, not of the weight."""
+
+
+def encode_weight(
+    weight: torch.Tensor, recipe: Recipe, channel_max: torch.Tensor | None = None, *, backend: str = "auto"
+) -> dict[str, torch.Tensor]:
+    """What :func:`~dvdq_reference.spec.quantized.stored_tensors` lists, of ``weight`` ``[out, in]``.
+
+    Everything that quantizes a weight of a model comes here, so that the same chunks give the same bits.
+
+    Args:
+        weight: any float dtype, finite.
+        recipe: its rotation, smoothing and weight rule are used.
+        channel_max: ``max |X_j|`` of each input channel, ``[in]``, from calibration; a recipe that smooths needs it.
+        backend: as in :func:`dvdq_kernels.quantize_weight`.
+
+    Raises:
+        DvdqError: a recipe that smooths without statistics, or statistics of another length, negative or not finite.
+    """
+    factor = None
+    if recipe.smoothing is not None:
+        factor = smoothing_factor(channel_max, weight, recipe.smoothing)
+    chunks = weight.split(max(1, _CHUNK // weight.shape[1]))
+    parts = [_quantize(chunk, recipe, factor, backend) for chunk in chunks]
+    zeros = [part.zero for part in parts if part.zero is not None]
+    stored = {
+        "qweight": torch.cat([part.qweight for part in parts]),
+        "scale": torch.cat([part.scale for part in parts]),
+        "zero": torch.cat(zeros) if zeros else None,
+        "smoothing": factor,
+    }
+    return {name: tensor for name, tensor in stored.items() if tensor is not None}
+
+
+def smoothing_factor(channel_max: torch.Tensor | None, weight: torch.Tensor, smoothing: Smoothing) -> torch.Tensor:
+    """s, float32 ``[in]``, that divides X and multiplies W; 1 for a channel where X or W is all zero.
+
+    ``smoothquant`` (Eq. 9): ``s_j = max|X_j|^α / max|W_j|^(1-α)``. ``vidit-q`` multiplies X by
+    ``max|W_j|^α / max|X_j|^(1-α)``, so its s is one over that.
+    """
+    operation, (_, in_features) = "smoothing", weight.shape
+    if channel_max is None:
+        raise DvdqError(operation, where=smoothing.kind, expected="calibrated maxima of the activations", got=None)
+    if channel_max.shape != (in_features,):
+        raise DvdqError(operation, expected=f"maxima [{in_features}]", got=list(channel_max.shape))
+    x = channel_max.to(weight.device, torch.float64)
+    if not bool((x.isfinite() & (x >= 0)).all()):
+        raise DvdqError(operation, expected="maxima that are finite and >= 0", got="others")
+    w = weight.abs().amax(dim=0).to(torch.float64)
+    alpha = smoothing.alpha if smoothing.kind == "smoothquant" else 1.0 - smoothing.alpha
+    live = (x > 0) & (w > 0)
+    one = torch.ones_like(x)
+    return (torch.where(live, x, one) ** alpha / torch.where(live, w, one) ** (1.0 - alpha)).to(torch.float32)
+
+
+def _quantize(weight: torch.Tensor, recipe: Recipe, factor: torch.Tensor | None, backend: str) -> QuantizedWeight:
+    rule, rotation = recipe.weight, recipe.rotation
+    if factor is None:
+        return quantize_weight(weight, rule, rotation=rotation, backend=backend)
+    weight = weight.to(torch.promote_types(weight.dtype, torch.float32)) * factor
+    if recipe.smoothing is not None and recipe.smoothing.twice:
+        first = quantize_weight(weight, WeightRule(rule.bits, "minmax", symmetric=True), backend=backend)
+        weight = dequantize(first)
+    return quantize_weight(weight, rule, rotation=rotation, backend=backend)
