@@ -31,6 +31,9 @@ WEIGHT_CASES = (
     (WeightRule(4, "bgr"), torch.bfloat16),
     (WeightRule(3, "bgr"), torch.float16),
     (WeightRule(4, "bgr", 64), torch.float64),
+    (WeightRule(4, "bgr", num_bounds=1), torch.float32),
+    (WeightRule(4, "bgr", num_bounds=12), torch.float32),
+    (WeightRule(4, "bgr", 128, tolerance=0.0), torch.float32),
 )
 ACTIVATION_RULES = (
     ActivationRule(8),

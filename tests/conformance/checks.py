@@ -55,7 +55,8 @@ def check_weight(backend: str, device: str, rule: WeightRule, in_features: int, 
         np.testing.assert_array_equal(grid.scale, truth.scale.astype(np.float32))
         np.testing.assert_array_equal(grid.zero, truth.zero)
         return
-    found = bgr.refine_grid(exact, rule.bits, group_size=rule.group_size)
+    search = {"num_bounds": rule.num_bounds, "tolerance": rule.tolerance, "group_size": rule.group_size}
+    found = bgr.refine_grid(exact, rule.bits, **search)
     shape = (*found.error.shape, -1)
     error = np.sqrt(np.square(exact - affine.dequantize(codes, grid)).reshape(shape).sum(axis=2))
     # Rounding Δ moves Ŵ by at most u |Ŵ|, in each element and so in norm; float64 sums lose far less than that again.

@@ -22,6 +22,7 @@ from dvdq_kernels.backends.triton.compilation import Compiled, compile_launch
 from dvdq_kernels.backends.triton.launch import recording
 from dvdq_kernels.backends.triton.tuning import Task
 from dvdq_kernels.registry import operators
+from dvdq_reference.spec.recipe import BGR_BOUNDS, BGR_TOLERANCE
 
 TARGETS = (80, 89, 90, 100, 120)
 INTEGER = {90: "wgmma.s32.s8.s8", 100: "tcgen05.mma.kind::i8"}
@@ -142,7 +143,8 @@ def test_activations(
     [(12288, 3072, "bgr", None), (3072, 15360, "bgr", None), (5120, 13824, "bgr", 64), (5120, 13824, "minmax", None)],
 )
 def test_weights(target: int, out: int, in_features: int, grid: str, group_size: int | None) -> None:
-    compiled(target, "quantize_weight", empty(out, in_features, dtype=torch.bfloat16), 4, grid, group_size, False)
+    search = grid, group_size, False, BGR_BOUNDS, BGR_TOLERANCE
+    compiled(target, "quantize_weight", empty(out, in_features, dtype=torch.bfloat16), 4, *search)
     groups = 1 if group_size is None else in_features // group_size
     qweight = empty(out, in_features // 2, dtype=torch.uint8)
     scale, zero = empty(out, groups, dtype=torch.float32), empty(out, groups, dtype=torch.int16)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -11,9 +10,10 @@ from unittest.mock import patch
 import torch
 
 from dvdq_kernels.backends import torch as right
-from dvdq_kernels.backends.torch import bgr, hadamard, weight
+from dvdq_kernels.backends.torch import hadamard
 from dvdq_kernels.backends.torch.sorted_rows import SortedRows
 from dvdq_kernels.rotation import paley
+from dvdq_reference.spec.recipe import BGR_BOUNDS, BGR_TOLERANCE
 
 Mutant = Callable[[], SimpleNamespace]
 MUTANTS: dict[str, Mutant] = {}
@@ -210,10 +210,27 @@ def refinement_with_a_boundary_off_by_one() -> SimpleNamespace:
     return mutant(quantize_weight=quantize_weight)
 
 
-@broken
-def refinement_without_its_bounds() -> SimpleNamespace:
+def _search(num_bounds: int | None = None, tolerance: float | None = None) -> SimpleNamespace:
+    """A mutant whose BGR is bounded by these, whatever its rule says."""
+
     def quantize_weight(*args: Any) -> tuple[torch.Tensor, ...]:
-        with patch.object(weight, "refine", partial(bgr.refine, num_bounds=1)):
-            return right.quantize_weight(*args)
+        *rest, bounds, share = args
+        bounds, share = bounds if num_bounds is None else num_bounds, share if tolerance is None else tolerance
+        return right.quantize_weight(*rest, bounds, share)
 
     return mutant(quantize_weight=quantize_weight)
+
+
+@broken
+def refinement_without_its_bounds() -> SimpleNamespace:
+    return _search(num_bounds=1)
+
+
+@broken
+def bounds_of_the_rule_ignored() -> SimpleNamespace:
+    return _search(num_bounds=BGR_BOUNDS)
+
+
+@broken
+def tolerance_of_the_rule_ignored() -> SimpleNamespace:
+    return _search(tolerance=BGR_TOLERANCE)

@@ -33,6 +33,8 @@ CHECKS = (
     *(partial(checks.check_linear, case=case) for case in CASES),
     partial(checks.check_activation, rule=ActivationRule(4, 128, "gaussian"), rotation=SIGNS, dtype=torch.float32),
     partial(checks.check_weight, rule=WeightRule(4, "bgr"), in_features=256, dtype=torch.float32),
+    partial(checks.check_weight, rule=WeightRule(4, "bgr", num_bounds=1), in_features=256, dtype=torch.float32),
+    partial(checks.check_weight, rule=WeightRule(4, "bgr", 128, tolerance=0.0), in_features=256, dtype=torch.float32),
 )
 
 

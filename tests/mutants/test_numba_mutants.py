@@ -21,6 +21,12 @@ CHECKS = {
         checks.check_weight, rule=WeightRule(4, "minmax", symmetric=True), in_features=256, dtype=torch.float32
     ),
     "BGR": partial(checks.check_weight, rule=WeightRule(4, "bgr"), in_features=256, dtype=torch.float32),
+    "one start": partial(
+        checks.check_weight, rule=WeightRule(4, "bgr", num_bounds=1), in_features=256, dtype=torch.float32
+    ),
+    "to the end": partial(
+        checks.check_weight, rule=WeightRule(4, "bgr", 128, tolerance=0.0), in_features=256, dtype=torch.float32
+    ),
     "ties": checks.check_weight_ties,
 }
 BREAKS = (
@@ -29,6 +35,8 @@ BREAKS = (
     Break("loops.py", "-np.rint(low / scale)", "-np.floor(low / scale)", "min-max"),
     Break("loops.py", "largest / (offset - 1)", "largest / offset", "symmetric"),
     Break("loops.py", "cut = i / (2 * num_bounds)", "cut = 0 / (2 * num_bounds)", "BGR"),
+    Break("weight.py", "levels, num_bounds, tolerance", "levels, 6, tolerance", "one start"),
+    Break("weight.py", "levels, num_bounds, tolerance", "levels, num_bounds, 1e-3", "to the end"),
     Break("loops.py", "(2 * j + 1)", "(2 * j)", "BGR"),
     Break("loops.py", "total / width / scale", "total / width", "BGR"),
     Break("loops.py", "values[position[j]] < edges[j]", "values[position[j]] > edges[j]", "BGR"),

@@ -42,6 +42,10 @@ CHECKS = {
     "decoding": partial(checks.check_dequantize, rule=WeightRule(4, "minmax", 64), in_features=256),
     "min-max": partial(checks.check_weight, rule=WeightRule(4, "minmax", 64), in_features=256, dtype=FLOAT),
     "BGR": partial(checks.check_weight, rule=WeightRule(4, "bgr"), in_features=256, dtype=FLOAT),
+    "one start": partial(checks.check_weight, rule=WeightRule(4, "bgr", num_bounds=1), in_features=256, dtype=FLOAT),
+    "to the end": partial(
+        checks.check_weight, rule=WeightRule(4, "bgr", 128, tolerance=0.0), in_features=256, dtype=FLOAT
+    ),
 }
 """What is asked of a copy, by name."""
 
@@ -66,6 +70,8 @@ BREAKS = (
     Break("encoding.py", "codes & 15, codes >> 4", "codes >> 4, codes & 15", "decoding"),
     Break("grids.py", "-rint(low / scale)", "-tl.floor(low / scale)", "min-max"),
     Break("bgr.py", "for i in range(BOUNDS)", "for i in range(1)", "BGR"),
+    Break("bgr.py", '"BOUNDS": num_bounds', '"BOUNDS": 6', "one start"),
+    Break("bgr.py", '"TOLERANCE": tolerance', '"TOLERANCE": 1e-3', "to the end"),
     Break("transform.py", "partner - pieces[i] if", "pieces[i] - partner if", "rotation"),
     Break("transform.py", "sums = _product(middle, factor, FROM_LEFT, sums)", "pass", "rotation"),
     Break("tiles.py", "sylvester(outer // core)).T)", "sylvester(outer // core)))", "rotation"),

@@ -150,8 +150,8 @@ def operator_calls() -> list[tuple[str, tuple[object, ...]]]:
     grids = [(q.qweight, q.scale, q.zero) for q in (row, grouped)]
     codes = (act.codes, act.scale, act.token_sum)
     return [
-        ("quantize_weight", (torch.randn(4, 256), 4, "bgr", 64, False, "torch")),
-        ("quantize_weight", (torch.randn(4, 256), 8, "minmax", None, True, "torch")),
+        ("quantize_weight", (torch.randn(4, 256), 4, "bgr", 64, False, 3, 0.0, "torch")),
+        ("quantize_weight", (torch.randn(4, 256), 8, "minmax", None, True, 6, 1e-3, "torch")),
         ("dequantize", (*grids[0], 4, 256, "torch")),
         ("rotate", (x.bfloat16(), "full", 3, "torch")),
         ("rotate_quantize", (x, 8, None, "absmax", None, None, "torch")),

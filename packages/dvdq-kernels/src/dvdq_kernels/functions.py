@@ -25,7 +25,7 @@ def quantize_weight(
 
     Args:
         weight: ``[out, in]``, any float dtype; finite, not empty.
-        rule: width, grid, group size, symmetry.
+        rule: width, grid, group size, symmetry, and what bounds the search of BGR.
         rotation: R; None leaves the weight in its own basis.
         backend: ``"auto"`` or a name of :func:`~dvdq_kernels.backends`. One that has no rotation gets W R from the one
             that ``"auto"`` would take.
@@ -50,9 +50,8 @@ def quantize_weight(
         rotates = chosen.refuses("rotate", weight.device) is None
         weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
         weight = rotate(weight, rotation, backend=chosen.name if rotates else "auto")
-    qweight, scale, zero = torch.ops.dvdq.quantize_weight(
-        weight, rule.bits, rule.grid, rule.group_size, rule.symmetric, chosen.name
-    )
+    grid = rule.bits, rule.grid, rule.group_size, rule.symmetric, rule.num_bounds, rule.tolerance
+    qweight, scale, zero = torch.ops.dvdq.quantize_weight(weight, *grid, chosen.name)
     return QuantizedWeight(qweight, scale, None if rule.symmetric else zero, rule, in_features, rotation)
 
 

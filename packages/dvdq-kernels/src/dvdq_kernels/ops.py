@@ -40,11 +40,18 @@ def _operator(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 @_operator(
-    "quantize_weight(Tensor weight, int bits, str grid, int? group_size, bool symmetric, str backend)"
-    " -> (Tensor, Tensor, Tensor)"
+    "quantize_weight(Tensor weight, int bits, str grid, int? group_size, bool symmetric, int num_bounds,"
+    " float tolerance, str backend) -> (Tensor, Tensor, Tensor)"
 )
 def _quantize_weight(
-    weight: torch.Tensor, bits: int, grid: str, group_size: int | None, symmetric: bool, backend: str
+    weight: torch.Tensor,
+    bits: int,
+    grid: str,
+    group_size: int | None,
+    symmetric: bool,
+    num_bounds: int,
+    tolerance: float,
+    backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     out_features, in_features = weight.shape
     groups = count_parts("quantize_weight", in_features, group_size)

@@ -23,7 +23,14 @@ class Operators(Protocol):
     """What a backend's folder offers: one function an operator, over plain tensors (:mod:`dvdq_kernels.ops`)."""
 
     def quantize_weight(
-        self, weight: torch.Tensor, bits: int, grid: str, group_size: int | None, symmetric: bool
+        self,
+        weight: torch.Tensor,
+        bits: int,
+        grid: str,
+        group_size: int | None,
+        symmetric: bool,
+        num_bounds: int,
+        tolerance: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
 
     def dequantize(

@@ -10,14 +10,20 @@ import torch
 from dvdq_kernels.backends.numba.loops import encode_rows, refine_rows, span_rows
 from dvdq_reference.spec.bits import unsigned_range
 from dvdq_reference.spec.layout import is_packed, packed_width
-from dvdq_reference.spec.recipe import BGR_BOUNDS, BGR_MAX_ROUNDS, BGR_TOLERANCE
+from dvdq_reference.spec.recipe import BGR_MAX_ROUNDS
 
 _CHUNK = 2**17
 """Elements that a thread sorts at a time: half a megabyte in float32, which stays in its cache."""
 
 
 def quantize_weight(
-    weight: torch.Tensor, bits: int, grid: str, group_size: int | None, symmetric: bool
+    weight: torch.Tensor,
+    bits: int,
+    grid: str,
+    group_size: int | None,
+    symmetric: bool,
+    num_bounds: int,
+    tolerance: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Packed codes uint8, Δ float32 and z int16, both ``[out, groups]``."""
     out_features, in_features = weight.shape
@@ -34,7 +40,7 @@ def quantize_weight(
         steps, offsets = scale.view(-1).numpy(), zero.view(-1).numpy()
         if grid == "bgr":
             ordered = np.sort(parts, axis=1)
-            refine_rows(ordered, levels, BGR_BOUNDS, BGR_TOLERANCE, BGR_MAX_ROUNDS, steps, offsets)
+            refine_rows(ordered, levels, num_bounds, tolerance, BGR_MAX_ROUNDS, steps, offsets)
         else:
             span_rows(parts, levels, symmetric, steps, offsets)
         encode_rows(parts, steps, offsets, levels, is_packed(bits), codes.view(-1).numpy())

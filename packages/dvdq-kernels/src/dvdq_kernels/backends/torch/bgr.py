@@ -17,7 +17,7 @@ import torch
 from dvdq_kernels.backends.torch.grids import SMALLEST_SCALE, grid_of_range
 from dvdq_kernels.backends.torch.sorted_rows import SortedRows
 from dvdq_reference.spec.bits import unsigned_range
-from dvdq_reference.spec.recipe import BGR_BOUNDS, BGR_MAX_ROUNDS, BGR_TOLERANCE
+from dvdq_reference.spec.recipe import BGR_MAX_ROUNDS
 
 _SERIAL = 32768
 """Elements up to which torch runs an elementwise operation on one thread: chunks stay below, one thread each."""
@@ -26,10 +26,7 @@ _CHUNK_BYTES = 2**28
 
 
 def refine(
-    parts: torch.Tensor,
-    bits: int,
-    num_bounds: int = BGR_BOUNDS,
-    tolerance: float = BGR_TOLERANCE,
+    parts: torch.Tensor, bits: int, num_bounds: int, tolerance: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The best Δ, z and squared error, float64 ``[rows]``, of each row of ``parts`` ``[rows, width]``."""
     edges = num_bounds * unsigned_range(bits)[1]

@@ -11,13 +11,19 @@ from dvdq_reference.spec.bits import code_offset, unsigned_range
 
 
 def quantize_weight(
-    weight: torch.Tensor, bits: int, grid: str, group_size: int | None, symmetric: bool
+    weight: torch.Tensor,
+    bits: int,
+    grid: str,
+    group_size: int | None,
+    symmetric: bool,
+    num_bounds: int,
+    tolerance: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Packed codes uint8, Δ float32 and z int16, both ``[out, groups]``."""
     out_features, in_features = weight.shape
     parts = weight.reshape(-1, in_features if group_size is None else group_size)
     if grid == "bgr":
-        scale, zero, _ = refine(parts, bits)
+        scale, zero, _ = refine(parts, bits, num_bounds, tolerance)
     else:
         low, high = parts.amin(dim=1).to(torch.float64), parts.amax(dim=1).to(torch.float64)
         largest = torch.maximum(low.abs(), high.abs())

@@ -10,13 +10,22 @@ from dvdq_kernels.backends.triton.grids import minmax_grid
 
 
 def quantize_weight(
-    weight: torch.Tensor, bits: int, grid: str, group_size: int | None, symmetric: bool
+    weight: torch.Tensor,
+    bits: int,
+    grid: str,
+    group_size: int | None,
+    symmetric: bool,
+    num_bounds: int,
+    tolerance: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Packed codes uint8, Δ float32 and z int16, both ``[out, groups]``."""
     weight = weight.contiguous()
     out_features, in_features = weight.shape
     parts = weight.view(-1, in_features if group_size is None else group_size)
-    scale, zero = refined_grid(parts, bits) if grid == "bgr" else minmax_grid(parts, bits, symmetric)
+    if grid == "bgr":
+        scale, zero = refined_grid(parts, bits, num_bounds, tolerance)
+    else:
+        scale, zero = minmax_grid(parts, bits, symmetric)
     scale, zero = scale.view(out_features, -1), zero.view(out_features, -1)
     return encode(weight, scale, zero, bits), scale, zero
 
