@@ -24,6 +24,13 @@ WEIGHT_RULES = (
     WeightRule(3, "bgr"),
     WeightRule(8, "minmax"),
 )
+CLIP_RULES = (
+    WeightRule(4, "clip-search", symmetric=True),
+    WeightRule(3, "clip-search", symmetric=True),
+    WeightRule(8, "clip-search", symmetric=True),
+    WeightRule(4, "clip-search", 128, symmetric=True),
+)
+"""Apart, as a backend may be without this grid: the registry says which."""
 WEIGHT_CASES = (
     *((rule, torch.float32) for rule in WEIGHT_RULES),
     *((WeightRule(4, "minmax"), dtype) for dtype in DTYPES),
@@ -34,6 +41,9 @@ WEIGHT_CASES = (
     (WeightRule(4, "bgr", num_bounds=1), torch.float32),
     (WeightRule(4, "bgr", num_bounds=12), torch.float32),
     (WeightRule(4, "bgr", 128, tolerance=0.0), torch.float32),
+    *((rule, torch.float32) for rule in CLIP_RULES),
+    (WeightRule(4, "clip-search", symmetric=True), torch.bfloat16),
+    (WeightRule(3, "clip-search", 64, symmetric=True), torch.float64),
 )
 ACTIVATION_RULES = (
     ActivationRule(8),

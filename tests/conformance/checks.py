@@ -16,7 +16,7 @@ import torch
 import dvdq_kernels as kernels
 from conformance import cases
 from conformance.cases import LinearCase
-from dvdq_reference.oracle import affine, arq, bgr, bounds, hadamard, linear, packing
+from dvdq_reference.oracle import affine, arq, bgr, bounds, clip_search, hadamard, linear, packing
 from dvdq_reference.oracle.inputs import Floats, Ints
 from dvdq_reference.spec.bits import code_offset
 from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
@@ -55,6 +55,9 @@ def check_weight(backend: str, device: str, rule: WeightRule, in_features: int, 
         np.testing.assert_array_equal(grid.scale, truth.scale.astype(np.float32))
         np.testing.assert_array_equal(grid.zero, truth.zero)
         return
+    if rule.grid == "clip-search":
+        _check_clip_search(exact, rule, grid)
+        return
     search = {"num_bounds": rule.num_bounds, "tolerance": rule.tolerance, "group_size": rule.group_size}
     found = bgr.refine_grid(exact, rule.bits, **search)
     shape = (*found.error.shape, -1)
@@ -63,6 +66,20 @@ def check_weight(backend: str, device: str, rule: WeightRule, in_features: int, 
     decoded = np.linalg.norm(affine.dequantize(found.codes, found.grid).reshape(shape), axis=2)
     allowed = 2 * bounds.gamma(1) * decoded
     assert (np.abs(error - np.sqrt(found.error)) <= allowed).all(), "BGR's error is not the oracle's"
+
+
+def _check_clip_search(exact: Floats, rule: WeightRule, grid: affine.Grid) -> None:
+    """The oracle's step for each row; another one only where its error is as small, but for the roundings of a sum."""
+    start = affine.minmax_grid(exact, rule.bits, group_size=rule.group_size, symmetric=True)
+    truth = clip_search.search_clip(exact, rule.bits, group_size=rule.group_size)
+    found = clip_search.shrunk(start, np.rint(100 * (1 - grid.scale / start.scale)))
+    np.testing.assert_array_equal(grid.scale, found.scale.astype(np.float32))
+    np.testing.assert_array_equal(grid.zero, truth.zero)
+    error, least = clip_search.clip_error(exact, found), clip_search.clip_error(exact, truth)
+    # Two sums of as many powers, each power off by an ulp or two; a sum of zeros is zero in any order.
+    roundings = 2 * bounds.gamma(exact.shape[1] // grid.scale.shape[1] + 8, 2.0**-53)
+    tied = (found.scale == truth.scale) | ((error <= least * (1 + roundings)) & (least > 0))
+    assert tied.all(), f"{(~tied).sum()} grids are not the oracle's"
 
 
 def check_rotated_weight(backend: str, device: str, rule: WeightRule, rotation: Rotation, in_features: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 import torch
@@ -12,18 +13,18 @@ from conformance import cases, checks
 from conformance.cases import LinearCase
 from dvdq_kernels.registry import select
 from dvdq_reference.spec.errors import DvdqError
-from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
+from dvdq_reference.spec.recipe import ActivationRule, Grid, Rotation, WeightRule
 
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 
-def places(*operations: str) -> Iterator[tuple[str, str]]:
-    """Backends and devices that can run these here."""
+def places(*operations: str, grid: str | None = None) -> Iterator[tuple[str, str]]:
+    """Backends and devices that can run these here, for a weight grid if one is named."""
     for name in dvdq_kernels.backends():
         for device in DEVICES:
             try:
                 for operation in operations:
-                    select(operation, name, torch.device(device))
+                    select(operation, name, torch.device(device), grid)
             except DvdqError:
                 continue
             yield name, device
@@ -46,8 +47,20 @@ def test_no_backend_is_left_out_without_a_reason() -> None:
         assert name in ran or reason, f"{name} can run here and was not tested"
 
 
-@wherever("quantize_weight")
-@pytest.mark.parametrize(("rule", "dtype"), cases.WEIGHT_CASES, ids=str)
+@pytest.mark.parametrize("grid", get_args(Grid))
+def test_no_grid_is_left_out_without_a_reason(grid: str) -> None:
+    assert ("torch", "cpu") in places("quantize_weight", grid=grid)
+    without = set(places("quantize_weight")) - set(places("quantize_weight", grid=grid))
+    for name, device in without:
+        with pytest.raises(DvdqError, match=f"{name} .has the grids .*, not {grid}"):
+            select("quantize_weight", name, torch.device(device), grid)
+
+
+@pytest.mark.parametrize(
+    ("rule", "dtype", "backend", "device"),
+    [(*case, *place) for case in cases.WEIGHT_CASES for place in places("quantize_weight", grid=case[0].grid)],
+    ids=str,
+)
 def test_weight(backend: str, device: str, rule: WeightRule, dtype: torch.dtype) -> None:
     checks.check_weight(backend, device, rule, 256, dtype)
 
@@ -57,9 +70,16 @@ def test_weight_ties(backend: str, device: str) -> None:
     checks.check_weight_ties(backend, device)
 
 
-@wherever("quantize_weight")
 @pytest.mark.parametrize("rotation", ROTATIONS, ids=str)
-@pytest.mark.parametrize("rule", cases.WEIGHT_RULES[:5], ids=str)
+@pytest.mark.parametrize(
+    ("rule", "backend", "device"),
+    [
+        (rule, *place)
+        for rule in (*cases.WEIGHT_RULES[:5], cases.CLIP_RULES[0])
+        for place in places("quantize_weight", grid=rule.grid)
+    ],
+    ids=str,
+)
 def test_rotated_weight(backend: str, device: str, rule: WeightRule, rotation: Rotation) -> None:
     checks.check_rotated_weight(backend, device, rule, rotation, 768)
 

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import torch
 
 from dvdq_kernels.backends import torch as right
-from dvdq_kernels.backends.torch import hadamard
+from dvdq_kernels.backends.torch import clip_search, hadamard
 from dvdq_kernels.backends.torch.sorted_rows import SortedRows
 from dvdq_kernels.rotation import paley
 from dvdq_reference.spec.recipe import BGR_BOUNDS, BGR_TOLERANCE
@@ -234,3 +234,32 @@ def bounds_of_the_rule_ignored() -> SimpleNamespace:
 @broken
 def tolerance_of_the_rule_ignored() -> SimpleNamespace:
     return _search(tolerance=BGR_TOLERANCE)
+
+
+def _clip_search(**constants: float) -> SimpleNamespace:
+    """A mutant whose clip search has other constants."""
+
+    def quantize_weight(*args: Any) -> tuple[torch.Tensor, ...]:
+        with patch.multiple(clip_search, **constants):
+            return right.quantize_weight(*args)
+
+    return mutant(quantize_weight=quantize_weight)
+
+
+@broken
+def clip_search_of_the_squared_error() -> SimpleNamespace:
+    return _clip_search(_NORM=2.0)
+
+
+@broken
+def clip_search_that_ends_early() -> SimpleNamespace:
+    return _clip_search(_STEPS=10)
+
+
+@broken
+def clip_search_that_does_not_search() -> SimpleNamespace:
+    return mutant(
+        quantize_weight=lambda weight, bits, grid, *rest: right.quantize_weight(
+            weight, bits, "minmax" if grid == "clip-search" else grid, *rest
+        )
+    )

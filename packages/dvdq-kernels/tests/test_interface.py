@@ -17,9 +17,11 @@ from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
 CPU = torch.device("cpu")
 
 
-def weight(rule: WeightRule | None = None, rotation: Rotation | None = None) -> kernels.QuantizedWeight:
+def weight(
+    rule: WeightRule | None = None, rotation: Rotation | None = None, backend: str = "auto"
+) -> kernels.QuantizedWeight:
     values = torch.randn(8, 256, generator=torch.Generator().manual_seed(0))
-    return kernels.quantize_weight(values, rule or WeightRule(), rotation=rotation)
+    return kernels.quantize_weight(values, rule or WeightRule(), rotation=rotation, backend=backend)
 
 
 def test_public_names() -> None:
@@ -62,6 +64,20 @@ def test_a_backend_may_have_some_operations_alone() -> None:
         assert select("quantize_weight", "lazy", CPU).backend is lazy
         with pytest.raises(DvdqError, match="has quantize_weight alone"):
             kernels.rotate(torch.randn(2, 4), Rotation(), backend="lazy")
+
+
+def test_a_backend_may_have_some_grids_alone() -> None:
+    clip_search = WeightRule(4, "clip-search", symmetric=True)
+    lazy = Backend("lazy", lambda: pytest.fail("loaded"), lambda: None, grids=frozenset({"bgr", "minmax"}))
+    with registered(lazy):
+        assert select("quantize_weight", "lazy", CPU, "minmax").backend is lazy
+        assert select("dequantize", "lazy", CPU).backend is lazy
+        with pytest.raises(DvdqError, match=r"expected torch, got lazy \(has the grids bgr, minmax, not clip-search\)"):
+            kernels.quantize_weight(torch.randn(2, 4), clip_search, backend="lazy")
+    selection = select("quantize_weight", "auto", CPU, "clip-search")
+    assert selection.backend.name == "torch"
+    assert selection.refused["numba"]
+    assert torch.equal(weight(clip_search).qweight, weight(clip_search, backend="torch").qweight)
 
 
 def test_a_backend_without_a_rotation_gets_a_rotated_weight() -> None:
@@ -151,6 +167,7 @@ def operator_calls() -> list[tuple[str, tuple[object, ...]]]:
     codes = (act.codes, act.scale, act.token_sum)
     return [
         ("quantize_weight", (torch.randn(4, 256), 4, "bgr", 64, False, 3, 0.0, "torch")),
+        ("quantize_weight", (torch.randn(4, 256), 4, "clip-search", None, True, 6, 1e-3, "torch")),
         ("quantize_weight", (torch.randn(4, 256), 8, "minmax", None, True, 6, 1e-3, "torch")),
         ("dequantize", (*grids[0], 4, 256, "torch")),
         ("rotate", (x.bfloat16(), "full", 3, "torch")),

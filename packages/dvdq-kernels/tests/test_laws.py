@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import dvdq_kernels as kernels
 from dvdq_kernels.backends.torch import bgr
+from dvdq_kernels.backends.torch.clip_search import search_clip
 from dvdq_kernels.backends.torch.packing import pack, unpack
 from dvdq_kernels.rotation import core_size, paley, sylvester
 from dvdq_reference.spec.recipe import BGR_BOUNDS, BGR_TOLERANCE, Rotation, WeightRule
@@ -78,6 +79,16 @@ def test_bgr_does_not_see_the_order_of_a_row(weight: torch.Tensor, random: objec
 def test_more_rounds_never_raise_the_error(weight: torch.Tensor) -> None:
     tight, loose = refine(weight, 4, tolerance=0.0)[2], refine(weight, 4)[2]
     assert (tight <= loose).all()
+
+
+def test_a_clip_is_that_of_its_row() -> None:
+    """Whatever rows are searched together with it: 512 values a row make more than one chunk of these."""
+    weight = torch.from_numpy(np.random.default_rng(0).standard_t(3, (150, 512))).float()
+    scale, zero = search_clip(weight, 4)
+    order = torch.randperm(150, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(search_clip(weight[order], 4)[0], scale[order])
+    assert torch.equal(torch.cat([search_clip(row[None], 4)[0] for row in weight]), scale)
+    assert (zero == 8).all()
 
 
 @pytest.mark.parametrize("grid", ["minmax", "bgr"])

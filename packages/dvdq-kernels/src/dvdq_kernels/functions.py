@@ -31,7 +31,8 @@ def quantize_weight(
             that ``"auto"`` would take.
 
     Raises:
-        DvdqError: not a float matrix, empty, a row with NaN or Inf (named), or a size that does not divide.
+        DvdqError: not a float matrix, empty, a row with NaN or Inf (named), a size that does not divide, or a backend
+            that has no kernels for the grid.
     """
     operation = "quantize_weight"
     if weight.ndim != 2 or weight.dtype not in _FLOATS or weight.numel() == 0:
@@ -44,7 +45,7 @@ def quantize_weight(
     if not bool(good.all()):
         row = int(good.logical_not().nonzero()[0])
         raise DvdqError(operation, where=f"row {row}", expected="finite values that float32 can hold", got="others")
-    chosen = select(operation, backend, weight.device).backend
+    chosen = select(operation, backend, weight.device, rule.grid).backend
     weight = weight.detach()
     if rotation is not None:
         rotates = chosen.refuses("rotate", weight.device) is None

@@ -81,6 +81,7 @@ class Backend:
         refusal: why it cannot run on this machine, or None if it can; must be cheap and must not raise.
         device_types: types of device whose tensors it takes; None for any.
         offers: the public functions that it has kernels for; None for all.
+        grids: the weight grids that it has kernels for; None for all.
     """
 
     name: str
@@ -88,9 +89,13 @@ class Backend:
     refusal: Callable[[], str | None]
     device_types: frozenset[str] | None = None
     offers: frozenset[str] | None = None
+    grids: frozenset[str] | None = None
 
-    def refuses(self, operation: str, device: torch.device) -> str | None:
-        """Why it cannot run ``operation`` on tensors of ``device``, or None if it can."""
+    def refuses(self, operation: str, device: torch.device, grid: str | None = None) -> str | None:
+        """Why it cannot run ``operation`` on tensors of ``device``, or None if it can.
+
+        ``grid`` is the weight grid that is asked for, if one is.
+        """
         reason = self.refusal()
         if reason is not None:
             return reason
@@ -98,6 +103,8 @@ class Backend:
             return f"runs on {', '.join(sorted(self.device_types))}, not on {device.type}"
         if self.offers is not None and operation not in self.offers:
             return f"has {', '.join(sorted(self.offers))} alone"
+        if grid is not None and self.grids is not None and grid not in self.grids:
+            return f"has the grids {', '.join(sorted(self.grids))}, not {grid}"
         return None
 
 
@@ -144,12 +151,26 @@ def _no_kernels(name: str) -> Backend:
     return Backend(name, load, lambda: "no kernels in this release", frozenset({"cuda"}))
 
 
+_FAST_GRIDS = frozenset({"minmax", "bgr"})
+"""QuaRot's clip search serves a baseline, which is quantized once: that of plain PyTorch is enough."""
+
 _BACKENDS: dict[str, Backend] = {
     "cupy": _no_kernels("cupy"),
     "triton": Backend(
-        "triton", _folder("triton"), _triton_refusal, frozenset({"cpu" if _triton_interprets() else "cuda"})
+        "triton",
+        _folder("triton"),
+        _triton_refusal,
+        device_types=frozenset({"cpu" if _triton_interprets() else "cuda"}),
+        grids=_FAST_GRIDS,
     ),
-    "numba": Backend("numba", _folder("numba"), _numba_refusal, frozenset({"cpu"}), frozenset({"quantize_weight"})),
+    "numba": Backend(
+        "numba",
+        _folder("numba"),
+        _numba_refusal,
+        device_types=frozenset({"cpu"}),
+        offers=frozenset({"quantize_weight"}),
+        grids=_FAST_GRIDS,
+    ),
     "torch": Backend("torch", _folder("torch"), lambda: None),
 }
 """In order of preference."""
@@ -169,8 +190,8 @@ def offering(operation: str) -> tuple[str, ...]:
     return tuple(name for name, backend in _BACKENDS.items() if backend.offers is None or operation in backend.offers)
 
 
-def select(operation: str, backend: str, device: torch.device) -> Selection:
-    """The backend for ``operation`` on tensors of ``device``.
+def select(operation: str, backend: str, device: torch.device, grid: str | None = None) -> Selection:
+    """The backend for ``operation`` on tensors of ``device``; ``quantize_weight`` also names the ``grid`` of its rule.
 
     ``"auto"`` is the first that has kernels for it and does not refuse, in order of preference. A name is that backend
     or a :class:`DvdqError` that says why it cannot run and what can: nothing falls back in silence.
@@ -179,11 +200,11 @@ def select(operation: str, backend: str, device: torch.device) -> Selection:
         raise DvdqError(operation, where="backend", expected=f"auto, {', '.join(_BACKENDS)}", got=repr(backend))
     refused: dict[str, str] = {}
     for candidate in map(_BACKENDS.__getitem__, offering(operation) if backend == "auto" else (backend,)):
-        reason = candidate.refuses(operation, device)
+        reason = candidate.refuses(operation, device, grid)
         if reason is None:
             return Selection(candidate, MappingProxyType(refused))
         refused[candidate.name] = reason
-    able = [b.name for b in _BACKENDS.values() if b.refuses(operation, device) is None]
+    able = [b.name for b in _BACKENDS.values() if b.refuses(operation, device, grid) is None]
     raise DvdqError(
         operation,
         where=f"backend on {device.type}",

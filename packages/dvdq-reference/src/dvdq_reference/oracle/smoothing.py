@@ -11,15 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dvdq_reference.oracle.affine import Grid, dequantize, minmax_grid, quantize
+from dvdq_reference.oracle.clip_search import search_clip
 from dvdq_reference.oracle.hadamard import rotation_matrix
 from dvdq_reference.oracle.inputs import Floats, Ints, matrix, vector
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Rotation, Smoothing
-
-CLIP_STEPS = 80
-"""Shrink steps of QuaRot's clip search, each a hundredth of max|W|: from 1.00 down to 0.21."""
-CLIP_NORM = 2.4
-"""The power of the error that the clip search makes least."""
 
 
 def channel_absmax(x: ArrayLike) -> Floats:
@@ -87,24 +83,9 @@ def quarot_weight(
 ) -> tuple[Ints, Grid]:
     """QuaRot's weight codes, rounded to nearest, and their symmetric grid, of the rotated weight.
 
-    ``clip_search`` tries the scales ``p Δ`` for p = 1.00, 0.99, … 0.21 and keeps, row by row, the first of least
-    ``Σ |W - Ŵ|^2.4``.
+    The grid of a row is the min-max one or, with ``clip_search``, what :mod:`~dvdq_reference.oracle.clip_search` finds.
     """
     weight = matrix("quarot_weight", weight)
     weight = weight @ rotation_matrix(weight.shape[1], rotation)
-    grid = minmax_grid(weight, bits, symmetric=True)
-    if clip_search:
-        grid = _search_clip(weight, grid)
+    grid = search_clip(weight, bits) if clip_search else minmax_grid(weight, bits, symmetric=True)
     return quantize(weight, grid), grid
-
-
-def _search_clip(weight: Floats, start: Grid) -> Grid:
-    best_scale, best_error = start.scale.copy(), np.full(start.scale.shape, np.inf)
-    for step in range(CLIP_STEPS):
-        grid = Grid((1 - step / 100) * start.scale, start.zero, start.bits)
-        difference = np.abs(weight - dequantize(quantize(weight, grid), grid))
-        error = (difference**CLIP_NORM).sum(axis=1, keepdims=True)
-        better = error < best_error
-        best_scale = np.where(better, grid.scale, best_scale)
-        best_error = np.where(better, error, best_error)
-    return Grid(best_scale, start.zero, start.bits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from dvdq_kernels.backends.torch.bgr import refine
+from dvdq_kernels.backends.torch.clip_search import search_clip
 from dvdq_kernels.backends.torch.grids import grid_of_range, symmetric_grid
 from dvdq_kernels.backends.torch.packing import pack, unpack
 from dvdq_reference.spec.bits import code_offset, unsigned_range
@@ -24,6 +25,8 @@ def quantize_weight(
     parts = weight.reshape(-1, in_features if group_size is None else group_size)
     if grid == "bgr":
         scale, zero, _ = refine(parts, bits, num_bounds, tolerance)
+    elif grid == "clip-search":
+        scale, zero = search_clip(parts, bits)
     else:
         low, high = parts.amin(dim=1).to(torch.float64), parts.amax(dim=1).to(torch.float64)
         largest = torch.maximum(low.abs(), high.abs())
