@@ -1,0 +1,181 @@
+"""Generate with a peer: its own Python runs ``generate.py``, and what that says comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dvdq_eval.peers.environment import python_of
+from dvdq_eval.peers.records import Configuration
+from dvdq_reference.spec.errors import DvdqError
+
+_SCRIPT = Path(__file__).with_name("generate.py")
+_LAST_LINES = 5
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """A video to make from a prompt and the noise of a seed; if there is a file at ``path``, it is taken for it."""
+
+    prompt: str
+    seed: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class PeerSummary:
+    """What a peer did.
+
+    Attributes:
+        configuration: as it was asked for.
+        layers: how many linears it quantized.
+        weights: how many weights these have.
+        stored_bytes: all that stands for these weights: codes, scales, minima or norms, codebooks; no bias.
+        quantize_seconds: from the loaded model to the quantized one.
+        video_seconds: of each video, None for one that was there already.
+        versions: of Python, the peer, torch, diffusers, transformers and numpy in its environment.
+    """
+
+    configuration: Configuration
+    layers: int
+    weights: int
+    stored_bytes: int
+    quantize_seconds: float
+    video_seconds: tuple[float | None, ...]
+    versions: dict[str, str]
+
+    @property
+    def bits_per_weight(self) -> float | None:
+        """``8 · stored_bytes / weights``; None in full precision, which quantizes none."""
+        return 8 * self.stored_bytes / self.weights if self.weights else None
+
+
+def run_peer(
+    configuration: Configuration,
+    pipeline_folder: Path,
+    pipeline_class: str,
+    settings: Mapping[str, Any],
+    jobs: Sequence[VideoJob],
+    quantized_names: Collection[str],
+    on_video: Callable[[VideoJob, float | None], None],
+    *,
+    weight_only_names: Collection[str] = (),
+    dtype: torch.dtype = torch.float32,
+    timeout: float = 600.0,
+) -> PeerSummary:
+    """Quantize a pipeline's transformer with a peer and write a video for each job, on the CPU.
+
+    A video is read with :func:`dvdq_eval.peers.video.read_video`. A run that was cut short goes on where it was if
+    it is called again; files of another configuration or of other settings must not be at the jobs' paths.
+
+    Args:
+        configuration: what to run, e.g. ``ORBITQUANT_W4A4``.
+        pipeline_folder: of a diffusers text-to-video pipeline.
+        pipeline_class: that reads it, e.g. ``"WanPipeline"``.
+        settings: keyword arguments of the pipeline, as JSON has them.
+        jobs: the videos.
+        quantized_names: modules of the transformer that the peer quantizes, and no others; full precision ignores them.
+        on_video: told of each video in its turn, with its seconds, or None if it was there already.
+        weight_only_names: modules whose activations stay full.
+        dtype: of the pipeline.
+        timeout: seconds that loading and quantizing may take, and each video.
+
+    Raises:
+        DvdqError: nothing to quantize, two jobs with one path, no environment (:func:`python_of`), a timeout, or a
+            failure of the peer, with the last lines of its standard error.
+    """
+    if configuration.options is not None and not quantized_names:
+        raise DvdqError("run_peer", where=configuration.label, expected="names of linears to quantize", got="none")
+    if len({job.path.absolute() for job in jobs}) != len(jobs):
+        raise DvdqError("run_peer", where=configuration.label, expected="a path for each video", got="one twice")
+    peer = configuration.peer
+    python = python_of(peer)
+    for job in jobs:
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+    description = {
+        "peer": peer.name,
+        "options": None if configuration.options is None else dict(configuration.options),
+        "quantize": list(quantized_names),
+        "weight_only": list(weight_only_names),
+        "pipeline_folder": str(pipeline_folder.absolute()),
+        "pipeline_class": pipeline_class,
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "settings": dict(settings),
+        "videos": [{"prompt": job.prompt, "seed": job.seed, "path": str(job.path.absolute())} for job in jobs],
+    }
+    quantized: dict[str, Any] = {}
+    seconds: list[float | None] = []
+    with tempfile.TemporaryDirectory(prefix="dvdq-peer-") as temporary:
+        path = Path(temporary) / "job.json"
+        path.write_text(json.dumps(description), encoding="utf-8")
+        command = [str(python), "-I", str(_SCRIPT), str(path)]
+        with closing(_lines_of(command, configuration.label, {**os.environ, **peer.environ}, timeout)) as lines:
+            for line in lines:
+                said = json.loads(line)
+                if "quantized" in said:
+                    quantized = said["quantized"]
+                    continue
+                seconds.append(said["seconds"])
+                on_video(jobs[said["video"]], said["seconds"])
+    if not quantized or len(seconds) != len(jobs):
+        got = f"an end after {len(seconds)}"
+        raise DvdqError("run_peer", where=configuration.label, expected=f"{len(jobs)} videos", got=got)
+    return PeerSummary(
+        configuration=configuration,
+        layers=quantized["layers"],
+        weights=quantized["weights"],
+        stored_bytes=quantized["stored_bytes"],
+        quantize_seconds=quantized["seconds"],
+        video_seconds=tuple(seconds),
+        versions=quantized["versions"],
+    )
+
+
+def _lines_of(command: Sequence[str], label: str, environ: Mapping[str, str], timeout: float) -> Generator[str]:
+    """The lines that a process prints, none later than ``timeout`` after the one before; it must end with 0."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr:
+
+        def failure(what: str) -> DvdqError:
+            stderr.seek(0)
+            last = [line.strip() for line in stderr if line.strip()][-_LAST_LINES:]
+            return DvdqError("run_peer", where=label, expected="all videos", got=" | ".join([what, *last]))
+
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, env=dict(environ), text=True, encoding="utf-8"
+        )
+        lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        reader = threading.Thread(target=_pass_on, args=(process, lines), daemon=True)
+        reader.start()
+        try:
+            while (line := lines.get(timeout=timeout)) is not None:
+                yield line
+            status = process.wait(timeout=timeout)
+        except (queue.Empty, subprocess.TimeoutExpired) as error:
+            raise failure(f"nothing for {timeout:g} s") from error
+        finally:
+            process.kill()
+            process.wait()
+            reader.join()
+        if status != 0:
+            raise failure(f"exit status {status}")
+
+
+def _pass_on(process: subprocess.Popen[str], lines: queue.SimpleQueue[str | None]) -> None:
+    """Everything from the process's standard output, then None."""
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        for line in stdout:
+            lines.put(line)
+    lines.put(None)
