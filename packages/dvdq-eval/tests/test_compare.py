@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from typer.testing import CliRunner
 
 from dvdq_eval.cli import app
 from dvdq_eval.compare import compare
-from dvdq_models.video import write_mp4
+from dvdq_eval.quality import measure
+from dvdq_models.video import read_mp4, write_mp4
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -32,7 +34,9 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 def test_folders_are_matched_by_name(folders: tuple[Path, Path]) -> None:
     video, latent = compare(*folders)
     assert (video.name, video.psnr_db, video.relative_error) == ("1.mp4", np.inf, None)
-    assert (latent.name, latent.psnr_db) == ("deep/1.npy", None)
+    frames = read_mp4(folders[0] / "1.mp4").astype(np.float32) / 255.0
+    assert asdict(measure(frames, frames)).items() <= asdict(video).items()
+    assert (latent.name, latent.psnr_db, latent.vmaf) == ("deep/1.npy", None, None)
     # Three roundings: of the product, of the difference, of the quotient, each relative to numbers near one.
     assert latent.relative_error == pytest.approx(0.5, rel=3 * 2 * np.finfo(np.float64).eps)
 
@@ -41,10 +45,16 @@ def test_the_command_prints_a_table_or_strict_json(folders: tuple[Path, Path]) -
     runner = CliRunner()
     printed = runner.invoke(app, ["quality", *map(str, folders)])
     assert printed.exit_code == 0
-    assert "deep/1.npy" in printed.stdout
+    lines = [line.split() for line in printed.stdout.splitlines()]
+    assert ["deep/1.npy", "0.5000"] in lines
+    [video] = [line for line in lines if line[:1] == ["1.mp4"]]
     rows = json.loads(runner.invoke(app, ["quality", *map(str, folders), "--json"]).stdout)
     assert [row["psnr_db"] for row in rows] == [None, None]
     assert [row["name"] for row in rows] == ["1.mp4", "deep/1.npy"]
+    # The same figures, to the digits that the table has.
+    fields = {"ssim": 4, "ms_ssim": 4, "vmaf": 2, "flickering": 4, "reference_flickering": 4}
+    assert video == ["1.mp4", "inf", *(f"{rows[0][field]:.{digits}f}" for field, digits in fields.items())]
+    assert {rows[1][field] for field in fields} == {None}
 
 
 def test_a_missing_counterpart_is_an_error(folders: tuple[Path, Path]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dvdq_eval.quality import psnr, relative_error, ssim
+from dvdq_eval.quality import VideoQuality, measure, ms_ssim, psnr, relative_error, ssim, temporal_flickering, vmaf
 from dvdq_reference.spec.errors import DvdqError
 
 Array = NDArray[np.float64]
@@ -53,7 +53,7 @@ def test_relative_error_from_zero() -> None:
     assert relative_error(np.ones(2), np.zeros(2)) == math.inf
 
 
-@pytest.mark.parametrize("metric", [psnr, ssim, relative_error])
+@pytest.mark.parametrize("metric", [psnr, ssim, ms_ssim, vmaf, relative_error, measure])
 def test_bad_input_is_named(video: Array, metric: object) -> None:
     assert callable(metric)
     broken = video.copy()
@@ -63,7 +63,7 @@ def test_bad_input_is_named(video: Array, metric: object) -> None:
             metric(value, video[: len(value)] if len(value) == 0 else video)
 
 
-@pytest.mark.parametrize("metric", [psnr, ssim])
+@pytest.mark.parametrize("metric", [psnr, ssim, ms_ssim, vmaf, measure])
 def test_frames_must_be_frames_from_zero_to_one(video: Array, metric: object) -> None:
     assert callable(metric)
     with pytest.raises(DvdqError, match="0 to 1"):
@@ -75,3 +75,20 @@ def test_frames_must_be_frames_from_zero_to_one(video: Array, metric: object) ->
 def test_frames_smaller_than_the_window_have_no_ssim(video: Array) -> None:
     with pytest.raises(DvdqError, match="at least 7 x 7"):
         ssim(video[:, :6], video[:, :6])
+
+
+def test_all_metrics_of_a_video_at_once(video: Array) -> None:
+    noisy = video + np.random.default_rng(1).uniform(-0.1, 0.1, video.shape)
+    assert measure(noisy, video) == VideoQuality(
+        psnr_db=psnr(noisy, video),
+        ssim=ssim(noisy, video),
+        ms_ssim=ms_ssim(noisy, video),
+        vmaf=vmaf(noisy, video),
+        flickering=temporal_flickering(noisy),
+        reference_flickering=temporal_flickering(video),
+    )
+
+
+def test_a_single_frame_does_not_flicker(video: Array) -> None:
+    found = measure(video[:1], video[:1])
+    assert (found.psnr_db, found.flickering, found.reference_flickering) == (math.inf, None, None)
