@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dvdq_eval.contact_sheet import contact_sheet, side_by_side
-from dvdq_eval.demo.generation import Generated
+from dvdq_eval.generation import Generated
 from dvdq_eval.demo.methods import Method
 from dvdq_eval.demo.results import Results
 from dvdq_eval.report import ReportVideo, render
