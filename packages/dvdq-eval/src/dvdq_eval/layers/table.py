@@ -1,0 +1,45 @@
+"""The terminal's table of a check: what each recipe costs on each kind of activations, over all shapes."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from dvdq_eval.layers.results import LayerRow, LayerTable
+
+
+def layer_table(checked: LayerTable) -> Table:
+    """One line a kind and recipe: the mean of each error over shapes and seeds, with the least and the largest.
+
+    The least mean of a kind at a width is bold.
+    """
+    table = Table(title="Relative output error of synthetic layers, all shapes", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("")
+    widths = list(dict.fromkeys(bits for row in checked.rows for bits in row.errors))
+    for name in ("bits a\nweight", *widths, "seconds\na layer"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for kind in dict.fromkeys(row.kind for row in checked.rows):
+        table.add_section()
+        table.add_row(f"[italic]{kind}[/italic]")
+        of_kind = [row for row in checked.rows if row.kind == kind]
+        lines = {label: [row for row in of_kind if row.recipe == label] for label in checked.recipes}
+        least = {bits: min(_mean(rows, bits) for rows in lines.values() if bits in rows[0].errors) for bits in widths}
+        for label, rows in lines.items():
+            cells = [_cell(rows, bits, least[bits]) if bits in rows[0].errors else "–" for bits in widths]
+            size = fmean(row.bits_per_weight for row in rows)
+            seconds = fmean(row.quantize_seconds for row in rows)
+            table.add_row(label, f"{size:.3f}", *cells, f"{seconds:.1f}")
+    return table
+
+
+def _mean(rows: list[LayerRow], bits: str) -> float:
+    return fmean(row.errors[bits].mean for row in rows)
+
+
+def _cell(rows: list[LayerRow], bits: str, least: float) -> str:
+    mean = _mean(rows, bits)
+    low, high = min(row.errors[bits].low for row in rows), max(row.errors[bits].high for row in rows)
+    text = f"[bold]{mean:.4f}[/bold]" if mean == least else f"{mean:.4f}"
+    return text + "\n" + "–".join(f"{end:.3f}".removeprefix("0") for end in (low, high))
