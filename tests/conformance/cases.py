@@ -10,7 +10,14 @@ import torch
 from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-ROTATIONS = (None, Rotation("full"), Rotation("block"), Rotation("full", seed=3), Rotation("block", seed=4))
+ROTATIONS = (
+    None,
+    Rotation("full"),
+    Rotation("block"),
+    Rotation("full", seed=3),
+    Rotation("block", seed=4),
+    Rotation("regular"),
+)
 TOKENS = (1, 3, 17)
 OUT_FEATURES = 24
 
@@ -73,16 +80,19 @@ class LinearCase:
     def __str__(self) -> str:
         w, a, r = self.weight, self.activation, self.rotation
         activation = "A16" if a is None else f"A{a.bits}-{a.block or 'token'}-{a.clip}"
-        rotation = "plain" if r is None else f"{r.kind}-{'signs' if r.seed is not None else 'nosigns'}"
+        rotation = "plain" if r is None else f"{r.kind}-{'seeded' if r.seed is not None else 'unseeded'}"
         weight = f"W{w.bits}-{w.grid}-{w.group_size or 'row'}{'-symmetric' if w.symmetric else ''}"
         return f"{weight}-{activation}-{rotation}-{self.in_features}-{self.tokens}-{str(self.dtype)[6:]}"
 
 
 def _linear_cases() -> tuple[LinearCase, ...]:
-    """Every pair of rules once; sizes, rotations, token counts and dtypes take turns, so that all of them meet."""
+    """Every pair of rules once; sizes, rotations, token counts and dtypes take turns, so that all of them meet.
+
+    Sizes and dtypes have met after 12 turns; from one dozen to the next the rotations move on by one, as there are six.
+    """
     pairs = [(w, a) for w in WEIGHT_RULES for a in (None, *ACTIVATION_RULES)]
     return tuple(
-        LinearCase(w, a, ROTATIONS[i % 5], (256, 768, 1536)[i % 3], TOKENS[i % 7 % 3], DTYPES[i % 4])
+        LinearCase(w, a, ROTATIONS[(i + i // 12) % 6], (256, 768, 1536)[i % 3], TOKENS[i % 7 % 3], DTYPES[i % 4])
         for i, (w, a) in enumerate(pairs)
     )
 

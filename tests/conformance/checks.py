@@ -145,7 +145,7 @@ def _exact_rotation(x: Floats, rotation: Rotation) -> tuple[Floats, int]:
     in_features = x.shape[1]
     size = in_features if rotation.kind == "full" else 256
     m, k = hadamard.factor(size)
-    signed = (x * hadamard.random_signs(in_features, rotation.seed)).reshape(-1, m, 2**k)
+    signed = (x * hadamard.rotation_signs(in_features, rotation)).reshape(-1, m, 2**k)
     # (A ⊗ B) applied to a row is Aᵀ · (the row as a matrix) · B.
     return (hadamard.paley(m).T @ signed @ _walsh(k) / np.sqrt(size)).reshape(x.shape), size
 

@@ -15,7 +15,7 @@ from dvdq_reference.spec.recipe import ActivationRule, Rotation
 
 DEVICES = [device for backend, device in places("rotate", "rotate_quantize") if backend == "triton"]
 pytestmark = pytest.mark.parametrize("device", DEVICES)
-FULL, BLOCK = Rotation("full"), Rotation("block")
+FULL, BLOCK, REGULAR = Rotation("full"), Rotation("block"), Rotation("regular")
 
 
 def check_codes(x: torch.Tensor, rule: ActivationRule, rotation: Rotation | None, device: str) -> None:
@@ -78,7 +78,7 @@ def test_magnitudes(device: str, rotation: Rotation | None, dtype: torch.dtype) 
 # numpy, which Triton's interpreter computes with, warns of NaN.
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("block", [None, 64])
-@pytest.mark.parametrize("rotation", [FULL, BLOCK, Rotation("full", seed=6)], ids=str)
+@pytest.mark.parametrize("rotation", [FULL, BLOCK, REGULAR, Rotation("full", seed=6)], ids=str)
 def test_a_token_that_is_not_finite_disturbs_no_other(device: str, rotation: Rotation, block: int | None) -> None:
     x = cases.gaussian(13, 768, seed=6, dtype=torch.bfloat16)
     rule = ActivationRule(8, block)
@@ -108,9 +108,9 @@ def test_views(device: str, rotation: Rotation | None) -> None:
         assert torch.equal(got.token_sum, want.token_sum)
 
 
-def test_float64_is_rotated_in_float64(device: str) -> None:
+@pytest.mark.parametrize("rotation", [Rotation("full", seed=9), REGULAR], ids=str)
+def test_float64_is_rotated_in_float64(device: str, rotation: Rotation) -> None:
     x = cases.gaussian(3, 1536, seed=8, dtype=torch.float64).to(device)
-    rotation = Rotation("full", seed=9)
     got = kernels.rotate(x, rotation, backend="triton")
     want = kernels.rotate(x, rotation, backend="torch")
     assert (got - want).abs().max() <= bounds.gamma(1536, 2.0**-53) * x.abs().sum(dim=-1).max()

@@ -123,6 +123,7 @@ def test_full_activations(target: int, dtype: torch.dtype) -> None:
         (118_800, 15360, 4, 128, "full"),
         (118_800, 3072, 4, 128, "block"),
         (75_600, 5120, 8, None, "block"),
+        (118_800, 3072, 4, 256, "regular"),
         (75_600, 5120, 8, None, None),
         (118_800, 3072, 4, 128, None),
     ],
@@ -131,7 +132,7 @@ def test_activations(
     target: int, tokens: int, in_features: int, bits: int, block: int | None, kind: str | None
 ) -> None:
     x = empty(tokens, in_features, dtype=torch.bfloat16)
-    seed = None if kind is None else 3
+    seed = 3 if kind in ("full", "block") else None
     results = compiled(target, "rotate_quantize", x, bits, block, "gaussian", kind, seed)
     assert len(results) == 1, "activations are read once"
     assert bool(results[0].tensor_core_instructions) == (kind is not None)

@@ -166,6 +166,11 @@ def signs_of_another_seed() -> SimpleNamespace:
 
 
 @broken
+def regular_rotation_without_its_signs() -> SimpleNamespace:
+    return mutant(rotate=lambda x, kind, seed: right.rotate(x, "block" if kind == "regular" else kind, seed))
+
+
+@broken
 def paley_core_transposed() -> SimpleNamespace:
     def rotate(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:
         uncached = patch.object(hadamard, "_factors", hadamard._factors.__wrapped__)

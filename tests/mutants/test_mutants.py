@@ -28,6 +28,7 @@ CHECKS = (
     checks.check_views,
     checks.check_inputs_unchanged,
     partial(checks.check_rotation, rotation=SIGNS, in_features=768),
+    partial(checks.check_rotation, rotation=Rotation("regular"), in_features=768),
     partial(checks.check_identity_probe, rule=WeightRule(4, "minmax", 64)),
     partial(checks.check_weight, rule=WeightRule(4, "minmax", 64), in_features=256, dtype=torch.float32),
     *(partial(checks.check_linear, case=case) for case in CASES),

@@ -39,6 +39,7 @@ CHECKS = {
     ),
     "per token": partial(checks.check_activation, rule=ActivationRule(8), rotation=SIGNS, dtype=FLOAT),
     "rotation": partial(checks.check_rotation, rotation=SIGNS, in_features=768),
+    "regular rotation": partial(checks.check_rotation, rotation=Rotation("regular"), in_features=768),
     "decoding": partial(checks.check_dequantize, rule=WeightRule(4, "minmax", 64), in_features=256),
     "min-max": partial(checks.check_weight, rule=WeightRule(4, "minmax", 64), in_features=256, dtype=FLOAT),
     "BGR": partial(checks.check_weight, rule=WeightRule(4, "bgr"), in_features=256, dtype=FLOAT),
@@ -75,6 +76,13 @@ BREAKS = (
     Break("transform.py", "partner - pieces[i] if", "pieces[i] - partner if", "rotation"),
     Break("transform.py", "sums = _product(middle, factor, FROM_LEFT, sums)", "pass", "rotation"),
     Break("tiles.py", "sylvester(outer // core)).T)", "sylvester(outer // core)))", "rotation"),
+    Break(
+        "tiles.py",
+        "rotation_signs(in_features, kind, seed)",
+        "rotation_signs(in_features, 'block', seed)",
+        "regular rotation",
+    ),
+    Break("transform.py", "if signs_ptr is not None:", "if signs_ptr is None:", "regular rotation"),
 )
 
 

@@ -139,8 +139,9 @@ def test_bad_weights(bad: torch.Tensor, message: str) -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(DvdqError, match="divides 6"):
         kernels.quantize_weight(torch.ones(2, 6), WeightRule(4, "bgr", 4))
-    with pytest.raises(DvdqError, match="multiple of 256"):
-        kernels.rotate(torch.ones(2, 12), Rotation("block"))
+    for rotation in (Rotation("block"), Rotation("regular")):
+        with pytest.raises(DvdqError, match="multiple of 256"):
+            kernels.rotate(torch.ones(2, 12), rotation)
     with pytest.raises(DvdqError, match="got 7"):
         kernels.rotate(torch.ones(2, 7), Rotation("full"))
     with pytest.raises(DvdqError, match="floats"):
@@ -171,6 +172,7 @@ def operator_calls() -> list[tuple[str, tuple[object, ...]]]:
         ("quantize_weight", (torch.randn(4, 256), 8, "minmax", None, True, 6, 1e-3, "torch")),
         ("dequantize", (*grids[0], 4, 256, "torch")),
         ("rotate", (x.bfloat16(), "full", 3, "torch")),
+        ("rotate", (x, "regular", None, "torch")),
         ("rotate_quantize", (x, 8, None, "absmax", None, None, "torch")),
         ("rotate_quantize", (x, 4, 128, "gaussian", "block", None, "torch")),
         ("integer_linear", (*codes, *grids[0], torch.randn(8), 4, 4, torch.float32, False, "torch")),

@@ -121,9 +121,11 @@ def test_factors_are_hadamard_matrices(size: int) -> None:
 @given(st.sampled_from([2, 12, 24, 40, 256, 512]), st.none() | st.integers(0, 99), st.integers(0, 2**32 - 1))
 def test_rotation_keeps_inner_products(size: int, seed: int | None, state: int) -> None:
     x = torch.from_numpy(np.random.default_rng(state).standard_normal((4, size)))
-    kinds = ["full", "block"] if size % 256 == 0 else ["full"]
-    for kind in kinds:
-        rotated = kernels.rotate(x, Rotation(kind, seed))
+    rotations = [Rotation("full", seed)]
+    if size % 256 == 0:
+        rotations += [Rotation("block", seed), Rotation("regular")]
+    for rotation in rotations:
+        rotated = kernels.rotate(x, rotation)
         norms = x.norm(dim=1)
         # Two float64 transforms of at most `size` terms each, and the product itself.
         slack = 3 * size * 2.0**-53 * norms[:, None] * norms

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dvdq_reference.oracle.bounds import gamma
-from dvdq_reference.oracle.hadamard import factor, hadamard_matrix, paley, random_signs, rotation_matrix, sign_matrix
+from dvdq_reference.oracle.hadamard import (
+    factor,
+    hadamard_matrix,
+    paley,
+    random_signs,
+    rotation_matrix,
+    rotation_signs,
+    sign_matrix,
+)
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Rotation
 
@@ -87,13 +95,13 @@ def test_the_core_is_the_outer_factor():
 
 
 @given(
-    st.sampled_from([(12, "full"), (64, "full"), (40, "full"), (256, "block"), (512, "block")]),
+    st.sampled_from([(12, "full"), (64, "full"), (40, "full"), (256, "block"), (512, "block"), (512, "regular")]),
     st.sampled_from([None, 0, 7]),
     st.integers(0, 2**32 - 1),
 )
 def test_a_rotated_product_is_the_plain_one(shape, seed, data):
     n, kind = shape
-    r = rotation_matrix(n, Rotation(kind, seed))
+    r = rotation_matrix(n, Rotation(kind, None if kind == "regular" else seed))
     rng = np.random.default_rng(data)
     x, w = rng.normal(size=(3, n)), rng.normal(size=(2, n))
     # Three products of n terms in float64, on top of the rounding of 1/√n.
@@ -114,7 +122,36 @@ def test_signs_come_first_and_are_the_documented_draw():
     np.testing.assert_array_equal(random_signs(64, None), 1)
 
 
+@pytest.mark.parametrize("kind", ["block", "regular"])
 @pytest.mark.parametrize("n", [0, 64, 300])
-def test_a_block_rotation_needs_whole_blocks(n):
+def test_a_block_rotation_needs_whole_blocks(n, kind):
     with pytest.raises(DvdqError, match="multiples of 256"):
-        rotation_matrix(n, Rotation("block"))
+        rotation_matrix(n, Rotation(kind))
+
+
+def test_the_regular_matrix_is_a_kronecker_power():
+    """Column for column, once each column's sum is made positive and the columns are put in order."""
+    r4 = np.array([[1, 1, 1, -1], [1, 1, -1, 1], [1, -1, 1, 1], [-1, 1, 1, 1]])
+    power = np.kron(np.kron(r4, r4), np.kron(r4, r4))
+    ours = np.rint(16 * rotation_matrix(256, Rotation("regular"))).astype(np.int64)
+    np.testing.assert_array_equal(np.abs(ours), 1)
+    np.testing.assert_array_equal(np.abs(ours.sum(axis=0)), 16)
+    columns = [np.unique(m * np.sign(m.sum(axis=0)), axis=1) for m in (ours, power)]
+    assert columns[0].shape == (256, 256)
+    np.testing.assert_array_equal(*columns)
+
+
+@pytest.mark.parametrize("value", [1.0, -3.0])
+def test_a_regular_rotation_spreads_a_constant_evenly(value):
+    constant = np.full((1, 768), value)
+    np.testing.assert_array_equal(np.abs(constant @ rotation_matrix(768, Rotation("regular"))), abs(value))
+    gathered = np.zeros((1, 768))
+    gathered[:, ::256] = 16 * value
+    np.testing.assert_array_equal(constant @ rotation_matrix(768, Rotation("block")), gathered)
+
+
+def test_regular_signs_by_hand():
+    # Of four neighbours the last, of four neighbouring fours the last, and so on: the signs are a Kronecker power too.
+    pair = np.array([1, 1, 1, -1])
+    block = np.kron(np.kron(pair, pair), np.kron(pair, pair))
+    np.testing.assert_array_equal(rotation_signs(512, Rotation("regular")), np.tile(block, 2))

@@ -85,19 +85,30 @@ def sylvester(n: int) -> NDArray[np.float64]:
 
 
 @lru_cache
-def random_signs(n: int, seed: int) -> NDArray[np.float64]:
-    """The ``±1`` of ``diag(±1) H``: ``1 - 2 · default_rng(seed).integers(0, 2, n)``."""
+def rotation_signs(n: int, kind: str, seed: int | None) -> NDArray[np.float64] | None:
+    """The ``±1`` of ``diag(±1) H``, None if all are 1.
+
+    With a seed they are ``1 - 2 · default_rng(seed).integers(0, 2, n)``. Those of ``regular`` are the block of 256 that
+    ``(1, 1, 1, -1)`` makes in the fourth Kronecker power, over and over: channel i of a block has the bent function
+    ``(-1)^(i0 i1 + i2 i3 + i4 i5 + i6 i7)`` of its bits.
+    """
+    if kind == "regular":
+        four = np.array([1.0, 1.0, 1.0, -1.0])
+        sixteen = np.kron(four, four)
+        return np.tile(np.kron(sixteen, sixteen), n // ROTATION_BLOCK)
+    if seed is None:
+        return None
     return 1.0 - 2.0 * np.random.default_rng(seed).integers(0, 2, size=n).astype(np.float64)
 
 
 def hadamard_size(in_features: int, kind: str) -> int:
-    """The size of the Hadamard matrix: ``in`` for ``full``, 256 for ``block``."""
+    """The size of the Hadamard matrix: ``in`` for ``full``, 256 for ``block`` and ``regular``."""
     return in_features if kind == "full" else ROTATION_BLOCK
 
 
 def check_rotation(operation: str, in_features: int, rotation: Rotation) -> None:
     """A :class:`DvdqError` unless ``in`` channels can be rotated so."""
-    if rotation.kind == "block" and in_features % ROTATION_BLOCK:
+    if rotation.kind != "full" and in_features % ROTATION_BLOCK:
         raise DvdqError(operation, expected=f"a multiple of {ROTATION_BLOCK} channels", got=in_features)
     if rotation.kind == "full" and core_size(in_features) is None:
         raise DvdqError(operation, expected="channels 2^k or 2^k·m, m an order of Paley's", got=in_features)

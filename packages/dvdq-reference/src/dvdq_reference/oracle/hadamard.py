@@ -92,14 +92,33 @@ def random_signs(in_features: int, seed: int | None) -> Signs:
     return (1 - 2 * np.random.default_rng(seed).integers(0, 2, size=in_features)).astype(np.int8)
 
 
+def regular_signs(in_features: int) -> Signs:
+    """The ±1 of a regular rotation: of the channel with bits ``i_0 … i_7`` in its block, ``(-1)^(i0 i1 + … + i6 i7)``.
+
+    The exponent is a bent function, one as far from all linear ones as can be: every column of ``diag(signs) H_256``
+    sums to ±16, and equal channels leave with equal magnitudes, where H_256 alone gathers them in its first column. Up
+    to the order and the signs of its columns it is ``R_4 ⊗ R_4 ⊗ R_4 ⊗ R_4`` with the regular Hadamard matrix
+    ``R_4 = [[1, 1, 1, -1], [1, 1, -1, 1], [1, -1, 1, 1], [-1, 1, 1, 1]] / 2``.
+    """
+    i = np.arange(in_features) % ROTATION_BLOCK
+    bits = (i >> np.arange(8)[:, None]) & 1
+    exponent = (bits[0::2] * bits[1::2]).sum(axis=0)
+    return np.where(exponent % 2 == 0, 1, -1).astype(np.int8)
+
+
+def rotation_signs(in_features: int, rotation: Rotation) -> Signs:
+    """The ±1 before H: :func:`regular_signs` of a ``regular`` rotation, else :func:`random_signs`."""
+    return regular_signs(in_features) if rotation.kind == "regular" else random_signs(in_features, rotation.seed)
+
+
 def rotation_matrix(in_features: int, rotation: Rotation) -> Floats:
     """``R = diag(signs) H``, orthonormal, float64 ``[in, in]``; it is used as ``x @ R`` and ``w @ R``.
 
-    H is ``hadamard_matrix(in)`` for ``full`` and ``I ⊗ hadamard_matrix(256)`` for ``block``; the signs are
-    :func:`random_signs`.
+    H is ``hadamard_matrix(in)`` for ``full`` and ``I ⊗ hadamard_matrix(256)`` for ``block`` and ``regular``; the signs
+    are :func:`rotation_signs`.
 
     Raises:
-        DvdqError: for a number of channels that has no Hadamard matrix, or that 256 does not divide (``block``).
+        DvdqError: for a number of channels that has no Hadamard matrix, or that 256 does not divide (unless ``full``).
     """
     if rotation.kind == "full":
         h = hadamard_matrix(in_features)
@@ -108,7 +127,7 @@ def rotation_matrix(in_features: int, rotation: Rotation) -> Floats:
             raise DvdqError("rotation", expected=f"channels in multiples of {ROTATION_BLOCK}", got=in_features)
         blocks = in_features // ROTATION_BLOCK
         h = np.asarray(np.kron(np.eye(blocks), hadamard_matrix(ROTATION_BLOCK)), np.float64)
-    return np.asarray(random_signs(in_features, rotation.seed)[:, None] * h, np.float64)
+    return np.asarray(rotation_signs(in_features, rotation)[:, None] * h, np.float64)
 
 
 _ORDERS = "a prime + 1 that 4 divides, or twice a prime + 1 that 4 does not divide"

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import torch
 
-from dvdq_kernels.rotation import core_size, hadamard_size, paley, random_signs, sylvester
+from dvdq_kernels.rotation import core_size, hadamard_size, paley, rotation_signs, sylvester
 
 _LARGEST_FACTOR = 64
 
@@ -23,8 +23,9 @@ def rotate(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:
 
 def transform(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:
     """``X R`` for float32 or float64 ``x``: a fresh tensor."""
-    if seed is not None:
-        x = x * _signs(x.shape[-1], seed, x.dtype, x.device)
+    signs = _signs(x.shape[-1], kind, seed, x.dtype, x.device)
+    if signs is not None:
+        x = x * signs
     first, *others = _factors(hadamard_size(x.shape[-1], kind), x.dtype, x.device)
     # The last axis by one product, each axis before it by a batch of small ones: nothing is transposed.
     rows = x.reshape(-1, first.shape[0]) @ first
@@ -56,6 +57,7 @@ def _factors(size: int, dtype: torch.dtype, device: torch.device) -> tuple[torch
 
 
 @lru_cache
-def _signs(n: int, seed: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def _signs(n: int, kind: str, seed: int | None, dtype: torch.dtype, device: torch.device) -> torch.Tensor | None:
+    signs = rotation_signs(n, kind, seed)
     with torch.inference_mode(False):
-        return torch.tensor(random_signs(n, seed), dtype=dtype, device=device)
+        return None if signs is None else torch.tensor(signs, dtype=dtype, device=device)

@@ -51,13 +51,14 @@ def rotate_quantize(
             warps=min(max(held * padded // 2048, 4), 16),
         )
     else:
+        multiplied = operands(tile, kind, seed, rows)
         launch(
             rotated.rotate_quantize,
             (tile.programs(rows.shape[0], x.device),),
-            {**arguments, **operands(tile, kind, seed, rows)},
+            {**arguments, **multiplied},
             {"FACTOR": hadamard_size(in_features, kind) ** -0.5, "RULE": rule, "TILE": tile},
             warps=tile.warps,
-            stages=tile.stages(x.dtype, seed is not None),
+            stages=tile.stages(x.dtype, multiplied["signs_ptr"] is not None),
         )
     return codes, scale, token_sum
 

@@ -7,7 +7,7 @@ import triton.language as tl
 from dvdq_kernels.backends.triton.launch import launch
 from dvdq_kernels.backends.triton.tiles import operands, rows_in_place, tile_of
 from dvdq_kernels.backends.triton.transform import layout, load_factors, transformed
-from dvdq_kernels.rotation import core_size, hadamard_size, paley, random_signs, sylvester
+from dvdq_kernels.rotation import core_size, hadamard_size, paley, rotation_signs, sylvester
 
 
 def rotate(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:
@@ -18,6 +18,7 @@ def rotate(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:
     rows = rows_in_place(x)
     # One token a tile: an infinity has no other token to reach (0 · ∞ is NaN), and this is no hot path.
     tile = tile_of(x.shape[-1], kind).of_one_token()
+    multiplied = operands(tile, kind, seed, rows)
     launch(
         _rotate,
         (tile.programs(rows.shape[0], x.device),),
@@ -26,11 +27,11 @@ def rotate(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:
             "out_ptr": out,
             "tokens": rows.shape[0],
             "stride": rows.stride(0),
-            **operands(tile, kind, seed, rows),
+            **multiplied,
         },
         {"FACTOR": hadamard_size(x.shape[-1], kind) ** -0.5, "TILE": tile},
         warps=tile.warps,
-        stages=tile.stages(x.dtype, seed is not None),
+        stages=tile.stages(x.dtype, multiplied["signs_ptr"] is not None),
     )
     return out
 
@@ -41,8 +42,9 @@ def _rotate_double(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor
     core = core_size(size)
     assert core is not None
     outer, inner = paley(core).T.copy(), sylvester(size // core) / size**0.5
-    if seed is not None:
-        x = x * torch.tensor(random_signs(x.shape[-1], seed), device=x.device)
+    signs = rotation_signs(x.shape[-1], kind, seed)
+    if signs is not None:
+        x = x * torch.tensor(signs, device=x.device)
     rows = x.reshape(-1, core, size // core) @ torch.tensor(inner, device=x.device)
     return (torch.tensor(outer, device=x.device) @ rows).view(x.shape)
 

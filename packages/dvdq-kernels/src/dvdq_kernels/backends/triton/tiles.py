@@ -10,7 +10,7 @@ import torch
 import triton
 
 from dvdq_kernels.backends.triton.launch import multiprocessors
-from dvdq_kernels.rotation import core_size, hadamard_size, paley, random_signs, sylvester
+from dvdq_kernels.rotation import core_size, hadamard_size, paley, rotation_signs, sylvester
 
 _WIDEST = 256
 _FEWEST_ROWS, _MOST_ROWS = 64, 128
@@ -91,7 +91,7 @@ def rows_in_place(x: torch.Tensor) -> torch.Tensor:
 def operands(tile: Tile, kind: str, seed: int | None, x: torch.Tensor) -> dict[str, torch.Tensor | None]:
     """What a kernel multiplies ``x`` by: the signs, if any, and the factors."""
     left, right = _factors(tile, kind, x.dtype, x.device)
-    signs = None if seed is None else _signs(x.shape[-1], seed, x.dtype, x.device)
+    signs = _signs(x.shape[-1], kind, seed, x.dtype, x.device)
     return {"signs_ptr": signs, "left_ptr": left, "right_ptr": right}
 
 
@@ -118,11 +118,14 @@ def _factors(
 
 
 @lru_cache
-def _signs(in_features: int, seed: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """The ``±1`` of ``diag(±1) H``, ``[in]``, for activations of ``dtype``."""
+def _signs(
+    in_features: int, kind: str, seed: int | None, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor | None:
+    """The ``±1`` of ``diag(±1) H``, ``[in]``, for activations of ``dtype``; None if all are 1."""
+    signs = rotation_signs(in_features, kind, seed)
     held = _multiplied(dtype) if dtype.itemsize == 2 else torch.float32
     with torch.inference_mode(False):
-        return torch.tensor(random_signs(in_features, seed), dtype=held, device=device)
+        return None if signs is None else torch.tensor(signs, dtype=held, device=device)
 
 
 def _multiplied(dtype: torch.dtype) -> torch.dtype:
