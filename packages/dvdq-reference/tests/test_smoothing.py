@@ -125,6 +125,7 @@ def test_vidit_q_weight_is_smoothed_then_rotated(seed):
         ),
         (lambda: smoothing_factor([1.0], [[1.0]], Smoothing(alpha=2.0)), "alpha: expected 0 to 1, got 2.0"),
         (lambda: smooth([[1.0]], [[1.0]], [0.0]), "smooth: channel 0: expected a factor > 0, got 0.0"),
+        (lambda: smooth([[1.0]], [[1.0, 1.0]], [1.0, 1.0]), "smooth: expected 2 channels, as the weight has, got 1"),
         (lambda: channel_absmax([[1.0], [float("inf")]]), "channel_absmax: token 1: .* got inf"),
     ],
 )

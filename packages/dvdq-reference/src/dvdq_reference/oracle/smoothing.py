@@ -58,7 +58,10 @@ def smooth(x: ArrayLike, weight: ArrayLike, factor: ArrayLike) -> tuple[Floats, 
     if not (factor > 0).all():
         channel = int(np.argmin(factor > 0))
         raise DvdqError("smooth", where=f"channel {channel}", expected="a factor > 0", got=float(factor[channel]))
-    return matrix("smooth", x, "token") / factor, weight * factor
+    x = matrix("smooth", x, "token")
+    if x.shape[1] != weight.shape[1]:
+        raise DvdqError("smooth", expected=f"{weight.shape[1]} channels, as the weight has", got=x.shape[1])
+    return x / factor, weight * factor
 
 
 def viditq_weight(

@@ -1,0 +1,68 @@
+"""A whole linear under a whole recipe: what a quantized layer computes of X and W, each step by its own file."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from numpy.typing import ArrayLike
+
+from dvdq_reference.oracle.affine import Grid, dequantize, minmax_grid, quantize
+from dvdq_reference.oracle.bgr import refine_grid
+from dvdq_reference.oracle.clip_search import search_clip
+from dvdq_reference.oracle.hadamard import rotation_matrix
+from dvdq_reference.oracle.inputs import Floats, matrix
+from dvdq_reference.oracle.linear import quantized_linear
+from dvdq_reference.oracle.smoothing import smooth, smoothing_factor
+from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.recipe import Recipe, WeightRule
+
+
+def recipe_linear(
+    x: ArrayLike,
+    weight: ArrayLike,
+    recipe: Recipe,
+    *,
+    x_max: ArrayLike | None = None,
+    bits: int | None = None,
+    bias: ArrayLike | None = None,
+) -> Floats:
+    """``Y = Q(X/s R) Q(W s R)ᵀ + bias``, float64 ``[tokens, out]``; s is 1 without smoothing, R is I without rotation.
+
+    With ``twice``, ``W s`` is first replaced by what its symmetric min-max grid, one a row, makes of it.
+
+    Args:
+        x: X, ``[tokens, in]``.
+        weight: W, ``[out, in]``.
+        recipe: smoothing, rotation, weight rule and activation rule are used.
+        x_max: ``max|X_j|``, ``[in]``, from calibration; asked for by a recipe that smooths, else not looked at.
+        bits: width of the activations' codes, where a schedule chooses it; None is the activation rule's.
+        bias: ``[out]``.
+
+    Raises:
+        DvdqError: as each step does, or for a recipe that smooths without ``x_max``.
+    """
+    x, weight = matrix("recipe_linear", x, "token"), matrix("recipe_linear", weight)
+    rule = recipe.activation if bits is None else dataclasses.replace(recipe.activation, bits=bits)
+    if recipe.smoothing is not None:
+        if x_max is None:
+            raise DvdqError("recipe_linear", where="x_max", expected="what calibration records", got=None)
+        x, weight = smooth(x, weight, smoothing_factor(x_max, weight, recipe.smoothing))
+        if recipe.smoothing.twice:
+            first = minmax_grid(weight, recipe.weight.bits, symmetric=True)
+            weight = dequantize(quantize(weight, first), first)
+    if recipe.rotation is not None:
+        weight = weight @ rotation_matrix(weight.shape[1], recipe.rotation)
+    grid = weight_grid(weight, recipe.weight)
+    return quantized_linear(x, quantize(weight, grid), grid, rule, rotation=recipe.rotation, bias=bias)
+
+
+def weight_grid(weight: ArrayLike, rule: WeightRule) -> Grid:
+    """The grid that ``rule`` asks for: min-max, what BGR finds, or what the clip search finds."""
+    if rule.grid == "bgr":
+        found = refine_grid(
+            weight, rule.bits, num_bounds=rule.num_bounds, group_size=rule.group_size, tolerance=rule.tolerance
+        )
+        return found.grid
+    if rule.grid == "clip-search":
+        return search_clip(weight, rule.bits, group_size=rule.group_size)
+    return minmax_grid(weight, rule.bits, group_size=rule.group_size, symmetric=rule.symmetric)
