@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from dvdq_eval.generation import Generated
 from dvdq_eval.demo.methods import METHODS, Method
 from dvdq_eval.demo.results import BitSwitching, ChannelPeaks, LayerError, Results, Row, Step, Trace, Video
+from dvdq_eval.generation import Generated
 from dvdq_models.moving_shapes.clips import Placement, Scene, draw
 
 SCENES = (

@@ -32,9 +32,7 @@ def enlarge(frames: Frames, factor: int) -> Frames:
 
 def write_mp4(path: Path, frames: Frames, *, fps: float = FPS) -> None:
     """Write H.264 in 4:2:0, which needs an even height and width."""
-    if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape or frames.dtype != np.uint8:
-        got = f"{frames.dtype} {list(frames.shape)}"
-        raise DvdqError("write_mp4", expected="uint8 frames [frames, height, width, 3]", got=got)
+    _check_frames("write_mp4", frames)
     height, width = frames.shape[1:3]
     if height % 2 or width % 2:
         raise DvdqError("write_mp4", expected="an even height and width", got=(height, width))
@@ -54,6 +52,19 @@ def write_mp4(path: Path, frames: Frames, *, fps: float = FPS) -> None:
         container.mux(stream.encode())
 
 
+def write_lossless(path: Path, frames: Frames) -> None:
+    """Write FFV1 in RGB, as Matroska: what is read back are the same bytes."""
+    _check_frames("write_lossless", frames)
+    with av.open(str(path), "w", format="matroska") as container:
+        stream = container.add_stream("ffv1", rate=Fraction(FPS).limit_denominator(1001))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "bgr0"
+        for frame in frames:
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            container.mux(stream.encode(image.reformat(format="bgr0")))
+        container.mux(stream.encode())
+
+
 def read_mp4(path: Path) -> Frames:
     """All frames of a video file, in whatever codec ffmpeg knows."""
     if not path.is_file():
@@ -64,3 +75,9 @@ def read_mp4(path: Path) -> Frames:
     except (av.error.FFmpegError, IndexError) as error:
         raise DvdqError("read_mp4", where=str(path), expected="a video file", got=str(error)) from error
     return np.stack(frames)
+
+
+def _check_frames(operation: str, frames: Frames) -> None:
+    if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape or frames.dtype != np.uint8:
+        got = f"{frames.dtype} {list(frames.shape)}"
+        raise DvdqError(operation, expected="uint8 frames [frames, height, width, 3]", got=got)

@@ -8,11 +8,11 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from dvdq_eval.demo.prompts import choose_scenes
 from dvdq_eval.demo.run import run_demo
 from dvdq_eval.demo.table import quality_table
+from dvdq_eval.progress import progress_bars
 from dvdq_models.moving_shapes import WAN
 
 
@@ -31,29 +31,11 @@ def demo(
     if steps is not None:
         settings["num_inference_steps"] = steps
     scenes = choose_scenes(prompts, seed)
-    with _bars() as bars:
-        results = run_demo(WAN.load(), out, scenes, seed=seed, settings=settings, tell=_Tell(bars))
+    with progress_bars() as tell:
+        results = run_demo(WAN.load(), out, scenes, seed=seed, settings=settings, tell=tell)
     if json:
         typer.echo(results.to_json(), nl=False)
         return
     console = Console()
     console.print(quality_table(results))
     console.print(f"Videos and all figures: [bold]{out / 'report.html'}[/bold]", soft_wrap=True)
-
-
-def _bars() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True))
-
-
-class _Tell:
-    """Progress as one bar for each thing done."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, total=total)
-        self._bars.update(self._tasks[what], completed=done, total=total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from dvdq_eval.generation import Generated, generate
 from dvdq_eval.demo.measure import PeakRecorder, layer_errors
 from dvdq_eval.demo.methods import FULL_PRECISION, QUANTIZED, Method
-from dvdq_eval.provenance import provenance
 from dvdq_eval.demo.results import BitSwitching, Results, Row, Step, Trace, Video
 from dvdq_eval.demo.write import CONTENTS, write_folder
+from dvdq_eval.generation import Generated, generate
+from dvdq_eval.progress import Tell
+from dvdq_eval.provenance import provenance
 from dvdq_eval.quality import psnr, relative_error, ssim
 from dvdq_eval.staging import complete_folder
 from dvdq_models import Recipe, quantize, trace
@@ -34,8 +35,6 @@ from dvdq_models.tuning import best_trial, distances_of, tune_delta
 from dvdq_reference.spec.recipe import DEFAULT_DELTA
 
 WANTED_AVERAGE = 6.0
-Tell = Callable[[str, int, int], None]
-"""Progress: what is being done, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from dvdq_eval.contact_sheet import contact_sheet, side_by_side
-from dvdq_eval.generation import Generated
 from dvdq_eval.demo.methods import Method
 from dvdq_eval.demo.results import Results
+from dvdq_eval.generation import Generated
 from dvdq_eval.report import ReportVideo, render
 from dvdq_models.video import enlarge, to_bytes, write_mp4
 

@@ -175,7 +175,8 @@ class Recipe:
         """A recipe of DESIGN's table, e.g. ``Recipe.named("dvd-quant", "W4A6")``.
 
         Args:
-            name: ``minmax``, ``smoothquant``, ``quarot``, ``vidit-q`` or ``dvd-quant``.
+            name: ``minmax``, ``smoothquant``, ``quarot``, ``vidit-q``, ``dvd-quant``, or ``dvd-quant-plus``: the same with
+                what our own tables found better.
             bits: ``W{w}A{a}``. ``A6`` is an average, not a width: a δ-guided switch between 4 and 8.
             changes: fields to replace, e.g. ``rotation=None`` for an ablation.
         """
@@ -255,5 +256,11 @@ _TABLE: dict[str, dict[str, Any]] = {
         "smoothing": None,
         "weight": WeightRule(4, "bgr"),
         "activation": ActivationRule(8, DEFAULT_BLOCK),
+    },
+    "dvd-quant-plus": {
+        "rotation": Rotation("full", seed=0),
+        "smoothing": None,
+        "weight": WeightRule(4, "bgr", 256),
+        "activation": ActivationRule(8, DEFAULT_BLOCK, "gaussian"),
     },
 }

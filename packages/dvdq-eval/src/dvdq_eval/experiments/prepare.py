@@ -1,0 +1,89 @@
+"""What a method needs before its first video: statistics of activations, and the δ of its switch. Made once, kept."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from dvdq_eval.experiments.configuration import Configuration
+from dvdq_eval.experiments.store import Store, read_json, write_json
+from dvdq_eval.experiments.study import TUNING_VIDEOS, Job, Study
+from dvdq_eval.progress import Tell
+from dvdq_models.apply import quantize
+from dvdq_models.bit_switching import TRANSFORMERS, follow
+from dvdq_models.calibration import Calibration, calibrate
+from dvdq_models.teacache import enable_teacache
+from dvdq_models.tuning import best_trial, tune_delta
+from dvdq_reference.spec.errors import DvdqError
+
+
+def calibration_of(study: Study, store: Store, tell: Tell) -> Calibration:
+    """The study's statistics: the largest activations while full precision makes its preparing videos."""
+    path = store.folder / "calibration.safetensors"
+    with store.alone(path.name):
+        if not path.exists():
+            pipeline, what = study.load(), "Calibrating SmoothQuant and ViDiT-Q"
+            jobs = _preparing(study, None)
+            tell(what, 0, 1)
+            calibrate(pipeline, [(job.prompt, partial(_latents, study, pipeline, job)) for job in jobs]).save(path)
+            tell(what, 1, 1)
+    return Calibration.load(path)
+
+
+def tuned(study: Study, store: Store, configuration: Configuration, tell: Tell) -> Configuration:
+    """``configuration`` with the δ at which its switch reaches the wanted average on the preparing videos."""
+    if configuration.average is None:
+        return configuration
+    path = store.folder / "deltas" / f"{configuration.key}.json"
+    with store.alone(path.name):
+        found = read_json(path)
+        if found is None:
+            path.parent.mkdir(exist_ok=True)
+            found = _find_delta(study, store, configuration, configuration.average, tell)
+            write_json(path, found)
+    return configuration.with_delta(found["delta"])
+
+
+def _find_delta(study: Study, store: Store, configuration: Configuration, average: float, tell: Tell) -> dict[str, Any]:
+    pipeline = quantized_pipeline(study, store, configuration, tell)
+    jobs, what = _preparing(study, TUNING_VIDEOS), f"{configuration.title}: choosing δ"
+    tell(what, 0, 1)
+    trials = tune_delta(pipeline, [partial(_latents, study, pipeline, job) for job in jobs], average)
+    tell(what, 1, 1)
+    return {
+        "delta": best_trial(trials, average).delta,
+        "wanted": average,
+        "trials": [{"delta": trial.delta, "average": trial.average} for trial in trials],
+    }
+
+
+def quantized_pipeline(study: Study, store: Store, configuration: Configuration, tell: Tell) -> Any:
+    """A pipeline that runs as ``configuration`` says."""
+    pipeline, recipe = study.load(), configuration.recipe
+    transformers = {name: part for name in TRANSFORMERS if (part := getattr(pipeline, name, None)) is not None}
+    if recipe is not None:
+        calibration = None if recipe.smoothing is None else calibration_of(study, store, tell)
+        for name, transformer in transformers.items():
+            maxima = None if calibration is None else calibration.of(name)
+            progress = partial(_tell_layer, tell, f"{configuration.title}: quantizing")
+            quantize(transformer, recipe, channel_maxima=maxima, progress=progress)
+        follow(pipeline)
+    if configuration.teacache is not None:
+        for transformer in transformers.values():
+            enable_teacache(transformer, configuration.teacache, coefficients=study.teacache, pipeline=pipeline)
+    return pipeline
+
+
+def _preparing(study: Study, count: int | None) -> tuple[Job, ...]:
+    jobs = study.preparing_jobs[:count]
+    if not jobs:
+        raise DvdqError("experiment", where="preparing", expected="prompts to calibrate and to choose δ on", got="none")
+    return jobs
+
+
+def _latents(study: Study, pipeline: Any, job: Job) -> None:
+    pipeline(prompt=job.prompt, generator=job.noise(), output_type="latent", **study.settings)
+
+
+def _tell_layer(tell: Tell, what: str, _: str, done: int, total: int) -> None:
+    tell(what, done, total)

@@ -1,0 +1,110 @@
+"""Make the videos of a method that are not there yet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from dvdq_eval.experiments.configuration import Configuration
+from dvdq_eval.experiments.peer import make_videos_by_peer
+from dvdq_eval.experiments.prepare import calibration_of, quantized_pipeline, tuned
+from dvdq_eval.experiments.store import MethodFolder, Store
+from dvdq_eval.experiments.study import Job, Study
+from dvdq_eval.generation import generate
+from dvdq_eval.progress import Tell
+from dvdq_eval.provenance import provenance
+from dvdq_models.bit_schedule import average_bits
+from dvdq_models.bit_switching import TRANSFORMERS, hooks_of
+from dvdq_models.inspection import LayerReport, describe, together
+from dvdq_models.teacache import teacache_trace
+from dvdq_models.video import to_bytes
+from dvdq_reference.spec.quantized import bits_per_weight
+from dvdq_reference.spec.recipe import Recipe
+
+
+def make_videos(
+    study: Study, store: Store, configuration: Configuration, tell: Tell, *, share: tuple[int, int] = (0, 1)
+) -> MethodFolder:
+    """Make what is missing of a method's videos, and give its folder.
+
+    Args:
+        study: prompts and noise.
+        store: where they are kept.
+        configuration: the method; its δ is tuned first if it is to reach an average.
+        tell: told of progress.
+        share: ``(i, n)`` makes the i-th of n parts alone, so that n processes can fill one store.
+    """
+    ready = tuned(study, store, configuration, tell)
+    folder = store.method(ready)
+    part, parts = share
+    missing = [job for job in study.jobs if job.number % parts == part and not folder.has(job)]
+    if missing and ready.peer is not None:
+        make_videos_by_peer(study, ready, folder, missing, tell)
+    elif missing:
+        _make(study, store, ready, folder, missing, tell)
+    return folder
+
+
+def _make(
+    study: Study, store: Store, configuration: Configuration, folder: MethodFolder, jobs: Sequence[Job], tell: Tell
+) -> None:
+    started = time.perf_counter()
+    pipeline = quantized_pipeline(study, store, configuration, tell)
+    seconds = time.perf_counter() - started
+    where_from = provenance()
+    if folder.about is None:
+        folder.describe(_about(study, store, pipeline, configuration, seconds, tell) | {"provenance": where_from})
+    what = f"{configuration.title}: generating"
+    for done, job in enumerate(jobs):
+        tell(what, done, len(jobs))
+        started = time.perf_counter()
+        video = generate(pipeline, job.prompt, seed=job.seed, settings=study.settings, on_step=lambda: None)
+        record = {"prompt": job.prompt, "seed": job.seed, "seconds": round(time.perf_counter() - started, 3)}
+        traced = _traces(pipeline, configuration)
+        folder.keep(job, to_bytes(video.frames), video.latents, record | traced | {"commit": where_from["commit"]})
+    tell(what, len(jobs), len(jobs))
+
+
+def _traces(pipeline: Any, configuration: Configuration) -> dict[str, Any]:
+    """How many bits each step ran at, and which passes a cache skipped."""
+    traced: dict[str, Any] = {}
+    if configuration.recipe is not None:
+        trace = next(iter(hooks_of(pipeline).values())).trace
+        traced["average_bits"] = average_bits(trace)
+        traced["trace"] = [asdict(step) for step in trace]
+    if configuration.teacache is not None:
+        decisions = [
+            step for name in TRANSFORMERS if (t := getattr(pipeline, name, None)) for step in teacache_trace(t)
+        ]
+        traced["reused"] = sum(step.reused for step in decisions) / len(decisions)
+    return traced
+
+
+def _about(
+    study: Study, store: Store, pipeline: Any, configuration: Configuration, seconds: float, tell: Tell
+) -> dict[str, Any]:
+    """The method's configuration and what it costs before the first video."""
+    recipe = configuration.recipe
+    parts = {name: part for name in TRANSFORMERS if (part := getattr(pipeline, name, None)) is not None}
+    size = together({name: describe(part, recipe or Recipe.named("minmax")) for name, part in parts.items()})
+    smooths = recipe is not None and recipe.smoothing is not None
+    return {
+        "label": configuration.label,
+        "bits": configuration.bits,
+        "configuration": configuration.to_dict(),
+        "bytes": size.bytes_before if recipe is None else size.bytes_after,
+        "bytes_before": size.bytes_before,
+        "bits_per_weight": 16.0 if recipe is None else _bits_per_weight(size.layers, recipe),
+        "prepare_seconds": round(seconds, 3),
+        "calibration_seconds": round(calibration_of(study, store, tell).seconds, 3) if smooths else None,
+    }
+
+
+def _bits_per_weight(layers: Sequence[LayerReport], recipe: Recipe) -> float:
+    """Stored bits for each weight of the linears that are quantized, scales, zero-points and factors counted."""
+    sizes = [layer.shape for layer in layers if layer.treatment == "quantize"]
+    bits = [bits_per_weight(rows, columns, recipe.weight, recipe.smoothing) for rows, columns in sizes]
+    weights = [rows * columns for rows, columns in sizes]
+    return sum(b * n for b, n in zip(bits, weights, strict=True)) / sum(weights)

@@ -1,0 +1,112 @@
+"""Where videos are kept: a folder that any number of runs fill, each file complete or not there.
+
+::
+
+    STORE/<study>/study.json                     what every video of it depends on
+                 /calibration.safetensors        if a method needed it
+                 /<method>/method.json           the configuration, its tuned δ, how long its weights took
+                          /0007.mkv  .npy  .json the frames (lossless), the final latents, and where they come from
+                          /0007.quality.json     distances from full precision
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from dvdq_eval.experiments.configuration import Configuration
+from dvdq_eval.experiments.study import Job, Study
+from dvdq_models.video import Frames, read_mp4, write_lossless
+
+
+class Store:
+    """The part of a folder that belongs to one study."""
+
+    def __init__(self, folder: Path, study: Study) -> None:
+        self.folder = folder / study.key
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "study.json").exists():
+            write_json(self.folder / "study.json", {"name": study.name, **study.identity})
+
+    def alone(self, name: str) -> FileLock:
+        """A context that one process at a time is in."""
+        return FileLock(self.folder / f".{name}.lock")
+
+    def method(self, configuration: Configuration) -> MethodFolder:
+        """The folder of one method's videos."""
+        return MethodFolder(self.folder / configuration.key)
+
+
+class MethodFolder:
+    """The videos of one method."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+
+    @property
+    def about(self) -> dict[str, Any] | None:
+        """What was written of the method, if it was."""
+        return read_json(self.folder / "method.json")
+
+    def describe(self, values: Mapping[str, Any]) -> None:
+        """Write what there is to say of the method."""
+        write_json(self.folder / "method.json", values)
+
+    def has(self, job: Job) -> bool:
+        """Whether the video of ``job`` is there: its record is written last."""
+        return (self.folder / f"{job.name}.json").exists()
+
+    def keep(self, job: Job, frames: Frames, latents: NDArray[np.float32], record: Mapping[str, Any]) -> None:
+        """Keep a video; ``frames`` uint8 ``[frames, height, width, 3]``."""
+        new = self.folder / f".{job.name}.{os.getpid()}"
+        write_lossless(new.with_suffix(".mkv"), frames)
+        os.replace(new.with_suffix(".mkv"), self.folder / f"{job.name}.mkv")
+        np.save(new.with_suffix(".npy"), latents)
+        os.replace(new.with_suffix(".npy"), self.folder / f"{job.name}.npy")
+        write_json(self.folder / f"{job.name}.json", record)
+
+    def record(self, job: Job) -> dict[str, Any]:
+        """Where the video of ``job`` comes from."""
+        found = read_json(self.folder / f"{job.name}.json")
+        assert found is not None
+        return found
+
+    def frames(self, job: Job) -> Frames:
+        """The frames, bit for bit."""
+        return read_mp4(self.folder / f"{job.name}.mkv")
+
+    def latents(self, job: Job) -> NDArray[np.float32]:
+        """The final latents."""
+        found: NDArray[np.float32] = np.load(self.folder / f"{job.name}.npy", allow_pickle=False)
+        return found
+
+    def quality(self, job: Job) -> dict[str, Any] | None:
+        """What was measured, if it was."""
+        return read_json(self.folder / f"{job.name}.quality.json")
+
+    def keep_quality(self, job: Job, values: Mapping[str, Any]) -> None:
+        """Keep what was measured."""
+        write_json(self.folder / f"{job.name}.quality.json", values)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Strict JSON, at once or not at all."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(new, path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What :func:`write_json` wrote; None where nothing is."""
+    if not path.exists():
+        return None
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values

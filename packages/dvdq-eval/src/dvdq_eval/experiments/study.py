@@ -1,0 +1,155 @@
+"""What all methods of an experiment share: a pipeline, prompts, noise and settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import dvdq_eval
+from dvdq_models.checkpoint import load_pipeline
+from dvdq_models.moving_shapes import BUNDLED
+from dvdq_models.moving_shapes.clips import Scene, all_scenes, split_scenes
+from dvdq_reference.spec.errors import DvdqError
+
+OPERATION = "experiment"
+CALIBRATION_VIDEOS, TUNING_VIDEOS = 8, 4
+"""Videos of training prompts that SmoothQuant and ViDiT-Q are calibrated on, and that δ is tuned on."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video to make: its place in the study, what it should show and the seed of its noise."""
+
+    number: int
+    prompt: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.number:04d}"
+
+    def noise(self) -> torch.Generator:
+        """The generator that a pipeline draws the first latents from."""
+        return torch.Generator().manual_seed(self.seed)
+
+    @property
+    def scene(self) -> Scene | None:
+        """What the detector looks for, if the prompt is one of the moving shapes'."""
+        return _SCENES.get(self.prompt)
+
+
+_SCENES = {scene.prompt: scene for scene in all_scenes()}
+
+
+@dataclass(frozen=True)
+class Study:
+    """A pipeline's folder and how it is called, e.g. ``Study.bundled("wan")``.
+
+    Attributes:
+        name: of the pipeline, for people.
+        folder: as diffusers reads it.
+        settings: keyword arguments of a call.
+        prompts: of the videos that are measured; video i starts from the noise of seed i.
+        preparing: prompts that calibration and the choice of δ may see, none of them among ``prompts``.
+        teacache: name of the coefficients of TeaCache; None are those of the architecture.
+    """
+
+    name: str
+    folder: Path
+    settings: Mapping[str, Any]
+    prompts: tuple[str, ...]
+    preparing: tuple[str, ...]
+    teacache: str | None = None
+
+    @classmethod
+    def bundled(cls, name: str, videos: int = 64, steps: int | None = None) -> Study:
+        """One of the bundled pipelines on prompts that it never saw; it is prepared on some that it was trained on."""
+        if name not in BUNDLED:
+            raise DvdqError(OPERATION, where="pipeline", expected=f"a folder or one of {', '.join(BUNDLED)}", got=name)
+        training, unseen = split_scenes()
+        if not 2 <= videos <= len(unseen):
+            raise DvdqError(OPERATION, where="videos", expected=f"2 to {len(unseen)}", got=videos)
+        bundled = BUNDLED[name]
+        settings = dict(bundled.generation)
+        if steps is not None:
+            settings["num_inference_steps"] = steps
+        every = len(training) // CALIBRATION_VIDEOS
+        return cls(
+            f"moving shapes, {name}",
+            bundled.folder,
+            settings,
+            tuple(scene.prompt for scene in unseen[:videos]),
+            tuple(scene.prompt for scene in training[::every][:CALIBRATION_VIDEOS]),
+            f"moving-shapes-{name}",
+        )
+
+    @classmethod
+    def of(cls, folder: Path, prompts: Sequence[str], preparing: Sequence[str], settings: Mapping[str, Any]) -> Study:
+        """Any pipeline's folder on prompts of one's own."""
+        if len(prompts) < 2:
+            raise DvdqError(OPERATION, where="prompts", expected="two or more", got=len(prompts))
+        if both := set(prompts) & set(preparing):
+            expected = "prompts that are not measured"
+            raise DvdqError(OPERATION, where="preparing", expected=expected, got=repr(min(both)))
+        return cls(folder.name, folder, dict(settings), tuple(prompts), tuple(preparing))
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """The videos to make of every method."""
+        return tuple(Job(number, prompt, number) for number, prompt in enumerate(self.prompts))
+
+    @property
+    def preparing_jobs(self) -> tuple[Job, ...]:
+        """Videos of other prompts and other noise, to prepare a method with."""
+        first = 1_000_000
+        return tuple(Job(number, prompt, first + number) for number, prompt in enumerate(self.preparing))
+
+    def load(self) -> Any:
+        """The pipeline in full precision, float32, without diffusers' progress bar."""
+        pipeline: Any = load_pipeline(self.folder, dtype=torch.float32)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """All that a video depends on besides its method, prompt and seed, JSON-ready."""
+        versions = {name: metadata.version(name) for name in ("torch", "diffusers", "transformers")}
+        return {
+            "files": dict(_digests(self.folder)),
+            "settings": dict(self.settings),
+            "preparing": list(self.preparing),
+            "versions": versions | {"dvdq": dvdq_eval.__version__},
+        }
+
+    @property
+    def key(self) -> str:
+        """A name for a folder, from :attr:`identity`."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _digests(folder: Path) -> Iterator[tuple[str, str]]:
+    """SHA-256 of each file that a pipeline is read from."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors"))
+    if not files:
+        raise DvdqError(OPERATION, where=str(folder), expected="a pipeline's folder", got="no files of one")
+    for path in files:
+        with path.open("rb") as file:
+            yield path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_prompts(path: Path) -> tuple[str, ...]:
+    """One prompt a line; empty lines are left out."""
+    try:
+        lines: Sequence[str] = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DvdqError(OPERATION, where=str(path), expected="a text file of prompts", got=str(error)) from error
+    return tuple(line.strip() for line in lines if line.strip())

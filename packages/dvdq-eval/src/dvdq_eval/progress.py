@@ -1,0 +1,44 @@
+"""Progress of long work: a bar for each thing done, on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+Tell = Callable[[str, int, int], None]
+"""What is being done, how much of it is done, and how much there is."""
+
+
+@contextmanager
+def progress_bars(longest: int = 12) -> Iterator[Tell]:
+    """Yields what to call; at most ``longest`` bars are shown, the finished ones leave first."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                if len(tasks) >= longest:
+                    _remove_finished(bars, tasks)
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield tell
+
+
+def _remove_finished(bars: Progress, tasks: dict[str, TaskID]) -> None:
+    finished = {task.id for task in bars.tasks if task.finished}
+    for name in [name for name, task in tasks.items() if task in finished]:
+        bars.remove_task(tasks.pop(name))

@@ -1,0 +1,205 @@
+"""Videos of many methods: made once, resumable, the same by any number of processes, and measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dvdq_eval.experiments import prepare, run
+from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
+from dvdq_eval.experiments.measure import measure_videos
+from dvdq_eval.experiments.prepare import calibration_of, tuned
+from dvdq_eval.experiments.run import make_videos
+from dvdq_eval.experiments.store import Store
+from dvdq_eval.experiments.study import Study, read_prompts
+from dvdq_eval.generation import generate
+from dvdq_eval.quality import psnr, relative_error
+from dvdq_models import DvdqError, Recipe, quantize
+from dvdq_models.moving_shapes.clips import split_scenes
+from dvdq_models.video import to_bytes
+from dvdq_reference.spec.recipe import BitSchedule, Rotation
+
+W4A4 = Configuration.named("DVD-Quant", "dvd-quant", "W4A4")
+W4A6 = Configuration.named("DVD-Quant", "dvd-quant", "W4A6")
+
+
+def silent(*_: Any) -> None:
+    """Progress that nobody watches."""
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return Study.bundled("wan", videos=3, steps=4)
+
+
+@pytest.fixture(scope="module")
+def store(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(tmp_path_factory.mktemp("store"), study)
+
+
+def test_a_method_is_what_decides_its_videos() -> None:
+    assert W4A4.key == dataclasses.replace(W4A4, label="another name").key
+    recipe = W4A4.recipe
+    assert recipe is not None
+    changed = [
+        dataclasses.replace(recipe, rotation=Rotation("full", seed=0)),
+        dataclasses.replace(recipe, schedule=BitSchedule("constant", low=8, high=8)),
+        Recipe.named("dvd-quant-plus", "W4A4"),
+    ]
+    others = [dataclasses.replace(W4A4, recipe=r) for r in changed]
+    others += [FULL_PRECISION, dataclasses.replace(W4A4, teacache=0.1), Configuration("x", peer="sdnq uint4"), W4A6]
+    others += [W4A6.with_delta(0.1), W4A6.with_delta(0.2)]
+    assert len({c.key for c in [W4A4, *others]}) == 1 + len(others)
+    assert (W4A6.average, W4A6.with_delta(0.1).average) == (6.0, None)
+
+
+def test_a_study_asks_for_what_the_model_never_saw() -> None:
+    study, (training, unseen) = Study.bundled("wan"), split_scenes()
+    assert set(study.prompts) == {scene.prompt for scene in unseen}
+    assert set(study.preparing) <= {scene.prompt for scene in training}
+    assert all(job.scene is not None for job in study.jobs)
+    assert {job.seed for job in study.jobs}.isdisjoint(job.seed for job in study.preparing_jobs)
+
+
+def test_a_store_keeps_studies_apart(study: Study) -> None:
+    keys = {study.key, Study.bundled("wan", videos=3, steps=5).key, Study.bundled("wan", videos=3).key}
+    assert len(keys) == 3
+    # More prompts of the same study do not make another: the first videos are the same.
+    assert Study.bundled("wan", videos=2, steps=4).key == study.key
+
+
+def test_kept_videos_are_the_pipelines_own(study: Study, store: Store) -> None:
+    folder = make_videos(study, store, W4A4, silent)
+    pipeline = study.load()
+    assert W4A4.recipe is not None
+    quantize(pipeline.transformer, W4A4.recipe)
+    for job in study.jobs[:2]:
+        wanted = generate(pipeline, job.prompt, seed=job.seed, settings=study.settings, on_step=lambda: None)
+        assert np.array_equal(folder.frames(job), to_bytes(wanted.frames))
+        assert np.array_equal(folder.latents(job), wanted.latents)
+        record = folder.record(job)
+        assert (record["prompt"], record["seed"], record["average_bits"]) == (job.prompt, job.seed, 4.0)
+        assert len(record["trace"]) == 4
+    about = folder.about
+    assert about is not None
+    assert about["configuration"] == W4A4.to_dict()
+    assert about["bits_per_weight"] == pytest.approx(8 * about["bytes"] / about["bytes_before"] * 2, rel=0.5)
+
+
+def test_a_run_that_ended_early_goes_on(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, made = Store(tmp_path, study), []
+    original = run.generate
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(args[1])
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(run, "generate", counted)
+    with pytest.raises(KeyboardInterrupt):
+        make_videos(study, store, FULL_PRECISION, silent)
+    folder = store.method(FULL_PRECISION)
+    assert [folder.has(job) for job in study.jobs] == [True, True, False]
+    assert not [path for path in folder.folder.iterdir() if path.name.startswith(".")]
+    monkeypatch.setattr(run, "generate", lambda *args, **kwargs: made.append(args[1]) or original(*args, **kwargs))
+    make_videos(study, store, FULL_PRECISION, silent)
+    assert made == [job.prompt for job in study.jobs]
+    make_videos(study, store, FULL_PRECISION, silent)
+    assert len(made) == 3
+
+
+def test_shares_make_the_same_videos(study: Study, store: Store, tmp_path: Path) -> None:
+    whole, parts = make_videos(study, store, W4A4, silent), Store(tmp_path, study)
+    first = make_videos(study, parts, W4A4, silent, share=(0, 2))
+    assert [first.has(job) for job in study.jobs] == [True, False, True]
+    make_videos(study, parts, W4A4, silent, share=(1, 2))
+    for job in study.jobs:
+        assert np.array_equal(first.frames(job), whole.frames(job))
+        assert np.array_equal(first.latents(job), whole.latents(job))
+
+
+def test_delta_is_tuned_once(study: Study, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = tuned(study, store, W4A6, silent)
+    assert ready.recipe is not None
+    assert ready.average is None
+    assert ready.recipe.schedule.delta is not None
+    monkeypatch.setattr(prepare, "tune_delta", None)
+    assert tuned(study, store, W4A6, silent) == ready
+    assert tuned(study, store, W4A4, silent) is W4A4
+    [found] = [json.loads(path.read_text()) for path in (store.folder / "deltas").glob("*.json")]
+    best = min(found["trials"], key=lambda trial: abs(trial["average"] - 6.0))
+    assert best["delta"] == found["delta"] == ready.recipe.schedule.delta
+
+
+def test_calibration_is_made_once_and_never_of_measured_prompts(
+    study: Study, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = calibration_of(study, store, silent)
+    assert set(made.prompts) == set(study.preparing)
+    assert set(made.prompts).isdisjoint(study.prompts)
+    assert made.passes == len(study.preparing) * 4 * 2
+    monkeypatch.setattr(prepare, "calibrate", None)
+    assert calibration_of(study, store, silent).digest() == made.digest()
+    folder = make_videos(study, store, Configuration.named("SmoothQuant", "smoothquant", "W4A8"), silent, share=(0, 3))
+    assert folder.about is not None
+    assert folder.about["calibration_seconds"] == pytest.approx(made.seconds, abs=1e-3)
+
+
+def test_teacache_is_traced(study: Study, store: Store) -> None:
+    cached = dataclasses.replace(FULL_PRECISION, teacache=1e9)
+    record = make_videos(study, store, cached, silent, share=(0, 3)).record(study.jobs[0])
+    assert record["reused"] == 0.5  # the first step and the last of four are computed
+
+
+def test_measurements_are_of_what_is_kept(study: Study, store: Store) -> None:
+    reference, folder = (make_videos(study, store, c, silent) for c in (FULL_PRECISION, W4A4))
+    own = measure_videos(study, reference, reference, "", silent)
+    assert all(values.keys() == {"flickering", "words", "adherence"} for values in own)
+    found = measure_videos(study, folder, reference, "", silent)
+    for job, values in zip(study.jobs, found, strict=True):
+        frames, exact = (f.frames(job).astype(np.float32) / np.float32(255) for f in (folder, reference))
+        assert values["psnr_db"] == psnr(frames, exact)
+        assert values["latent_error"] == relative_error(folder.latents(job), reference.latents(job))
+        assert values["adherence"] == sum(values["words"].values()) / 5
+        assert folder.quality(job) == values
+
+
+def test_a_video_equal_to_its_reference_is_named(study: Study, tmp_path: Path) -> None:
+    store = Store(tmp_path, study)
+    reference = make_videos(study, store, FULL_PRECISION, silent)
+    same = make_videos(study, store, dataclasses.replace(FULL_PRECISION, teacache=0.0), silent)
+    with pytest.raises(DvdqError, match=r"0000: expected videos that differ from full precision's"):
+        measure_videos(study, same, reference, "", silent)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: Study.bundled("flux"), "pipeline: expected a folder or one of wan"),
+        (lambda p: Study.bundled("wan", videos=65), "videos: expected 2 to 64, got 65"),
+        (lambda p: Study.of(p, ["a"], [], {}), "prompts: expected two or more, got 1"),
+        (lambda p: Study.of(p, ["a", "b"], ["b"], {}), "preparing: expected prompts that are not measured, got 'b'"),
+        (lambda p: Study.of(p, ["a", "b"], ["c"], {}).key, "expected a pipeline's folder, got no files of one"),
+        (lambda p: read_prompts(p / "none.txt"), "none.txt: expected a text file of prompts"),
+    ],
+)
+def test_bad_input_is_named(tmp_path: Path, call: Any, message: str) -> None:
+    with pytest.raises(DvdqError, match=message):
+        call(tmp_path)
+
+
+def test_a_method_that_must_be_prepared_needs_prompts(study: Study, tmp_path: Path) -> None:
+    bare = Study.of(study.folder, study.prompts, (), study.settings)
+    with pytest.raises(DvdqError, match="preparing: expected prompts to calibrate and to choose δ on"):
+        make_videos(bare, Store(tmp_path, bare), W4A6, silent)
+
+
+def test_prompts_come_a_line_each(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a cat\n\n  a dog \n")
+    assert read_prompts(tmp_path / "p.txt") == ("a cat", "a dog")
