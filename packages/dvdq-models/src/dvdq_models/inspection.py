@@ -96,13 +96,16 @@ def describe(transformer: nn.Module, recipe: Recipe) -> ModelReport:
         assert isinstance(module, nn.Linear | QuantizedLinear)
         shape = (module.out_features, module.in_features)
         before = shape[0] * shape[1] * FULL_PRECISION_BYTES
-        smoothing = recipe.smoothing if treatment == "quantize" else None
-        tensors = stored_tensors(*shape, recipe.weight, smoothing)
-        after = before if treatment == "keep" else sum(tensor.nbytes for tensor in tensors)
+        after = before if treatment == "keep" else _stored_bytes(shape, recipe, treatment)
         layers.append(LayerReport(name, shape, treatment, before, after))
     selection = select("quantized_linear", "auto", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     refused = dict(selection.refused)
     return ModelReport(family.name, recipe, parameters, tuple(layers), selection.backend.name, refused)
+
+
+def _stored_bytes(shape: tuple[int, int], recipe: Recipe, treatment: Treatment) -> int:
+    smoothing = recipe.smoothing if treatment == "quantize" else None
+    return sum(tensor.nbytes for tensor in stored_tensors(*shape, recipe.weight, smoothing))
 
 
 def together(reports: Mapping[str, ModelReport]) -> ModelReport:

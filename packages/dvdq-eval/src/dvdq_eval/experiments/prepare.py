@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -31,15 +32,19 @@ def calibration_of(study: Study, store: Store, tell: Tell) -> Calibration:
 
 
 def tuned(study: Study, store: Store, configuration: Configuration, tell: Tell) -> Configuration:
-    """``configuration`` with the δ at which its switch reaches the wanted average on the preparing videos."""
+    """``configuration`` with the δ at which its switch reaches the wanted average on the preparing videos.
+
+    TeaCache does not change δ: with it, the same switch runs on fewer steps.
+    """
     if configuration.average is None:
         return configuration
-    path = store.folder / "deltas" / f"{configuration.key}.json"
+    plain = dataclasses.replace(configuration, teacache=None)
+    path = store.folder / "deltas" / f"{plain.key}.json"
     with store.alone(path.name):
         found = read_json(path)
         if found is None:
             path.parent.mkdir(exist_ok=True)
-            found = _find_delta(study, store, configuration, configuration.average, tell)
+            found = _find_delta(study, store, plain, configuration.average, tell)
             write_json(path, found)
     return configuration.with_delta(found["delta"])
 

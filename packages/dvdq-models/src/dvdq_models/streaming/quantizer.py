@@ -226,7 +226,7 @@ def _identity(
         "source": source.fingerprint(),
         "recipe": recipe.to_dict(),
         "calibration": None if calibration is None else calibration.digest(),
-        "kernels": [device.type, select("quantize_weight", backend, device).backend.name],
+        "kernels": [device.type, select("quantize_weight", backend, device, recipe.weight.grid).backend.name],
         "versions": {"format": FORMAT, "dvdq": dvdq_kernels.__version__, "torch": torch.__version__}
         | {"diffusers": diffusers.__version__},
     }

@@ -1,0 +1,1 @@
+"""The paper's tables and figures, and those that go beyond it, each one command."""

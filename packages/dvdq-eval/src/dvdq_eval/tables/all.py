@@ -1,0 +1,62 @@
+"""Every table and figure by name: the videos that it needs, and the files that it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
+from dvdq_eval.experiments.run import make_videos
+from dvdq_eval.experiments.store import Store, write_json
+from dvdq_eval.experiments.study import Study
+from dvdq_eval.progress import Tell
+from dvdq_eval.tables.build import build_table
+from dvdq_eval.tables.catalogue import EXPERIMENTS, Experiment
+from dvdq_eval.tables.cost import table_5
+from dvdq_eval.tables.figures import figure_3, figure_4, figure_5, plot_deltas
+from dvdq_eval.tables.markdown import table_markdown
+
+Maker = Callable[[Study, Store, Path, Tell], None]
+"""Writes the files of one table or figure into a folder."""
+
+_OTHERS: Mapping[str, Maker] = MappingProxyType(
+    {"table-5": table_5, "figure-3": figure_3, "figure-4": figure_4, "figure-5": figure_5}
+)
+NAMES = (*(f"table-{n}" for n in range(1, 6)), *(f"figure-{n}" for n in range(3, 7)), "beyond")
+
+
+def make(name: str, study: Study, store: Store, out: Path, *, peers: bool, tell: Tell) -> Path:
+    """Make one table or figure; what it writes begins with the path that is returned: ``.json``, ``.md``, ``.png``."""
+    out.mkdir(parents=True, exist_ok=True)
+    if name in _OTHERS:
+        _OTHERS[name](study, store, out, tell)
+        return out / name
+    table = build_table(name, chosen(name, peers=peers), study, store, tell)
+    write_json(out / f"{name}.json", table.to_dict())
+    (out / f"{name}.md").write_text(table_markdown(table), encoding="utf-8")
+    if name == "figure-6":
+        plot_deltas(table, out / f"{name}.png")
+    return out / name
+
+
+def make_share(
+    names: Sequence[str], study: Study, store: Store, share: tuple[int, int], *, peers: bool, tell: Tell
+) -> None:
+    """Make the i-th of n parts of all videos that the tables need."""
+    for configuration in needed(names, peers=peers):
+        make_videos(study, store, configuration, tell, share=share)
+
+
+def needed(names: Sequence[str], *, peers: bool) -> tuple[Configuration, ...]:
+    """The methods of some tables, each once, in the order in which the tables first name them."""
+    lines = [line for name in names if name in EXPERIMENTS for line in chosen(name, peers=peers).lines]
+    both = [c for line in lines for c in (line.configuration, line.against) if c is not None]
+    return tuple(dict.fromkeys((FULL_PRECISION, *both)))
+
+
+def chosen(name: str, *, peers: bool) -> Experiment:
+    """An experiment, with or without other people's packages."""
+    experiment = EXPERIMENTS[name]
+    lines = tuple(line for line in experiment.lines if peers or line.configuration.peer is None)
+    return Experiment(experiment.title, lines, experiment.claim)

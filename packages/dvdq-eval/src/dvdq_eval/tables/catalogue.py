@@ -1,0 +1,184 @@
+"""Which methods stand in which table, and what each is held against."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
+from dvdq_reference.spec.recipe import (
+    DEFAULT_BLOCK,
+    ActivationRule,
+    BitSchedule,
+    Recipe,
+    Rotation,
+    Smoothing,
+    WeightRule,
+)
+
+OURS = "DVD-Quant"
+WIDTHS = ("W4A8", "W4A6", "W4A4")
+DELTAS = (0.06, 0.09, 0.12, 0.15, 0.18)
+"""Of Fig. 6: the paper's range."""
+TEACACHE_THRESHOLD = 0.1
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a table: a method, and the one that its videos are compared with, video by video."""
+
+    configuration: Configuration
+    against: Configuration | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table, e.g. ``EXPERIMENTS["table-1"]``.
+
+    Attributes:
+        title: what it shows.
+        lines: its rows.
+        claim: what the paper says of it, or what is asked beyond it.
+    """
+
+    title: str
+    lines: tuple[Line, ...]
+    claim: str
+
+
+def ours(bits: str, label: str = OURS, **changes: Any) -> Configuration:
+    """DVD-Quant with fields of its recipe replaced."""
+    return Configuration.named(label, "dvd-quant", bits, **changes)
+
+
+BASELINES: Mapping[str, str] = {
+    "MinMax": "minmax",
+    "SmoothQuant": "smoothquant",
+    "QuaRot": "quarot",
+    "ViDiT-Q": "vidit-q",
+}
+_AS_PUBLISHED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "QuaRot, clip search": ("quarot", {"weight": WeightRule(4, "clip-search", symmetric=True)}),
+    "ViDiT-Q, weights twice": ("vidit-q", {"smoothing": Smoothing("vidit-q", 0.5, twice=True)}),
+}
+"""What two of them can or do beside their formula."""
+_PEERS = (
+    Configuration("OrbitQuant", "W4A6", peer="orbitquant W4A6"),
+    Configuration("OrbitQuant", "W4A4", peer="orbitquant W4A4"),
+    Configuration("SDNQ", "uint4", peer="sdnq uint4"),
+)
+
+
+def _table_1() -> tuple[Line, ...]:
+    lines = [Line(FULL_PRECISION)]
+    for bits in WIDTHS:
+        rivals = [Configuration.named(label, name, bits) for label, name in BASELINES.items()]
+        if bits != "W4A6":
+            rivals += [Configuration.named(label, name, bits, **c) for label, (name, c) in _AS_PUBLISHED.items()]
+        lines += [Line(rival, ours(bits)) for rival in rivals]
+        lines += [Line(peer, ours(bits)) for peer in _PEERS if peer.bits == bits]
+        lines.append(Line(ours(bits)))
+    lines += [Line(peer, ours("W4A8")) for peer in _PEERS if peer.bits not in WIDTHS]
+    return tuple(lines)
+
+
+def _scheduled(kind: str, label: str) -> Configuration:
+    schedule = BitSchedule(kind, low=4, high=8)  # type: ignore[arg-type]  # one of ScheduleKind
+    return dataclasses.replace(ours("W4A6", label, schedule=schedule), average=None)
+
+
+def _table_2() -> tuple[Line, ...]:
+    switched = ours("W4A6", "δ-GBS")
+    rivals = (("stp", "STP"), ("itp", "ITP"), ("abs", "ABS"), ("sba", "SBA"))
+    return (Line(switched), *(Line(_scheduled(kind, label), switched) for kind, label in rivals))
+
+
+def _table_3() -> tuple[Line, ...]:
+    per_token = ActivationRule(8, None)
+    parts: Mapping[str, Mapping[str, Any]] = {
+        "neither": {"weight": WeightRule(4, "minmax"), "rotation": None, "activation": per_token},
+        "ARQ alone": {"weight": WeightRule(4, "minmax")},
+        "BGR alone": {"rotation": None, "activation": per_token},
+    }
+    lines = []
+    for bits in ("W4A6", "W4A4"):
+        both = ours(bits, "BGR and ARQ")
+        lines += [Line(ours(bits, label, **changes), both) for label, changes in parts.items()]
+        lines.append(Line(both))
+    return tuple(lines)
+
+
+def _table_4() -> tuple[Line, ...]:
+    lines = []
+    for plain in (FULL_PRECISION, *map(ours, WIDTHS)):
+        lines += [Line(plain), Line(dataclasses.replace(plain, teacache=TEACACHE_THRESHOLD), plain)]
+    return tuple(lines)
+
+
+def _delta(delta: float) -> Configuration:
+    return dataclasses.replace(ours("W4A6", f"δ = {delta:g}"), average=None).with_delta(delta)
+
+
+def _figure_6() -> tuple[Line, ...]:
+    return (Line(ours("W4A8")), *(Line(_delta(delta)) for delta in DELTAS), Line(ours("W4A4")))
+
+
+SIGNS, REGULAR = Rotation("full", seed=0), Rotation("regular")
+GAUSSIAN = ActivationRule(8, DEFAULT_BLOCK, "gaussian")
+VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "groups of 64": {"weight": WeightRule(4, "bgr", 64)},
+        "groups of 128": {"weight": WeightRule(4, "bgr", 128)},
+        "groups of 256": {"weight": WeightRule(4, "bgr", 256)},
+        "Gaussian clip": {"activation": GAUSSIAN},
+        "random signs": {"rotation": SIGNS},
+        "blocks of 256 rotated": {"rotation": Rotation("block")},
+        "regular blocks of 256 rotated": {"rotation": REGULAR},
+        "a scale per token": {"activation": ActivationRule(8, None)},
+        "a scale per 64": {"activation": ActivationRule(8, 64)},
+        "BGR with 1 bound": {"weight": WeightRule(4, "bgr", num_bounds=1)},
+        "BGR with 20 bounds": {"weight": WeightRule(4, "bgr", num_bounds=20)},
+        "BGR to tolerance 0": {"weight": WeightRule(4, "bgr", tolerance=0.0)},
+    }
+)
+"""What each choice beyond the paper changes in ``dvd-quant``."""
+AT_W4A8 = ("groups of 64", "random signs", "BGR with 20 bounds")
+"""What changes the weights, whose error is nearly all that is left at eight bits."""
+
+
+def _plus(bits: str) -> Configuration:
+    return Configuration.named("DVD-Quant plus", "dvd-quant-plus", bits)
+
+
+def _beyond() -> tuple[Line, ...]:
+    lines = []
+    for bits, labels in (("W4A8", AT_W4A8), ("W4A4", tuple(VARIANTS))):
+        base = ours(bits)
+        lines += [Line(base), *(Line(ours(bits, label, **VARIANTS[label]), base) for label in labels)]
+        lines.append(Line(_plus(bits), base))
+    guided = BitSchedule("delta", delta=Recipe.named("dvd-quant", "W4A6").schedule.delta, measured="guided")
+    switched = ours("W4A6")
+    lines += [Line(switched), Line(ours("W4A6", "δ on the guided output", schedule=guided), switched)]
+    lines += [Line(_plus("W4A6"), switched), *(Line(peer, _plus("W4A4")) for peer in _PEERS if peer.bits == "W4A4")]
+    return tuple(lines)
+
+
+EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
+    {
+        "table-1": Experiment(
+            "Methods",
+            _table_1(),
+            "DVD-Quant at W4A6 comes near full precision and beats all at W4A8; at W4A4 the others fail.",
+        ),
+        "table-2": Experiment(
+            "Bit schedules at one average", _table_2(), "δ-guided switching is better than any fixed pattern."
+        ),
+        "table-3": Experiment("BGR and ARQ", _table_3(), "Each helps, and both together most."),
+        "table-4": Experiment("With TeaCache", _table_4(), "Skipping steps adds its speed and costs little."),
+        "figure-6": Experiment("The threshold δ", _figure_6(), "A larger δ gives fewer bits and a worse picture."),
+        "beyond": Experiment("Beyond the paper", _beyond(), "Each choice by itself, and the recipe made of them."),
+    }
+)

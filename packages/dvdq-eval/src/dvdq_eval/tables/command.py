@@ -1,0 +1,96 @@
+"""``dvdq-eval table NAME``: one table or figure, its videos made where they are missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from dvdq_eval.experiments.store import Store
+from dvdq_eval.experiments.study import Study, read_prompts
+from dvdq_eval.progress import progress_bars
+from dvdq_eval.tables.all import NAMES, make, make_share
+from dvdq_models.moving_shapes import BUNDLED
+from dvdq_reference.spec.errors import DvdqError
+
+VIDEOS = Path("out/videos")
+
+
+def table(
+    names: Annotated[list[str], typer.Argument(help=f"Which: {', '.join(NAMES)}, or all.")],
+    pipeline: Annotated[
+        str, typer.Option(help=f"A bundled pipeline ({', '.join(BUNDLED)}) or the folder of any other.")
+    ] = "wan",
+    videos: Annotated[int, typer.Option(min=2, help="Videos of each method, from as many prompts.")] = 64,
+    steps: Annotated[int | None, typer.Option(min=4, help="Denoising steps; default: the pipeline's.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompts to measure on, one a line; not for bundled ones.")
+    ] = None,
+    preparing: Annotated[
+        Path | None, typer.Option(help="Other prompts, to calibrate and to choose δ on; not for bundled ones.")
+    ] = None,
+    settings: Annotated[
+        str | None, typer.Option(help='Further arguments of the pipeline\'s call as JSON: {"height": 480}.')
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write tables and figures to.")] = Path("out/tables"),
+    store: Annotated[
+        Path, typer.Option(help="Folder that keeps every video; a run goes on with what is there.")
+    ] = Path("out/videos"),
+    peers: Annotated[bool, typer.Option(help="Also OrbitQuant and SDNQ, each in an environment made for it.")] = True,
+    share: Annotated[
+        str | None,
+        typer.Option(help="Make the I-th of N parts of the videos and no table: 1/2. For several processes."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")] = None,
+) -> None:
+    """Repeat the paper's tables and figures, and those beyond it, on a model of yours; resumable."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    chosen = list(NAMES) if names == ["all"] else [f"table-{name}" if name.isdigit() else name for name in names]
+    for name in chosen:
+        if name not in NAMES:
+            raise DvdqError("table", where=name, expected=f"one of {', '.join(NAMES)}, or all", got=repr(name))
+    part = None if share is None else _part(share)
+    study = _study(pipeline, videos, steps, prompts, preparing, settings)
+    kept = Store(store, study)
+    with progress_bars() as tell:
+        if part is not None:
+            make_share(chosen, study, kept, part, peers=peers, tell=tell)
+            return
+        for name in chosen:
+            written = make(name, study, kept, out, peers=peers, tell=tell)
+            Console().print(f"[bold]{written}[/bold]", soft_wrap=True, highlight=False)
+
+
+def _study(
+    pipeline: str, videos: int, steps: int | None, prompts: Path | None, preparing: Path | None, settings: str | None
+) -> Study:
+    if pipeline in BUNDLED:
+        if given := [name for name, value in (("prompts", prompts), ("preparing", preparing)) if value is not None]:
+            raise DvdqError("table", where=f"--{given[0]}", expected="none for a bundled pipeline", got="a file")
+        return Study.bundled(pipeline, videos, steps)
+    if prompts is None or preparing is None:
+        expected = "--prompts and --preparing for a pipeline that is not bundled"
+        raise DvdqError("table", where=pipeline, expected=expected, got="one of them, or none")
+    return Study.of(Path(pipeline), read_prompts(prompts)[:videos], read_prompts(preparing), _settings(settings, steps))
+
+
+def _settings(text: str | None, steps: int | None) -> dict[str, Any]:
+    try:
+        settings = {} if text is None else json.loads(text)
+    except ValueError as error:
+        raise DvdqError("table", where="--settings", expected="JSON", got=str(error)) from error
+    if not isinstance(settings, dict):
+        raise DvdqError("table", where="--settings", expected="an object", got=text)
+    return settings if steps is None else settings | {"num_inference_steps": steps}
+
+
+def _part(text: str) -> tuple[int, int]:
+    first, _, count = text.partition("/")
+    if not (first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
+        raise DvdqError("table", where="--share", expected="I/N with 1 <= I <= N", got=repr(text))
+    return int(first) - 1, int(count)

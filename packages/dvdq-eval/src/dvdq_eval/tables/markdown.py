@@ -1,0 +1,62 @@
+"""Tables as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from dvdq_eval.intervals import Interval, is_apart
+from dvdq_eval.tables.build import METRICS, Row, Table
+
+_COLUMNS: Mapping[str, tuple[str, str, float]] = {
+    "psnr_db": ("PSNR (dB)", ".1f", 1.0),
+    "ssim": ("SSIM", ".3f", 1.0),
+    "ms_ssim": ("MS-SSIM", ".3f", 1.0),
+    "vmaf": ("VMAF", ".1f", 1.0),
+    "latent_error": ("latent error", ".3f", 1.0),
+    "adherence": ("words seen (%)", ".1f", 100.0),
+    "flickering": ("steadiness (%)", ".2f", 100.0),
+}
+"""Heading, format and unit of each metric."""
+
+
+def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table whose first column stands to the left and the others to the right."""
+    names = list(header)
+    rule = ["---", *["---:"] * (len(names) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (names, rule, *rows)) + "\n"
+
+
+def table_markdown(table: Table) -> str:
+    """Means with their intervals; ▲ or ▼ where a row is better or worse than its rival by more than chance."""
+    metrics = [name for name in METRICS if any(name in row.metrics for row in table.rows)]
+    some = {
+        name: any(getattr(row, name) is not None for row in table.rows) for name in ("average_bits", "reused", "delta")
+    }
+    header = ["method", *(["bits"] if some["average_bits"] else []), *(["reused"] if some["reused"] else [])]
+    header += [_COLUMNS[name][0] for name in metrics]
+    return markdown(header, (_cells(row, metrics, some) for row in table.rows))
+
+
+def _cells(row: Row, metrics: list[str], some: Mapping[str, bool]) -> Iterable[str]:
+    cached = "" if row.teacache is None else f" + TeaCache {row.teacache:g}"
+    yield f"{row.label} {row.bits}".strip() + cached
+    if some["average_bits"]:
+        yield "–" if row.average_bits is None else f"{row.average_bits:.2f}"
+    if some["reused"]:
+        yield "–" if row.reused is None else f"{row.reused:.0%}"
+    for name in metrics:
+        yield _value(name, row.metrics.get(name), row.differences.get(name))
+
+
+def _value(name: str, value: Interval | None, paired: Interval | None) -> str:
+    if value is None:
+        return "–"
+    _, form, unit = _COLUMNS[name]
+    half = max(value.high - value.mean, value.mean - value.low) * unit
+    return f"{value.mean * unit:{form}} ± {half:{form}}{_sign(name, paired)}"
+
+
+def _sign(name: str, paired: Interval | None) -> str:
+    if paired is None or not is_apart(paired):
+        return ""
+    return " ▲" if (paired.mean > 0) == METRICS[name] else " ▼"
