@@ -141,6 +141,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def peers(session: nox.Session) -> None:
+    """OrbitQuant and SDNQ in environments made for them, on two videos each; ``-- --videos 64`` for all of Table 1."""
+    install(session, "dvdq-eval")
+    short = ["--videos", "2", "--steps", "4"] if not session.posargs else session.posargs
+    session.run("dvdq-eval", "table", "table-1", *short)
+
+
+@nox.session
 def gpu(session: nox.Session) -> None:
     """Conformance on this GPU, then append its rows to benchmarks/results/; ``-- tune`` first tunes Triton's tiles.
 

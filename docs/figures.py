@@ -1,7 +1,8 @@
 """Writes every figure of README.md and docs/ from recorded data, between ``<!-- begin:NAME -->`` and its ``end``.
 
 ``python docs/figures.py`` rewrites the marked regions and ``--check`` fails if one is not current. ``--adopt out/demo``
-first takes over the results and the contact sheet of a new run of the demo. Standard library only.
+first takes over the results and the contact sheet of a new run of the demo, ``--adopt-tables wan out/tables`` what
+``dvdq-eval table`` wrote of a pipeline. Standard library only.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DEMO = Path("docs/data/demo-results.json")
 PICTURE = Path("docs/images/demo.png")
 ROWS = Path("benchmarks/results")
+TABLES, PICTURES = Path("docs/data/tables"), Path("docs/images/tables")
+PIPELINES = ("wan", "hunyuan-video")
 PUBLISHED = Path("packages/dvdq-models/tests/published.json")
 NOTHING_YET = "*Not recorded yet.*"
 REGION = re.compile(r"(<!-- begin:([\w-]+) -->\n).*?(<!-- end:\2 -->)", re.DOTALL)
@@ -270,6 +274,14 @@ def teacache(root: Path) -> str:
     )
 
 
+def evaluated(root: Path, pipeline: str, name: str) -> str:
+    """A table as ``dvdq-eval table`` wrote it."""
+    file = root / TABLES / pipeline / f"{name}.md"
+    return file.read_text().strip() if file.exists() else NOTHING_YET
+
+
+TABLE_NAMES = (*(f"table-{n}" for n in range(1, 6)), "figure-6", "beyond")
+
 FIGURES: dict[str, Callable[[Path], str]] = {
     "demo-table": demo_table,
     "teacache": teacache,
@@ -280,6 +292,13 @@ FIGURES: dict[str, Callable[[Path], str]] = {
     "bench-rotate-quantize": lambda root: bench_copies(root, "rotate_quantize"),
     "bench-weight-only": lambda root: bench_copies(root, "weight_only"),
     "bench-bgr-models": bench_bgr_models,
+    **{
+        f"{pipeline}-{name}": partial(evaluated, pipeline=pipeline, name=name)
+        for pipeline in PIPELINES
+        for name in TABLE_NAMES
+    },
+    **{f"paper-{name}": partial(evaluated, pipeline="wan", name=f"{name}-paper") for name in TABLE_NAMES},
+    "layers": lambda root: evaluated(root, "layers", "layers"),
 }
 
 
@@ -311,14 +330,32 @@ def adopt(results: Path, root: Path) -> None:
         shutil.copyfile(source, root / target)
 
 
+def adopt_tables(pipeline: str, results: Path, root: Path) -> None:
+    """Takes over what ``dvdq-eval table`` wrote: tables as data and text, figures as pictures."""
+    for kinds, target in (((".json", ".md"), TABLES), ((".png",), PICTURES)):
+        (root / target / pipeline).mkdir(parents=True, exist_ok=True)
+        for file in sorted(results.iterdir()):
+            if file.suffix in kinds:
+                shutil.copyfile(file, root / target / pipeline / file.name)
+
+
 def main() -> int:
     """Rewrites or checks all pages; 1 if a check fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing, fail if a figure is not current")
     parser.add_argument("--adopt", type=Path, metavar="FOLDER", help="take over the demo's results from FOLDER first")
+    parser.add_argument(
+        "--adopt-tables",
+        nargs=2,
+        metavar=("PIPELINE", "FOLDER"),
+        help="take over tables of a pipeline from FOLDER first",
+    )
     options = parser.parse_args()
     if options.adopt is not None:
         adopt(options.adopt, ROOT)
+    if options.adopt_tables is not None:
+        pipeline, folder = options.adopt_tables
+        adopt_tables(pipeline, Path(folder), ROOT)
     found = stale(ROOT)
     if options.check:
         for page in found:

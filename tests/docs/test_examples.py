@@ -11,11 +11,13 @@ import typer
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
-from dvdq_models.cli import app
+from dvdq_eval.cli import app as dvdq_eval
+from dvdq_models.cli import app as dvdq
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("packages/*/README.md"))]
-COMMAND = re.compile(r"^dvdq .+$", re.MULTILINE)
+COMMANDS = {"dvdq": dvdq, "dvdq-eval": dvdq_eval}
+LINE = re.compile(r"^(?:dvdq|dvdq-eval) \S.*$", re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -27,12 +29,12 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "line", sorted({line for page in PAGES for line in COMMAND.findall(page.read_text())}), ids=lambda line: line[:40]
+    "line", sorted({line for page in PAGES for line in LINE.findall(page.read_text())}), ids=lambda line: line[:40]
 )
 def test_commands_exist_with_these_options(line: str) -> None:
     """Typer's parser accepts the words; nothing is run."""
-    words = shlex.split(line)[1:]
-    group = typer.main.get_command(app)
+    name, *words = shlex.split(line)
+    group = typer.main.get_command(COMMANDS[name])
     assert isinstance(group, typer.core.TyperGroup)
     command = group.commands[words[0]]
     command.make_context(words[0], words[1:])

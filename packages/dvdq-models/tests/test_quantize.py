@@ -15,6 +15,7 @@ from dvdq_models import DvdqError, Recipe, quantize
 from dvdq_models.linear import QuantizedLinear
 from dvdq_reference.oracle import bounds, linear, packing
 from dvdq_reference.oracle.affine import Grid
+from dvdq_reference.oracle.recipe import recipe_linear
 from dvdq_reference.spec.recipe import ActivationRule, WeightRule
 
 QUANTIZED = 20
@@ -110,6 +111,42 @@ def test_a_backend_without_linears_is_an_error_before_anything_changes(transform
     with pytest.raises(DvdqError, match="backend: expected auto"):
         quantize(transformer, Recipe.named("minmax"), backend=name)
     assert not _layers(transformer)
+
+
+def test_a_backend_without_the_grid_is_an_error_before_anything_changes(transformer: Any) -> None:
+    recipe = Recipe.named("quarot", weight=WeightRule(4, "clip-search", symmetric=True))
+    with pytest.raises(DvdqError, match=r"backend: expected .*torch, which search the grid clip-search, got 'triton'"):
+        quantize(transformer, recipe, backend="triton")
+    assert not _layers(transformer)
+    assert len(_layers(quantize(transformer, recipe))) == QUANTIZED
+
+
+@pytest.mark.parametrize("bits", ["W4A8", "W4A4"])
+@pytest.mark.parametrize("name", ["minmax", "smoothquant", "quarot", "vidit-q", "dvd-quant", "dvd-quant-plus"])
+def test_a_layer_under_a_recipe_is_the_oracles_linear(transformer: Any, name: str, bits: str) -> None:
+    recipe = Recipe.named(name, bits)
+    if name == "dvd-quant-plus":  # its groups are wider than this model
+        recipe = dataclasses.replace(recipe, weight=WeightRule(4, "bgr", 64))
+    generator = torch.Generator().manual_seed(4)
+    linear_ = transformer.get_submodule("blocks.1.ffn.net.2")
+    weight, bias = linear_.weight.detach().double().numpy(), linear_.bias.detach().double().numpy()
+    x = torch.randn(33, weight.shape[1], generator=generator) * torch.rand(weight.shape[1], generator=generator).exp()
+    peaks = x.abs().amax(dim=0)
+    maxima = None
+    if recipe.smoothing is not None:
+        maxima = {
+            n: torch.ones(m.in_features) for n, m in transformer.named_modules() if isinstance(m, torch.nn.Linear)
+        }
+        maxima["blocks.1.ffn.net.2"] = peaks
+    layer = _layers(quantize(transformer, recipe, channel_maxima=maxima))["blocks.1.ffn.net.2"]
+    layer.state.bits = recipe.schedule.high
+    with torch.inference_mode():
+        got = layer(x).double().numpy()
+    known = peaks.numpy() if recipe.smoothing is not None else None
+    wanted = recipe_linear(x.numpy(), weight, recipe, x_max=known, bits=recipe.schedule.high, bias=bias)
+    exact = x.double().numpy() @ weight.T + bias
+    # Codes on ties may fall the other way in float32: far less than the error that the recipe makes.
+    assert np.linalg.norm(got - wanted) <= 0.02 * np.linalg.norm(wanted - exact)
 
 
 def test_a_cast_leaves_codes_and_scales_as_they_are(transformer: Any) -> None:

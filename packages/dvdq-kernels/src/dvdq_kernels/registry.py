@@ -185,9 +185,14 @@ def backends() -> dict[str, str | None]:
     return {name: backend.refusal() for name, backend in _BACKENDS.items()}
 
 
-def offering(operation: str) -> tuple[str, ...]:
-    """The backends that have kernels for ``operation``, whether they can run here or not."""
-    return tuple(name for name, backend in _BACKENDS.items() if backend.offers is None or operation in backend.offers)
+def offering(operation: str, grid: str | None = None) -> tuple[str, ...]:
+    """The backends that have kernels for ``operation``, and a weight's ``grid``, whether they can run here or not."""
+    return tuple(
+        name
+        for name, backend in _BACKENDS.items()
+        if (backend.offers is None or operation in backend.offers)
+        and (grid is None or backend.grids is None or grid in backend.grids)
+    )
 
 
 def select(operation: str, backend: str, device: torch.device, grid: str | None = None) -> Selection:

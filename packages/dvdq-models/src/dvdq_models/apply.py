@@ -76,6 +76,9 @@ def swap_linears(
     if any(isinstance(module, QuantizedLinear) for module in transformer.modules()):
         raise DvdqError(operation, expected="a model in full precision", got="one that is quantized already")
     _check_backend(operation, backend)
+    if backend != "auto" and backend not in (able := offering("quantize_weight", recipe.weight.grid)):
+        expected = f"{' or '.join(able)}, which search the grid {recipe.weight.grid}"
+        raise DvdqError(operation, where="backend", expected=expected, got=repr(backend))
     treatments = family_of(transformer).treatments(transformer)
     linears = {name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
     chosen = {name: linears[name] for name, how in treatments.items() if how != "keep"}

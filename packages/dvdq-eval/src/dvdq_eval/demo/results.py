@@ -11,6 +11,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dvdq_eval.internals import ChannelPeaks, LayerError
+
 SCHEMA = 1
 
 
@@ -85,24 +87,6 @@ class BitSwitching:
     wanted_average: float
     trial_distances: list[float]
     videos: list[Trace]
-
-
-@dataclass(frozen=True)
-class LayerError:
-    """``‖W - Ŵ‖² / ‖W‖²`` of one rotated weight at four bits, by grid."""
-
-    name: str
-    minmax_error: float
-    bgr_error: float
-
-
-@dataclass(frozen=True)
-class ChannelPeaks:
-    """``max |x|`` of each input channel of one layer over all tokens and steps of a video, plain and rotated."""
-
-    layer: str
-    before: list[float]
-    after: list[float]
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from dvdq_eval.demo.measure import PeakRecorder, layer_errors
 from dvdq_eval.demo.methods import FULL_PRECISION, QUANTIZED, Method
 from dvdq_eval.demo.results import BitSwitching, Results, Row, Step, Trace, Video
 from dvdq_eval.demo.write import CONTENTS, write_folder
 from dvdq_eval.generation import Generated, generate
+from dvdq_eval.internals import PeakRecorder, layer_errors
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_eval.quality import psnr, relative_error, ssim

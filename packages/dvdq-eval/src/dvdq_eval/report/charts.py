@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from dvdq_eval.demo.results import BitSwitching, ChannelPeaks, LayerError, Trace
+from dvdq_eval.demo.results import BitSwitching, Trace
+from dvdq_eval.internals import ChannelPeaks, LayerError
 from dvdq_eval.report.svg import Plot
 
 

@@ -15,7 +15,8 @@ from dvdq_eval.tables.build import build_table
 from dvdq_eval.tables.catalogue import EXPERIMENTS, Experiment
 from dvdq_eval.tables.cost import table_5
 from dvdq_eval.tables.figures import figure_3, figure_4, figure_5, plot_deltas
-from dvdq_eval.tables.markdown import table_markdown
+from dvdq_eval.tables.markdown import markdown, table_markdown
+from dvdq_eval.tables.paper import DIFFERS, PAPER
 
 Maker = Callable[[Study, Store, Path, Tell], None]
 """Writes the files of one table or figure into a folder."""
@@ -27,8 +28,15 @@ NAMES = (*(f"table-{n}" for n in range(1, 6)), *(f"figure-{n}" for n in range(3,
 
 
 def make(name: str, study: Study, store: Store, out: Path, *, peers: bool, tell: Tell) -> Path:
-    """Make one table or figure; what it writes begins with the path that is returned: ``.json``, ``.md``, ``.png``."""
+    """Make one table or figure; what it writes begins with the path that is returned: ``.json``, ``.md``, ``.png``.
+
+    Where the paper prints figures, ``-paper.md`` has them, with what is not the same.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    if name in PAPER:
+        paper = PAPER[name]
+        text = f"{DIFFERS}\n\n{markdown(paper.columns, paper.rows)}"
+        (out / f"{name}-paper.md").write_text(text, encoding="utf-8")
     if name in _OTHERS:
         _OTHERS[name](study, store, out, tell)
         return out / name

@@ -15,11 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dvdq_eval.contact_sheet import contact_sheet, side_by_side
-from dvdq_eval.demo.measure import PeakRecorder, layer_errors
 from dvdq_eval.experiments.configuration import FULL_PRECISION
 from dvdq_eval.experiments.run import make_videos
 from dvdq_eval.experiments.store import Store, write_json
 from dvdq_eval.experiments.study import Study
+from dvdq_eval.internals import PeakRecorder, layer_errors
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_eval.tables.build import Table

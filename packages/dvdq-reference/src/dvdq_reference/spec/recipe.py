@@ -175,8 +175,8 @@ class Recipe:
         """A recipe of DESIGN's table, e.g. ``Recipe.named("dvd-quant", "W4A6")``.
 
         Args:
-            name: ``minmax``, ``smoothquant``, ``quarot``, ``vidit-q``, ``dvd-quant``, or ``dvd-quant-plus``: the same with
-                what our own tables found better.
+            name: ``minmax``, ``smoothquant``, ``quarot``, ``vidit-q``, ``dvd-quant``, or ``dvd-quant-plus``, which is
+                ``dvd-quant`` with what our own tables found better.
             bits: ``W{w}A{a}``. ``A6`` is an average, not a width: a δ-guided switch between 4 and 8.
             changes: fields to replace, e.g. ``rotation=None`` for an ablation.
         """

@@ -1,4 +1,4 @@
-"""What the demo measures inside models: the error of each weight, and what a rotation does to activations."""
+"""What is measured inside models: the error of each weight, and what a rotation does to activations."""
 
 from __future__ import annotations
 
@@ -10,10 +10,27 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dvdq_eval.demo.results import ChannelPeaks, LayerError
 from dvdq_kernels import dequantize, quantize_weight, rotate
 from dvdq_models.linear import QuantizedLinear
 from dvdq_reference.spec.recipe import Rotation
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """``‖W - Ŵ‖² / ‖W‖²`` of one rotated weight at four bits, by grid."""
+
+    name: str
+    minmax_error: float
+    bgr_error: float
+
+
+@dataclass(frozen=True)
+class ChannelPeaks:
+    """``max |x|`` of each input channel of one layer over all tokens and steps of a video, plain and rotated."""
+
+    layer: str
+    before: list[float]
+    after: list[float]
 
 
 def layer_errors(full: nn.Module, quantized: nn.Module) -> list[LayerError]:
