@@ -171,6 +171,15 @@ def test_a_cast_leaves_the_factor_as_it_is(transformer: Any, calibration: Calibr
     assert layer(torch.randn(3, layer.in_features).to(torch.bfloat16)).dtype == torch.bfloat16
 
 
+def test_a_smoothed_layer_compiles_into_one_graph(transformer: Any, calibration: Calibration) -> None:
+    layer = _layers(quantize(transformer, RECIPES[2], channel_maxima=calibration.of("transformer")))[LAYERS[0]]
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    x = torch.randn(5, layer.in_features)
+    with torch.inference_mode():
+        assert torch.equal(compiled(x), layer(x))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from functools import partial
 from typing import Any
 
@@ -50,7 +51,7 @@ def tuned(study: Study, store: Store, configuration: Configuration, tell: Tell) 
 
 
 def _find_delta(study: Study, store: Store, configuration: Configuration, average: float, tell: Tell) -> dict[str, Any]:
-    pipeline = quantized_pipeline(study, store, configuration, tell)
+    pipeline, _ = quantized_pipeline(study, store, configuration, tell)
     jobs, what = _preparing(study, TUNING_VIDEOS), f"{configuration.title}: choosing δ"
     tell(what, 0, 1)
     trials = tune_delta(pipeline, [partial(_latents, study, pipeline, job) for job in jobs], average)
@@ -62,21 +63,23 @@ def _find_delta(study: Study, store: Store, configuration: Configuration, averag
     }
 
 
-def quantized_pipeline(study: Study, store: Store, configuration: Configuration, tell: Tell) -> Any:
-    """A pipeline that runs as ``configuration`` says."""
-    pipeline, recipe = study.load(), configuration.recipe
+def quantized_pipeline(study: Study, store: Store, configuration: Configuration, tell: Tell) -> tuple[Any, float]:
+    """A pipeline that runs as ``configuration`` says, and the seconds that quantizing its weights took."""
+    pipeline, recipe, seconds = study.load(), configuration.recipe, 0.0
     transformers = {name: part for name in TRANSFORMERS if (part := getattr(pipeline, name, None)) is not None}
     if recipe is not None:
         calibration = None if recipe.smoothing is None else calibration_of(study, store, tell)
         for name, transformer in transformers.items():
             maxima = None if calibration is None else calibration.of(name)
             progress = partial(_tell_layer, tell, f"{configuration.title}: quantizing")
+            started = time.perf_counter()
             quantize(transformer, recipe, channel_maxima=maxima, progress=progress)
+            seconds += time.perf_counter() - started
         follow(pipeline)
     if configuration.teacache is not None:
         for transformer in transformers.values():
             enable_teacache(transformer, configuration.teacache, coefficients=study.teacache, pipeline=pipeline)
-    return pipeline
+    return pipeline, seconds
 
 
 def _preparing(study: Study, count: int | None) -> tuple[Job, ...]:

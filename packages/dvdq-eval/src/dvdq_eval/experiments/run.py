@@ -40,19 +40,18 @@ def make_videos(
     folder = store.method(ready)
     part, parts = share
     missing = [job for job in study.jobs if job.number % parts == part and not folder.has(job)]
-    if missing and ready.peer is not None:
-        make_videos_by_peer(study, ready, folder, missing, tell)
-    elif missing:
-        _make(study, store, ready, folder, missing, tell)
+    if missing or folder.about is None:
+        if ready.peer is not None:
+            make_videos_by_peer(study, ready, folder, missing, tell)
+        else:
+            _make(study, store, ready, folder, missing, tell)
     return folder
 
 
 def _make(
     study: Study, store: Store, configuration: Configuration, folder: MethodFolder, jobs: Sequence[Job], tell: Tell
 ) -> None:
-    started = time.perf_counter()
-    pipeline = quantized_pipeline(study, store, configuration, tell)
-    seconds = time.perf_counter() - started
+    pipeline, seconds = quantized_pipeline(study, store, configuration, tell)
     where_from = provenance()
     if folder.about is None:
         folder.describe(_about(study, store, pipeline, configuration, seconds, tell) | {"provenance": where_from})

@@ -14,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from dvdq_eval.compare import Comparison, compare
+from dvdq_eval.quality.compare import Comparison, compare
 
 Columns = tuple[tuple[str, str, str], ...]
 """Heading, field of a comparison, and form of its figure."""

@@ -44,8 +44,8 @@ class Row:
         delta: of the bit switch.
         bits_per_weight: of the linears that are quantized, scales and all counted.
         bytes: of the transformer's checkpoint.
-        prepare_seconds: from the loaded model to the quantized one; ``calibration_seconds`` of making the videos that
-            a calibrated method has to see come on top.
+        prepare_seconds: of quantizing the weights; ``calibration_seconds``, of making the videos that a calibrated
+            method has to see, come on top.
         key: of the method's folder in the store.
     """
 

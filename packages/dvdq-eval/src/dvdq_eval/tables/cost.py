@@ -54,7 +54,7 @@ def table_5(study: Study, store: Store, out: Path, tell: Tell) -> None:
 def measure_cost(study: Study, store: Store, tell: Tell) -> list[Cost]:
     """Full precision and every width of DVD-Quant, their videos timed in turns so that all see the same machine."""
     configurations = [FULL_PRECISION, *(tuned(study, store, ours(bits), tell) for bits in WIDTHS)]
-    pipelines = [quantized_pipeline(study, store, configuration, tell) for configuration in configurations]
+    pipelines = [quantized_pipeline(study, store, configuration, tell)[0] for configuration in configurations]
     seconds: list[list[float]] = [[] for _ in pipelines]
     job, total = study.jobs[0], (1 + ROUNDS) * len(pipelines)
     for turn in range(1 + ROUNDS):

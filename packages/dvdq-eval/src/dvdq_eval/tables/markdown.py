@@ -32,12 +32,15 @@ def table_markdown(table: Table) -> str:
     some = {
         name: any(getattr(row, name) is not None for row in table.rows) for name in ("average_bits", "reused", "delta")
     }
+    timed = any(row.calibration_seconds is not None for row in table.rows)
     header = ["method", *(["bits"] if some["average_bits"] else []), *(["reused"] if some["reused"] else [])]
     header += [_COLUMNS[name][0] for name in metrics]
-    return markdown(header, (_cells(row, metrics, some) for row in table.rows))
+    if timed:
+        header.append("preparing (s)")
+    return markdown(header, (_cells(row, metrics, some, timed=timed) for row in table.rows))
 
 
-def _cells(row: Row, metrics: list[str], some: Mapping[str, bool]) -> Iterable[str]:
+def _cells(row: Row, metrics: list[str], some: Mapping[str, bool], *, timed: bool) -> Iterable[str]:
     cached = "" if row.teacache is None else f" + TeaCache {row.teacache:g}"
     yield f"{row.label} {row.bits}".strip() + cached
     if some["average_bits"]:
@@ -46,6 +49,9 @@ def _cells(row: Row, metrics: list[str], some: Mapping[str, bool]) -> Iterable[s
         yield "–" if row.reused is None else f"{row.reused:.0%}"
     for name in metrics:
         yield _value(name, row.metrics.get(name), row.differences.get(name))
+    if timed:
+        calibration = "" if row.calibration_seconds is None else f" + {row.calibration_seconds:.0f} calibrating"
+        yield f"{row.prepare_seconds:.1f}{calibration}"
 
 
 def _value(name: str, value: Interval | None, paired: Interval | None) -> str:
