@@ -60,6 +60,7 @@ ACTIVATION_RULES = (
     ActivationRule(4, 256),
     ActivationRule(4, 128, "gaussian"),
     ActivationRule(8, None, "gaussian"),
+    ActivationRule(4, None, "quarot"),
     ActivationRule(6, 128),
 )
 ROTATED_SIZES = (256, 768, 1536, 3072, 5120, 8960, 12288, 13824, 14336, 15360)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
 from dvdq_eval.experiments.measure import measure_videos
 from dvdq_eval.experiments.prepare import calibration_of, tuned
 from dvdq_eval.experiments.run import make_videos
-from dvdq_eval.experiments.store import Store
-from dvdq_eval.experiments.study import Study, read_prompts
+from dvdq_eval.experiments.store import Store, replacing
+from dvdq_eval.experiments.study import Study
 from dvdq_eval.generation import generate
 from dvdq_eval.quality import psnr, relative_error
 from dvdq_models import DvdqError, Recipe, quantize
+from dvdq_models.linear import QuantizedLinear
 from dvdq_models.moving_shapes.clips import split_scenes
+from dvdq_models.prompts import read_prompts
 from dvdq_models.video import to_bytes
 from dvdq_reference.spec.recipe import BitSchedule, Rotation
 
@@ -53,7 +56,10 @@ def test_a_method_is_what_decides_its_videos() -> None:
     ]
     others = [dataclasses.replace(W4A4, recipe=r) for r in changed]
     others += [FULL_PRECISION, dataclasses.replace(W4A4, teacache=0.1), Configuration("x", peer="sdnq uint4"), W4A6]
-    others += [W4A6.with_delta(0.1), W4A6.with_delta(0.2)]
+    others += [W4A6.with_delta(0.1), W4A6.with_delta(0.2), Configuration("x", peer="orbitquant W4A4")]
+    # The schedule overrides the width of the rule.
+    same = dataclasses.replace(recipe, activation=dataclasses.replace(recipe.activation, bits=8))
+    assert dataclasses.replace(W4A4, recipe=same).key == W4A4.key
     assert len({c.key for c in [W4A4, *others]}) == 1 + len(others)
     assert (W4A6.average, W4A6.with_delta(0.1).average) == (6.0, None)
 
@@ -88,7 +94,11 @@ def test_kept_videos_are_the_pipelines_own(study: Study, store: Store) -> None:
     about = folder.about
     assert about is not None
     assert about["configuration"] == W4A4.to_dict()
-    assert about["bits_per_weight"] == pytest.approx(8 * about["bytes"] / about["bytes_before"] * 2, rel=0.5)
+    stored = [t for n, t in pipeline.transformer.state_dict().items() if n.endswith((".qweight", ".scale", ".zero"))]
+    weights = sum(
+        m.in_features * m.out_features for m in pipeline.transformer.modules() if isinstance(m, QuantizedLinear)
+    )
+    assert about["bits_per_weight"] == 8 * sum(t.nbytes for t in stored) / weights
 
 
 def test_a_run_that_ended_early_goes_on(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,12 +180,41 @@ def test_measurements_are_of_what_is_kept(study: Study, store: Store) -> None:
         assert folder.quality(job) == values
 
 
-def test_a_video_equal_to_its_reference_is_named(study: Study, tmp_path: Path) -> None:
+def test_a_video_equal_to_its_reference_has_no_psnr(study: Study, tmp_path: Path) -> None:
     store = Store(tmp_path, study)
     reference = make_videos(study, store, FULL_PRECISION, silent)
     same = make_videos(study, store, dataclasses.replace(FULL_PRECISION, teacache=0.0), silent)
-    with pytest.raises(DvdqError, match=r"0000: expected videos that differ from full precision's"):
-        measure_videos(study, same, reference, "", silent)
+    for values in measure_videos(study, same, reference, "", silent):
+        assert values["psnr_db"] is None
+        assert (values["ssim"], values["latent_error"]) == (pytest.approx(1.0), 0.0)
+
+
+def test_other_prompts_never_take_over_a_video(study: Study, tmp_path: Path) -> None:
+    first, second = (Study.of(study.folder, [p, "b"], ["c"], study.settings) for p in ("a red circle", "a blue square"))
+    assert first.key == second.key
+    folders = [make_videos(s, Store(tmp_path, s), FULL_PRECISION, silent, share=(0, 2)) for s in (first, second)]
+    assert [f.record(s.jobs[0])["prompt"] for f, s in zip(folders, (first, second), strict=True)] == [
+        "a red circle",
+        "a blue square",
+    ]
+    assert not np.array_equal(folders[0].latents(first.jobs[0]), folders[1].latents(second.jobs[0]))
+
+
+def test_a_run_s_unfinished_file_is_its_own(tmp_path: Path) -> None:
+    target = tmp_path / "0007-ab.mkv"
+
+    def give_up() -> None:
+        with replacing(target) as path:
+            path.write_text("half")
+            assert (path.suffix, str(os.getpid()) in path.name) == (".mkv", True)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        give_up()
+    assert not list(tmp_path.iterdir())
+    with replacing(target) as path:
+        path.write_text("whole")
+    assert target.read_text() == "whole"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +225,7 @@ def test_a_video_equal_to_its_reference_is_named(study: Study, tmp_path: Path) -
         (lambda p: Study.of(p, ["a"], [], {}), "prompts: expected two or more, got 1"),
         (lambda p: Study.of(p, ["a", "b"], ["b"], {}), "preparing: expected prompts that are not measured, got 'b'"),
         (lambda p: Study.of(p, ["a", "b"], ["c"], {}).key, "expected a pipeline's folder, got no files of one"),
-        (lambda p: read_prompts(p / "none.txt"), "none.txt: expected a text file of prompts"),
+        (lambda p: read_prompts("table", p / "none.txt"), "none.txt: expected a text file of prompts"),
     ],
 )
 def test_bad_input_is_named(tmp_path: Path, call: Any, message: str) -> None:
@@ -202,4 +241,4 @@ def test_a_method_that_must_be_prepared_needs_prompts(study: Study, tmp_path: Pa
 
 def test_prompts_come_a_line_each(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("a cat\n\n  a dog \n")
-    assert read_prompts(tmp_path / "p.txt") == ("a cat", "a dog")
+    assert read_prompts("table", tmp_path / "p.txt") == ("a cat", "a dog")

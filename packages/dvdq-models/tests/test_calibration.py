@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from dvdq_models import DvdqError, DVDQuantConfig, Recipe, load, quantize, save
+from dvdq_models.bit_switching import hook_of
 from dvdq_models.calibration import Calibration, calibrate
 from dvdq_models.cli import app
 from dvdq_models.linear import QuantizedLinear
@@ -188,6 +190,11 @@ def test_a_smoothed_layer_compiles_into_one_graph(transformer: Any, calibration:
             lambda m: m | {LAYERS[0]: torch.ones(3)},
             r"blocks\.0\.attn1\.to_q: expected calibrated maxima \[128\], got \[3\]",
         ),
+        (lambda m: m | {LAYERS[1]: -m[LAYERS[1]]}, r"blocks\.1\.ffn\.net\.2: expected maxima that are finite and >= 0"),
+        (
+            lambda m: m | {LAYERS[1]: m[LAYERS[1]] * torch.inf},
+            r"blocks\.1\.ffn\.net\.2: expected maxima that are finite",
+        ),
     ],
 )
 def test_statistics_of_another_model_change_nothing(
@@ -196,6 +203,8 @@ def test_statistics_of_another_model_change_nothing(
     with pytest.raises(DvdqError, match=message):
         quantize(transformer, RECIPES[0], channel_maxima=change(calibration.of("transformer")))
     assert not _layers(transformer)
+    with pytest.raises(DvdqError, match="expected a quantized transformer"):  # no switch was attached either
+        hook_of(transformer)
 
 
 def test_a_recipe_without_smoothing_refuses_statistics(transformer: Any, calibration: Calibration) -> None:
@@ -222,6 +231,14 @@ def test_other_files_are_refused(calibration: Calibration, tmp_path: Path) -> No
     (tmp_path / "text").write_text("no")
     with pytest.raises(DvdqError, match="text: expected a file that dvdq calibrate wrote"):
         Calibration.load(tmp_path / "text")
+    save_file(
+        {"transformer.x": torch.ones(2)}, tmp_path / "old", metadata={"kind": "dvd-quant calibration", "format": "1"}
+    )
+    with pytest.raises(DvdqError, match="old: expected prompts, passes and seconds beside the tensors"):
+        Calibration.load(tmp_path / "old")
+    with pytest.raises(DvdqError, match="expected a file to write, got a folder"):
+        calibration.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old", "text"]
     with pytest.raises(DvdqError, match="transformer_2: expected its maxima, got those of"):
         calibration.of("transformer_2")
 
@@ -239,6 +256,8 @@ def test_from_prompts_to_a_checkpoint_by_commands(pipeline_folder: Path, tmp_pat
     result = run(app, [*quantized, str(tmp_path / "q"), "--calibration", str(out)])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "q" / "transformer" / "config.json").is_file()
+    nothing = run(app, ["calibrate", str(pipeline_folder), str(out), *small])
+    assert "expected --prompt or --prompts, got none" in str(nothing.exception)
     result = run(app, [*quantized, str(tmp_path / "without")])
     assert isinstance(result.exception, DvdqError)
     assert "smoothquant: expected calibration of its activations (dvdq calibrate)" in str(result.exception)

@@ -64,6 +64,8 @@ def test_the_gaussian_clip_shrinks_the_scale_by_its_factor(seed, bits, block):
     plain = quantize_block(x, ActivationRule(bits, block)).scale
     clipped = quantize_block(x, ActivationRule(bits, block, "gaussian")).scale
     np.testing.assert_allclose(clipped, plain * clip_factor(bits, block or 64), rtol=gamma(3, FLOAT64))
+    quarot = quantize_block(x, ActivationRule(bits, block, "quarot")).scale
+    np.testing.assert_allclose(quarot, plain * 0.9, rtol=gamma(3, FLOAT64))
 
 
 def test_a_block_by_hand():

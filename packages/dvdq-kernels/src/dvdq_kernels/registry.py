@@ -17,6 +17,7 @@ import torch
 # Loaded before the package binds the function of that name: when it loads, the folder takes the name.
 import dvdq_kernels.backends  # noqa: F401
 from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.recipe import Clip
 
 
 class Operators(Protocol):
@@ -40,7 +41,7 @@ class Operators(Protocol):
     def rotate(self, x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor: ...
 
     def rotate_quantize(
-        self, x: torch.Tensor, bits: int, block: int | None, clip: str, kind: str | None, seed: int | None
+        self, x: torch.Tensor, bits: int, block: int | None, clip: Clip, kind: str | None, seed: int | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
 
     def integer_linear(

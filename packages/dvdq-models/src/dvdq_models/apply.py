@@ -53,8 +53,8 @@ def quantize(
         DvdqError: an unknown family or layer, a model already quantized, statistics that are missing, not needed or of
             another model, a shape that the recipe cannot take, a weight with NaN or Inf; the model is then as it was.
     """
-    layers = swap_linears(transformer, recipe, backend=backend, check_values=True)
-    maxima = check_maxima("quantize", recipe, {name: layer for name, (_, layer) in layers.items()}, channel_maxima)
+    layers = swap_linears(transformer, recipe, channel_maxima, backend=backend, check_values=True)
+    maxima = channel_maxima or {}
     for done, (name, (linear, layer)) in enumerate(layers.items(), start=1):
         layer.quantize_(linear.weight, maxima.get(name))
         transformer.set_submodule(name, layer)
@@ -65,11 +65,26 @@ def quantize(
 
 
 def swap_linears(
-    transformer: nn.Module, recipe: Recipe, *, backend: str = "auto", check_values: bool = False
+    transformer: nn.Module,
+    recipe: Recipe,
+    channel_maxima: Mapping[str, torch.Tensor] | None = None,
+    *,
+    backend: str = "auto",
+    check_values: bool = False,
+    encoded: bool = False,
 ) -> dict[str, tuple[nn.Linear, QuantizedLinear]]:
     """The empty layer that is to take each linear's place, by name, and the bit schedule attached to the transformer.
 
-    The layers are not yet put in; :func:`quantize` and :func:`dvdq_models.load` fill and place them.
+    The layers are not yet put in; :func:`quantize` and :func:`dvdq_models.load` fill and place them. All that can be
+    refused is refused before anything is attached.
+
+    Args:
+        transformer: in full precision.
+        recipe: of the layers.
+        channel_maxima: statistics, for a recipe that smooths.
+        backend: which kernels run.
+        check_values: whether weights are looked at for NaN and Inf.
+        encoded: whether the layers will get what was encoded before, so that statistics are not needed.
     """
     operation = "quantize"
     refuse_adapters(operation, transformer)
@@ -89,28 +104,33 @@ def swap_linears(
     for name, linear in chosen.items():
         weight_only = treatments[name] == "weight-only"
         layers[name] = (linear, QuantizedLinear.like(linear, recipe, state, weight_only=weight_only, backend=backend))
+    if not encoded:
+        _check_maxima(operation, recipe, {name: layer for name, (_, layer) in layers.items()}, channel_maxima)
     attach(transformer, recipe, state)
     accept_copies(transformer)
     accept_lora(transformer)
     return layers
 
 
-def check_maxima(
+def _check_maxima(
     operation: str, recipe: Recipe, layers: Mapping[str, QuantizedLinear], maxima: Mapping[str, torch.Tensor] | None
-) -> Mapping[str, torch.Tensor]:
-    """``maxima`` if they are those of all ``layers`` that smooth; none if the recipe does not."""
+) -> None:
+    """Refuse ``maxima`` that are not those of all ``layers`` that smooth, and any if the recipe does not smooth."""
     if recipe.smoothing is None:
         if maxima is not None:
             raise DvdqError(operation, where=recipe.name, expected="no calibration: it uses none", got="statistics")
-        return {}
+        return
     if maxima is None:
         expected = "calibration of its activations (dvdq calibrate)"
         raise DvdqError(operation, where=recipe.name, expected=expected, got="none")
     for name, layer in layers.items():
-        if layer.smoothing is not None and (name not in maxima or maxima[name].shape != (layer.in_features,)):
+        if layer.smoothing is None:
+            continue
+        if name not in maxima or maxima[name].shape != (layer.in_features,):
             got = list(maxima[name].shape) if name in maxima else "none, as of another model"
             raise DvdqError(operation, where=name, expected=f"calibrated maxima [{layer.in_features}]", got=got)
-    return maxima
+        if not bool((maxima[name].isfinite() & (maxima[name] >= 0)).all()):
+            raise DvdqError(operation, where=name, expected="maxima that are finite and >= 0", got="others")
 
 
 def use_backend(transformer: nn.Module, backend: str) -> None:

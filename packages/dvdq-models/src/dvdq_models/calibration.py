@@ -66,7 +66,6 @@ class Calibration:
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, at once or not at all."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {
             "kind": _KIND,
             "format": _FORMAT,
@@ -74,6 +73,7 @@ class Calibration:
             "passes": str(self.passes),
             "seconds": repr(self.seconds),
         }
+        check_writable(path)
         part = path.with_name(f".{path.name}.part")
         save_file(dict(self.maxima), part, metadata=metadata)
         os.replace(part, path)
@@ -91,8 +91,12 @@ class Calibration:
         if (metadata.get("kind"), metadata.get("format")) != (_KIND, _FORMAT):
             expected, got = f"{_KIND}, format {_FORMAT}", f"{metadata.get('kind')}, format {metadata.get('format')}"
             raise DvdqError("calibration", where=str(path), expected=expected, got=got)
-        prompts = tuple(json.loads(metadata["prompts"]))
-        return cls(maxima, prompts, int(metadata["passes"]), float(metadata["seconds"]))
+        try:
+            prompts = tuple(json.loads(metadata["prompts"]))
+            return cls(maxima, prompts, int(metadata["passes"]), float(metadata["seconds"]))
+        except (KeyError, ValueError) as error:
+            expected = "prompts, passes and seconds beside the tensors"
+            raise DvdqError("calibration", where=str(path), expected=expected, got=repr(error)) from error
 
 
 def calibrate(pipeline: Any, videos: Sequence[tuple[str, Callable[[], Any]]]) -> Calibration:
@@ -123,6 +127,16 @@ def calibrate(pipeline: Any, videos: Sequence[tuple[str, Callable[[], Any]]]) ->
         if not bool(tensor.isfinite().all()):
             raise DvdqError(f"calibrate: {name}", expected="finite activations", got="NaN or Inf")
     return Calibration(maxima, tuple(prompt for prompt, _ in videos), recorder.passes, seconds)
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of a file that is to be written; a :class:`DvdqError` if there is a folder in its place."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DvdqError("calibration", where=str(path.parent), expected="a folder", got=str(error)) from error
+    if path.is_dir():
+        raise DvdqError("calibration", where=str(path), expected="a file to write", got="a folder")
 
 
 class _Recorder:

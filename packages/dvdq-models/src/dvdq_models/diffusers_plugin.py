@@ -27,7 +27,7 @@ from diffusers.quantizers.base import DiffusersQuantizer
 from diffusers.utils import logging
 from torch import nn
 
-from dvdq_models.apply import check_maxima, swap_linears
+from dvdq_models.apply import swap_linears
 from dvdq_models.checkpoint.checksums import check_sums
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import open_file
@@ -118,16 +118,15 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
         self._kept_in_float32 = keep_in_fp32_modules
         if not self.pre_quantized:
             self._check(model)
+        config = self.quantization_config
+        self._maxima = config.channel_maxima or {}
         for name, (_linear, layer) in swap_linears(
-            model, self.quantization_config.recipe, backend=self.quantization_config.backend
+            model, config.recipe, config.channel_maxima, backend=config.backend, encoded=self.pre_quantized
         ).items():
             model.set_submodule(name, layer)
             self._layers[name] = layer
         if self.pre_quantized:
             self._check(model)
-        else:
-            config = self.quantization_config
-            self._maxima = check_maxima(_OPERATION, config.recipe, self._layers, config.channel_maxima)
         expected = model.state_dict(keep_vars=True)
         codes = {f"{name}.{part}" for name in self._layers for part in STORED}
         for name, tensor in expected.items():

@@ -26,7 +26,7 @@ def encode_weight(
         backend: as in :func:`dvdq_kernels.quantize_weight`.
 
     Raises:
-        DvdqError: a recipe that smooths without statistics, or statistics of another length, negative or not finite.
+        DvdqError: a recipe that smooths without statistics, or statistics of another length.
     """
     factor = None
     if recipe.smoothing is not None:
@@ -55,8 +55,6 @@ def smoothing_factor(channel_max: torch.Tensor | None, weight: torch.Tensor, smo
     if channel_max.shape != (in_features,):
         raise DvdqError(operation, expected=f"maxima [{in_features}]", got=list(channel_max.shape))
     x = channel_max.to(weight.device, torch.float64)
-    if not bool((x.isfinite() & (x >= 0)).all()):
-        raise DvdqError(operation, expected="maxima that are finite and >= 0", got="others")
     w = weight.abs().amax(dim=0).to(torch.float64)
     alpha = smoothing.alpha if smoothing.kind == "smoothquant" else 1.0 - smoothing.alpha
     live = (x > 0) & (w > 0)

@@ -95,7 +95,7 @@ def pass_bytes(transformer: nn.Module, recipe: Recipe, latent: tuple[int, int, i
     transformer.to("meta")
     for parameter in transformer.parameters():
         parameter.data = parameter.data.to(torch.bfloat16)
-    for name, (_, layer) in swap_linears(transformer, recipe).items():
+    for name, (_, layer) in swap_linears(transformer, recipe, encoded=True).items():
         transformer.set_submodule(name, layer)
     return forward_peak(transformer, example_inputs(transformer, latent))
 

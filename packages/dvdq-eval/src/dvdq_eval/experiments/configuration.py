@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from dvdq_eval.peers.records import describe_peer
+from dvdq_models.quantization_config import with_delta
 from dvdq_reference.spec.recipe import Recipe
 
 
@@ -46,13 +48,19 @@ class Configuration:
     def with_delta(self, delta: float) -> Configuration:
         """With the δ that was found."""
         assert self.recipe is not None
-        schedule = dataclasses.replace(self.recipe.schedule, delta=delta)
-        return dataclasses.replace(self, recipe=dataclasses.replace(self.recipe, schedule=schedule), average=None)
+        return dataclasses.replace(self, recipe=with_delta(self.recipe, delta), average=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """What decides the videos, JSON-ready; two labels of the same are the same."""
-        recipe = None if self.recipe is None else self.recipe.to_dict() | {"name": None}
-        return {"recipe": recipe, "average": self.average, "teacache": self.teacache, "peer": self.peer}
+        """What decides the videos, JSON-ready; two names of the same are the same."""
+        peer = None if self.peer is None else describe_peer(self.peer)
+        return {"recipe": self._decisive(), "average": self.average, "teacache": self.teacache, "peer": peer}
+
+    def _decisive(self) -> dict[str, Any] | None:
+        """The recipe without its name, and without the width that its schedule overrides."""
+        if self.recipe is None:
+            return None
+        activation = dataclasses.replace(self.recipe.activation, bits=self.recipe.schedule.high)
+        return dataclasses.replace(self.recipe, activation=activation).to_dict() | {"name": None}
 
     @property
     def key(self) -> str:

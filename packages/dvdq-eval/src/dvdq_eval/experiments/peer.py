@@ -10,7 +10,7 @@ from typing import Any
 from dvdq_eval.experiments.configuration import Configuration
 from dvdq_eval.experiments.store import MethodFolder
 from dvdq_eval.experiments.study import Job, Study
-from dvdq_eval.peers.records import CONFIGURATIONS
+from dvdq_eval.peers.records import configuration_of
 from dvdq_eval.peers.run import PeerSummary, VideoJob, run_peer
 from dvdq_eval.peers.video import read_video
 from dvdq_eval.progress import Tell
@@ -19,16 +19,23 @@ from dvdq_models.families import family_of
 from dvdq_models.video import to_bytes
 from dvdq_reference.spec.errors import DvdqError
 
-_BY_LABEL = {configuration.label: configuration for configuration in CONFIGURATIONS}
+TIMEOUT = 7200.0
+"""Seconds that a peer may take for one video: a big model on a CPU."""
 
 
 def make_videos_by_peer(
     study: Study, configuration: Configuration, folder: MethodFolder, jobs: Sequence[Job], tell: Tell
 ) -> None:
     """Make videos with the peer that ``configuration`` names; it quantizes the linears that our recipes quantize."""
-    if configuration.peer not in _BY_LABEL:
-        raise DvdqError("experiment", where="peer", expected=" or ".join(_BY_LABEL), got=configuration.peer)
+    assert configuration.peer is not None
+    if study.device != "cpu":
+        raise DvdqError(
+            "experiment", where=configuration.title, expected="the CPU, as peers run there", got=study.device
+        )
     pipeline = study.load()
+    if getattr(pipeline, "transformer_2", None) is not None:
+        expected = "a pipeline with one transformer, as peers quantize no other"
+        raise DvdqError("experiment", where=configuration.title, expected=expected, got="two")
     treatments = family_of(pipeline.transformer).treatments(pipeline.transformer)
     size = 2 * sum(parameter.numel() for parameter in pipeline.transformer.parameters())
     where_from, done = provenance(), 0
@@ -46,7 +53,7 @@ def make_videos_by_peer(
 
         tell(what, 0, len(jobs))
         summary = run_peer(
-            _BY_LABEL[configuration.peer],
+            configuration_of(configuration.peer),
             study.folder,
             type(pipeline).__name__,
             study.settings,
@@ -54,6 +61,7 @@ def make_videos_by_peer(
             [name for name, treatment in treatments.items() if treatment == "quantize"],
             keep,
             weight_only_names=[name for name, treatment in treatments.items() if treatment == "weight-only"],
+            timeout=TIMEOUT,
         )
     if folder.about is None:
         folder.describe(_about(configuration, summary, size) | {"provenance": where_from})

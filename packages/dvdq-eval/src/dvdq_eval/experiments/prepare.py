@@ -7,10 +7,13 @@ import time
 from functools import partial
 from typing import Any
 
+import torch
+
 from dvdq_eval.experiments.configuration import Configuration
 from dvdq_eval.experiments.store import Store, read_json, write_json
 from dvdq_eval.experiments.study import TUNING_VIDEOS, Job, Study
 from dvdq_eval.progress import Tell
+from dvdq_kernels import quantize_weight
 from dvdq_models.apply import quantize
 from dvdq_models.bit_switching import TRANSFORMERS, follow
 from dvdq_models.calibration import Calibration, calibrate
@@ -71,6 +74,8 @@ def quantized_pipeline(study: Study, store: Store, configuration: Configuration,
         calibration = None if recipe.smoothing is None else calibration_of(study, store, tell)
         for name, transformer in transformers.items():
             maxima = None if calibration is None else calibration.of(name)
+            # What a backend compiles at its first call is no part of the method.
+            quantize_weight(torch.ones(1, 256), dataclasses.replace(recipe.weight, group_size=None))
             progress = partial(_tell_layer, tell, f"{configuration.title}: quantizing")
             started = time.perf_counter()
             quantize(transformer, recipe, channel_maxima=maxima, progress=progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import prod
 from typing import Any
 
 from dvdq_eval.experiments.configuration import Configuration
@@ -20,7 +21,6 @@ from dvdq_models.bit_switching import TRANSFORMERS, hooks_of
 from dvdq_models.inspection import LayerReport, describe, together
 from dvdq_models.teacache import teacache_trace
 from dvdq_models.video import to_bytes
-from dvdq_reference.spec.quantized import bits_per_weight
 from dvdq_reference.spec.recipe import Recipe
 
 
@@ -95,15 +95,13 @@ def _about(
         "configuration": configuration.to_dict(),
         "bytes": size.bytes_before if recipe is None else size.bytes_after,
         "bytes_before": size.bytes_before,
-        "bits_per_weight": 16.0 if recipe is None else _bits_per_weight(size.layers, recipe),
+        "bits_per_weight": 16.0 if recipe is None else _bits_per_weight(size.layers),
         "prepare_seconds": round(seconds, 3),
         "calibration_seconds": round(calibration_of(study, store, tell).seconds, 3) if smooths else None,
     }
 
 
-def _bits_per_weight(layers: Sequence[LayerReport], recipe: Recipe) -> float:
+def _bits_per_weight(layers: Sequence[LayerReport]) -> float:
     """Stored bits for each weight of the linears that are quantized, scales, zero-points and factors counted."""
-    sizes = [layer.shape for layer in layers if layer.treatment == "quantize"]
-    bits = [bits_per_weight(rows, columns, recipe.weight, recipe.smoothing) for rows, columns in sizes]
-    weights = [rows * columns for rows, columns in sizes]
-    return sum(b * n for b, n in zip(bits, weights, strict=True)) / sum(weights)
+    quantized = [layer for layer in layers if layer.treatment != "keep"]
+    return 8 * sum(layer.bytes_after for layer in quantized) / sum(prod(layer.shape) for layer in quantized)

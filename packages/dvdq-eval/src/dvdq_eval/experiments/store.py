@@ -4,16 +4,18 @@
 
     STORE/<study>/study.json                     what every video of it depends on
                  /calibration.safetensors        if a method needed it
-                 /<method>/method.json           the configuration, its tuned δ, how long its weights took
-                          /0007.mkv  .npy  .json the frames (lossless), the final latents, and where they come from
-                          /0007.quality.json     distances from full precision
+                 /deltas/<method>.json           the trials of a switch, and the δ that was chosen
+                 /<method>/method.json           the configuration, its size, how long its weights took
+                          /<video>.mkv .npy .json the frames (lossless), the final latents, and where they come from
+                          /<video>.quality.json  distances from full precision
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +68,10 @@ class MethodFolder:
 
     def keep(self, job: Job, frames: Frames, latents: NDArray[np.float32], record: Mapping[str, Any]) -> None:
         """Keep a video; ``frames`` uint8 ``[frames, height, width, 3]``."""
-        new = self.folder / f".{job.name}.{os.getpid()}"
-        write_lossless(new.with_suffix(".mkv"), frames)
-        os.replace(new.with_suffix(".mkv"), self.folder / f"{job.name}.mkv")
-        np.save(new.with_suffix(".npy"), latents)
-        os.replace(new.with_suffix(".npy"), self.folder / f"{job.name}.npy")
+        with replacing(self.folder / f"{job.name}.mkv") as path:
+            write_lossless(path, frames)
+        with replacing(self.folder / f"{job.name}.npy") as path:
+            np.save(path, latents)
         write_json(self.folder / f"{job.name}.json", record)
 
     def record(self, job: Job) -> dict[str, Any]:
@@ -97,11 +98,26 @@ class MethodFolder:
         write_json(self.folder / f"{job.name}.quality.json", values)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside ``path``, of the same ending and this process's own; its file takes the place if all went well."""
+    new = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield new
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8, at once or not at all."""
+    with replacing(path) as new:
+        new.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Strict JSON, at once or not at all."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(new, path)
+    write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -34,8 +34,8 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Of its files."""
-        return f"{self.number:04d}"
+        """Of its files: another prompt or seed has another."""
+        return f"{self.seed:04d}-{hashlib.sha256(self.prompt.encode()).hexdigest()[:8]}"
 
     def noise(self) -> torch.Generator:
         """The generator that a pipeline draws the first latents from."""
@@ -61,6 +61,7 @@ class Study:
         prompts: of the videos that are measured; video i starts from the noise of seed i.
         preparing: prompts that calibration and the choice of δ may see, none of them among ``prompts``.
         teacache: name of the coefficients of TeaCache; None are those of the architecture.
+        device: that runs it; the dtype is float32 on a CPU and bfloat16 elsewhere.
     """
 
     name: str
@@ -69,9 +70,10 @@ class Study:
     prompts: tuple[str, ...]
     preparing: tuple[str, ...]
     teacache: str | None = None
+    device: str = "cpu"
 
     @classmethod
-    def bundled(cls, name: str, videos: int = 64, steps: int | None = None) -> Study:
+    def bundled(cls, name: str, videos: int = 64, steps: int | None = None, device: str = "cpu") -> Study:
         """One of the bundled pipelines on prompts that it never saw; it is prepared on some that it was trained on."""
         if name not in BUNDLED:
             raise DvdqError(OPERATION, where="pipeline", expected=f"a folder or one of {', '.join(BUNDLED)}", got=name)
@@ -90,17 +92,25 @@ class Study:
             tuple(scene.prompt for scene in unseen[:videos]),
             tuple(scene.prompt for scene in training[::every][:CALIBRATION_VIDEOS]),
             f"moving-shapes-{name}",
+            device,
         )
 
     @classmethod
-    def of(cls, folder: Path, prompts: Sequence[str], preparing: Sequence[str], settings: Mapping[str, Any]) -> Study:
+    def of(
+        cls,
+        folder: Path,
+        prompts: Sequence[str],
+        preparing: Sequence[str],
+        settings: Mapping[str, Any],
+        device: str = "cpu",
+    ) -> Study:
         """Any pipeline's folder on prompts of one's own."""
         if len(prompts) < 2:
             raise DvdqError(OPERATION, where="prompts", expected="two or more", got=len(prompts))
         if both := set(prompts) & set(preparing):
             expected = "prompts that are not measured"
             raise DvdqError(OPERATION, where="preparing", expected=expected, got=repr(min(both)))
-        return cls(folder.name, folder, dict(settings), tuple(prompts), tuple(preparing))
+        return cls(folder.name, folder, dict(settings), tuple(prompts), tuple(preparing), device=device)
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -114,8 +124,9 @@ class Study:
         return tuple(Job(number, prompt, first + number) for number, prompt in enumerate(self.preparing))
 
     def load(self) -> Any:
-        """The pipeline in full precision, float32, without diffusers' progress bar."""
-        pipeline: Any = load_pipeline(self.folder, dtype=torch.float32)
+        """The pipeline in full precision on its device, without diffusers' progress bar."""
+        dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
+        pipeline: Any = load_pipeline(self.folder, dtype=dtype).to(self.device)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -127,6 +138,8 @@ class Study:
             "files": dict(_digests(self.folder)),
             "settings": dict(self.settings),
             "preparing": list(self.preparing),
+            "teacache": self.teacache,
+            "device": self.device,
             "versions": versions | {"dvdq": dvdq_eval.__version__},
         }
 
@@ -137,19 +150,10 @@ class Study:
 
 
 def _digests(folder: Path) -> Iterator[tuple[str, str]]:
-    """SHA-256 of each file that a pipeline is read from."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors"))
+    """SHA-256 of each file that a pipeline is read from: its index, and all that its components' folders hold."""
+    files = sorted(path for path in [folder / "model_index.json", *folder.glob("*/**/*")] if path.is_file())
     if not files:
         raise DvdqError(OPERATION, where=str(folder), expected="a pipeline's folder", got="no files of one")
     for path in files:
         with path.open("rb") as file:
             yield path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_prompts(path: Path) -> tuple[str, ...]:
-    """One prompt a line; empty lines are left out."""
-    try:
-        lines: Sequence[str] = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DvdqError(OPERATION, where=str(path), expected="a text file of prompts", got=str(error)) from error
-    return tuple(line.strip() for line in lines if line.strip())

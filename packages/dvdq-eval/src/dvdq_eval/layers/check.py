@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import torch
@@ -14,6 +14,7 @@ from dvdq_eval.layers.recipes import RECIPES
 from dvdq_eval.layers.results import LayerRow, LayerTable, Range
 from dvdq_eval.layers.shapes import SHAPES, Shape
 from dvdq_eval.layers.synthetic import CALIBRATION_TOKENS, draw_samples, draw_weight
+from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_kernels.registry import select
 from dvdq_kernels.rotation import check_rotation
@@ -25,8 +26,6 @@ from dvdq_reference.spec.quantized import bits_per_weight
 from dvdq_reference.spec.recipe import Recipe
 
 TOKENS, SEEDS = 64, (0, 1, 2)
-Tell = Callable[[str, int, int], None]
-"""Progress: what is being done, how much of it is done, and how much there is."""
 
 
 def check_layers(

@@ -8,13 +8,12 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dvdq_eval.layers.check import SEEDS, TOKENS, check_layers
 from dvdq_eval.layers.recipes import RECIPES, VARIANTS
-from dvdq_eval.layers.results import LayerTable
 from dvdq_eval.layers.shapes import QUICK_SHAPES, SHAPES
-from dvdq_eval.layers.table import layer_table
+from dvdq_eval.layers.table import layer_table, summary_markdown
+from dvdq_eval.progress import progress_bars
 from dvdq_reference.spec.errors import DvdqError
 
 QUICK_TOKENS, QUICK_SEEDS = 32, 1
@@ -34,39 +33,20 @@ def layers(
     """Output error of every recipe on random layers of full size, with heavy tails and outliers."""
     if threads is not None:
         torch.set_num_threads(threads)
-    try:
-        if out.is_dir():
-            raise DvdqError("layers", where=str(out), expected="a file to write", got="a folder")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        checked = _check(
-            variants,
-            quick,
-            tokens or (QUICK_TOKENS if quick else TOKENS),
-            seeds or (QUICK_SEEDS if quick else len(SEEDS)),
-            spread,
+    if out.is_dir():
+        raise DvdqError("layers", where=str(out), expected="a file to write", got="a folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with progress_bars() as tell:
+        checked = check_layers(
+            {**RECIPES, **VARIANTS} if variants else RECIPES,
+            shapes=QUICK_SHAPES if quick else SHAPES,
+            tokens=tokens or (QUICK_TOKENS if quick else TOKENS),
+            seeds=range(seeds or (QUICK_SEEDS if quick else len(SEEDS))),
+            spread=spread,
+            tell=lambda what, done, total: tell("Layers", done, total),
         )
-    except DvdqError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
+    out.with_suffix(".md").write_text(summary_markdown(checked), encoding="utf-8")
     out.write_text(checked.to_json(), encoding="utf-8")
     console = Console()
     console.print(layer_table(checked))
     console.print(f"All shapes: [bold]{out}[/bold]", soft_wrap=True)
-
-
-def _check(variants: bool, quick: bool, tokens: int, seeds: int, spread: float) -> LayerTable:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        bar = bars.add_task("")
-
-        def tell(what: str, done: int, total: int) -> None:
-            bars.update(bar, description=what, completed=done, total=total)
-
-        return check_layers(
-            {**RECIPES, **VARIANTS} if variants else RECIPES,
-            shapes=QUICK_SHAPES if quick else SHAPES,
-            tokens=tokens,
-            seeds=range(seeds),
-            spread=spread,
-            tell=tell,
-        )

@@ -1,13 +1,15 @@
-"""The terminal's table of a check: what each recipe costs on each kind of activations, over all shapes."""
+"""The tables of a check, for a terminal and for a page: what each recipe costs on each kind of activations."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from statistics import fmean
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from dvdq_eval.layers.results import LayerRow, LayerTable
+from dvdq_eval.markdown import markdown
 
 
 def layer_table(checked: LayerTable) -> Table:
@@ -32,6 +34,23 @@ def layer_table(checked: LayerTable) -> Table:
             seconds = fmean(row.quantize_seconds for row in rows)
             table.add_row(label, f"{size:.3f}", *cells, f"{seconds:.1f}")
     return table
+
+
+def summary_markdown(checked: LayerTable) -> str:
+    """A row a recipe: stored bits a weight, then each kind's mean error at W4A8 and at W4A4, in percent."""
+    kinds = list(dict.fromkeys(row.kind for row in checked.rows))
+    widths = [bits for bits in dict.fromkeys(bits for row in checked.rows for bits in row.errors) if bits != "W4A16"]
+
+    def cells(label: str) -> Iterator[str]:
+        rows = [row for row in checked.rows if row.recipe == label]
+        yield label
+        yield f"{fmean(row.bits_per_weight for row in rows):.2f}"
+        for kind in kinds:
+            of_kind = [row for row in rows if row.kind == kind]
+            yield " / ".join(f"{100 * _mean(of_kind, bits):.1f}" for bits in widths)
+
+    header = ["recipe", "bits a weight", *(f"{kind}, {' / '.join(widths)} (%)" for kind in kinds)]
+    return markdown(header, map(cells, checked.recipes))
 
 
 def _mean(rows: list[LayerRow], bits: str) -> float:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from dvdq_reference.spec.errors import DvdqError
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -68,3 +70,23 @@ ORBITQUANT_W4A6 = Configuration(ORBITQUANT, "W4A6", MappingProxyType({"recipe": 
 SDNQ_UINT4 = Configuration(SDNQ, "uint4", MappingProxyType({"weights_dtype": "uint4"}))
 
 CONFIGURATIONS = (ORBITQUANT_W4A4, ORBITQUANT_W4A6, SDNQ_UINT4)
+
+
+def configuration_of(label: str) -> Configuration:
+    """The configuration of a label, e.g. ``orbitquant W4A4``."""
+    by_label = {configuration.label: configuration for configuration in CONFIGURATIONS}
+    if label not in by_label:
+        raise DvdqError("peer", expected=" or ".join(by_label), got=repr(label))
+    return by_label[label]
+
+
+def describe_peer(label: str) -> dict[str, Any]:
+    """All that decides what a peer's configuration makes, JSON-ready."""
+    found = configuration_of(label)
+    peer = found.peer
+    return {
+        "name": peer.name,
+        "version": peer.version,
+        "environ": dict(peer.environ),
+        "options": None if found.options is None else dict(found.options),
+    }

@@ -8,14 +8,15 @@ from types import MappingProxyType
 
 from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
 from dvdq_eval.experiments.run import make_videos
-from dvdq_eval.experiments.store import Store, write_json
+from dvdq_eval.experiments.store import Store, write_json, write_text
 from dvdq_eval.experiments.study import Study
+from dvdq_eval.markdown import markdown
 from dvdq_eval.progress import Tell
 from dvdq_eval.tables.build import build_table
 from dvdq_eval.tables.catalogue import EXPERIMENTS, Experiment
 from dvdq_eval.tables.cost import table_5
 from dvdq_eval.tables.figures import figure_3, figure_4, figure_5, plot_deltas
-from dvdq_eval.tables.markdown import markdown, table_markdown
+from dvdq_eval.tables.markdown import table_markdown
 from dvdq_eval.tables.paper import DIFFERS, PAPER
 
 Maker = Callable[[Study, Store, Path, Tell], None]
@@ -36,15 +37,15 @@ def make(name: str, study: Study, store: Store, out: Path, *, peers: bool, tell:
     if name in PAPER:
         paper = PAPER[name]
         text = f"{DIFFERS}\n\n{markdown(paper.columns, paper.rows)}"
-        (out / f"{name}-paper.md").write_text(text, encoding="utf-8")
+        write_text(out / f"{name}-paper.md", text)
     if name in _OTHERS:
         _OTHERS[name](study, store, out, tell)
         return out / name
     table = build_table(name, chosen(name, peers=peers), study, store, tell)
-    write_json(out / f"{name}.json", table.to_dict())
-    (out / f"{name}.md").write_text(table_markdown(table), encoding="utf-8")
+    write_text(out / f"{name}.md", table_markdown(table))
     if name == "figure-6":
         plot_deltas(table, out / f"{name}.png")
+    write_json(out / f"{name}.json", table.to_dict())
     return out / name
 
 

@@ -17,16 +17,16 @@ from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_eval.tables.catalogue import Experiment
 
-METRICS: Mapping[str, bool] = {
+METRICS: Mapping[str, bool | None] = {
     "psnr_db": True,
     "ssim": True,
     "ms_ssim": True,
     "vmaf": True,
     "latent_error": False,
     "adherence": True,
-    "flickering": True,
+    "flickering": None,
 }
-"""What is measured of each video, and whether more is better."""
+"""What is measured of each video, and whether more is better; a video that stands still flickers least."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Row:
         prepare_seconds: of quantizing the weights; ``calibration_seconds``, of making the videos that a calibrated
             method has to see, come on top.
         key: of the method's folder in the store.
+        commits: of the project, that its videos were made at.
     """
 
     label: str
@@ -63,6 +64,7 @@ class Row:
     prepare_seconds: float
     calibration_seconds: float | None
     key: str
+    commits: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ def _row(
         prepare_seconds=about["prepare_seconds"],
         calibration_seconds=about["calibration_seconds"],
         key=folder.folder.name,
+        commits=tuple(sorted({str(record["commit"]) for record in records})),
     )
 
 

@@ -9,13 +9,11 @@ from types import MappingProxyType
 from typing import Any
 
 from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
+from dvdq_eval.methods import AS_PUBLISHED, BASELINES, VARIANTS
 from dvdq_reference.spec.recipe import (
-    DEFAULT_BLOCK,
     ActivationRule,
     BitSchedule,
     Recipe,
-    Rotation,
-    Smoothing,
     WeightRule,
 )
 
@@ -54,17 +52,6 @@ def ours(bits: str, label: str = OURS, **changes: Any) -> Configuration:
     return Configuration.named(label, "dvd-quant", bits, **changes)
 
 
-BASELINES: Mapping[str, str] = {
-    "MinMax": "minmax",
-    "SmoothQuant": "smoothquant",
-    "QuaRot": "quarot",
-    "ViDiT-Q": "vidit-q",
-}
-_AS_PUBLISHED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "QuaRot, clip search": ("quarot", {"weight": WeightRule(4, "clip-search", symmetric=True)}),
-    "ViDiT-Q, weights twice": ("vidit-q", {"smoothing": Smoothing("vidit-q", 0.5, twice=True)}),
-}
-"""What two of them can or do beside their formula."""
 _PEERS = (
     Configuration("OrbitQuant", "W4A6", peer="orbitquant W4A6"),
     Configuration("OrbitQuant", "W4A4", peer="orbitquant W4A4"),
@@ -77,7 +64,7 @@ def _table_1() -> tuple[Line, ...]:
     for bits in WIDTHS:
         rivals = [Configuration.named(label, name, bits) for label, name in BASELINES.items()]
         if bits != "W4A6":
-            rivals += [Configuration.named(label, name, bits, **c) for label, (name, c) in _AS_PUBLISHED.items()]
+            rivals += [Configuration.named(label, name, bits, **c) for label, (name, c) in AS_PUBLISHED.items()]
         lines += [Line(rival, ours(bits)) for rival in rivals]
         lines += [Line(peer, ours(bits)) for peer in _PEERS if peer.bits == bits]
         lines.append(Line(ours(bits)))
@@ -87,7 +74,7 @@ def _table_1() -> tuple[Line, ...]:
 
 def _scheduled(kind: str, label: str) -> Configuration:
     schedule = BitSchedule(kind, low=4, high=8)  # type: ignore[arg-type]  # one of ScheduleKind
-    return dataclasses.replace(ours("W4A6", label, schedule=schedule), average=None)
+    return ours("W4A6", label, schedule=schedule)
 
 
 def _table_2() -> tuple[Line, ...]:
@@ -126,25 +113,6 @@ def _figure_6() -> tuple[Line, ...]:
     return (Line(ours("W4A8")), *(Line(_delta(delta)) for delta in DELTAS), Line(ours("W4A4")))
 
 
-SIGNS, REGULAR = Rotation("full", seed=0), Rotation("regular")
-GAUSSIAN = ActivationRule(8, DEFAULT_BLOCK, "gaussian")
-VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "groups of 64": {"weight": WeightRule(4, "bgr", 64)},
-        "groups of 128": {"weight": WeightRule(4, "bgr", 128)},
-        "groups of 256": {"weight": WeightRule(4, "bgr", 256)},
-        "Gaussian clip": {"activation": GAUSSIAN},
-        "random signs": {"rotation": SIGNS},
-        "blocks of 256 rotated": {"rotation": Rotation("block")},
-        "regular blocks of 256 rotated": {"rotation": REGULAR},
-        "a scale per token": {"activation": ActivationRule(8, None)},
-        "a scale per 64": {"activation": ActivationRule(8, 64)},
-        "BGR with 1 bound": {"weight": WeightRule(4, "bgr", num_bounds=1)},
-        "BGR with 20 bounds": {"weight": WeightRule(4, "bgr", num_bounds=20)},
-        "BGR to tolerance 0": {"weight": WeightRule(4, "bgr", tolerance=0.0)},
-    }
-)
-"""What each choice beyond the paper changes in ``dvd-quant``."""
 AT_W4A8 = ("groups of 64", "random signs", "BGR with 20 bounds")
 """What changes the weights, whose error is nearly all that is left at eight bits."""
 

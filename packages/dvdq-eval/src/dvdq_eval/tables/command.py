@@ -11,10 +11,11 @@ import typer
 from rich.console import Console
 
 from dvdq_eval.experiments.store import Store
-from dvdq_eval.experiments.study import Study, read_prompts
+from dvdq_eval.experiments.study import Study
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.tables.all import NAMES, make, make_share
 from dvdq_models.moving_shapes import BUNDLED
+from dvdq_models.prompts import read_prompts
 from dvdq_reference.spec.errors import DvdqError
 
 VIDEOS = Path("out/videos")
@@ -45,6 +46,9 @@ def table(
         str | None,
         typer.Option(help="Make the I-th of N parts of the videos and no table: 1/2. For several processes."),
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="cpu in float32, or cuda, … in bfloat16; peers run on a CPU alone.")
+    ] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")] = None,
 ) -> None:
     """Repeat the paper's tables and figures, and those beyond it, on a model of yours; resumable."""
@@ -55,7 +59,7 @@ def table(
         if name not in NAMES:
             raise DvdqError("table", where=name, expected=f"one of {', '.join(NAMES)}, or all", got=repr(name))
     part = None if share is None else _part(share)
-    study = _study(pipeline, videos, steps, prompts, preparing, settings)
+    study = _study(pipeline, videos, steps, prompts, preparing, settings, device)
     kept = Store(store, study)
     with progress_bars() as tell:
         if part is not None:
@@ -67,16 +71,23 @@ def table(
 
 
 def _study(
-    pipeline: str, videos: int, steps: int | None, prompts: Path | None, preparing: Path | None, settings: str | None
+    pipeline: str,
+    videos: int,
+    steps: int | None,
+    prompts: Path | None,
+    preparing: Path | None,
+    settings: str | None,
+    device: str,
 ) -> Study:
     if pipeline in BUNDLED:
         if given := [name for name, value in (("prompts", prompts), ("preparing", preparing)) if value is not None]:
             raise DvdqError("table", where=f"--{given[0]}", expected="none for a bundled pipeline", got="a file")
-        return Study.bundled(pipeline, videos, steps)
+        return Study.bundled(pipeline, videos, steps, device)
     if prompts is None or preparing is None:
         expected = "--prompts and --preparing for a pipeline that is not bundled"
         raise DvdqError("table", where=pipeline, expected=expected, got="one of them, or none")
-    return Study.of(Path(pipeline), read_prompts(prompts)[:videos], read_prompts(preparing), _settings(settings, steps))
+    measured, others = read_prompts("table", prompts)[:videos], read_prompts("table", preparing)
+    return Study.of(Path(pipeline), measured, others, _settings(settings, steps), device)
 
 
 def _settings(text: str | None, steps: int | None) -> dict[str, Any]:

@@ -10,15 +10,15 @@ from typing import Any
 
 from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
 from dvdq_eval.experiments.prepare import quantized_pipeline, tuned
-from dvdq_eval.experiments.store import Store, write_json
+from dvdq_eval.experiments.store import Store, write_json, write_text
 from dvdq_eval.experiments.study import Study
+from dvdq_eval.markdown import markdown
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_eval.tables.catalogue import WIDTHS, ours
-from dvdq_eval.tables.markdown import markdown
 from dvdq_models.bit_schedule import average_bits
-from dvdq_models.bit_switching import hooks_of
-from dvdq_models.inspection import describe
+from dvdq_models.bit_switching import TRANSFORMERS, hooks_of
+from dvdq_models.inspection import describe, together
 from dvdq_reference.spec.recipe import Recipe
 
 ROUNDS = 5
@@ -48,7 +48,7 @@ def table_5(study: Study, store: Store, out: Path, tell: Tell) -> None:
     costs = measure_cost(study, store, tell)
     values = {"pipeline": study.name, "settings": dict(study.settings), "rows": [asdict(cost) for cost in costs]}
     write_json(out / "table-5.json", values | {"provenance": provenance()})
-    (out / "table-5.md").write_text(cost_markdown(costs), encoding="utf-8")
+    write_text(out / "table-5.md", cost_markdown(costs))
 
 
 def measure_cost(study: Study, store: Store, tell: Tell) -> list[Cost]:
@@ -72,7 +72,8 @@ def measure_cost(study: Study, store: Store, tell: Tell) -> list[Cost]:
 
 def _cost(configuration: Configuration, pipeline: Any, taken: list[float], exact: float | None) -> Cost:
     recipe = configuration.recipe
-    size = describe(pipeline.transformer, recipe or Recipe.named("minmax"))
+    parts = {name: part for name in TRANSFORMERS if (part := getattr(pipeline, name, None)) is not None}
+    size = together({name: describe(part, recipe or Recipe.named("minmax")) for name, part in parts.items()})
     stored = size.bytes_before if recipe is None else size.bytes_after
     middle = median(taken)
     return Cost(

@@ -17,13 +17,14 @@ from matplotlib.figure import Figure
 from dvdq_eval.contact_sheet import contact_sheet, side_by_side
 from dvdq_eval.experiments.configuration import FULL_PRECISION
 from dvdq_eval.experiments.run import make_videos
-from dvdq_eval.experiments.store import Store, write_json
+from dvdq_eval.experiments.store import Store, replacing, write_json
 from dvdq_eval.experiments.study import Study
 from dvdq_eval.internals import PeakRecorder, layer_errors
+from dvdq_eval.methods import BASELINES
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_eval.tables.build import Table
-from dvdq_eval.tables.catalogue import BASELINES, EXPERIMENTS, ours
+from dvdq_eval.tables.catalogue import EXPERIMENTS, ours
 from dvdq_models import quantize
 from dvdq_models.families import family_of
 from dvdq_models.video import Frames, write_mp4
@@ -80,7 +81,8 @@ def figure_4(study: Study, store: Store, out: Path, tell: Tell) -> None:
         axes.fill_between(np.arange(len(heights)), heights, step="mid", color=colour, linewidth=0)
         axes.set_title(f"{label} (crest {crest[label]:.1f})", fontsize=9)
         _plain(axes, f"channel of {layer}", "max |x|")
-    figure.savefig(out / "figure-4.png", dpi=120)
+    with replacing(out / "figure-4.png") as path:
+        figure.savefig(path, dpi=120)
 
 
 def figure_5(study: Study, store: Store, out: Path, tell: Tell) -> None:
@@ -92,8 +94,10 @@ def figure_5(study: Study, store: Store, out: Path, tell: Tell) -> None:
         clips = [[folder.frames(job) for folder in folders] for job in jobs]
         titles, prompts = [configuration.title for configuration in chosen], [job.prompt for job in jobs]
         name = f"figure-5-{bits.lower()}"
-        contact_sheet(prompts, titles, clips, scale=_enlargement(clips, 64)).save(out / f"{name}.png", optimize=True)
-        write_mp4(out / f"{name}.mp4", side_by_side(prompts, titles, clips, scale=_enlargement(clips, 192)))
+        with replacing(out / f"{name}.png") as path:
+            contact_sheet(prompts, titles, clips, scale=_enlargement(clips, 64)).save(path, optimize=True)
+        with replacing(out / f"{name}.mp4") as path:
+            write_mp4(path, side_by_side(prompts, titles, clips, scale=_enlargement(clips, 192)))
 
 
 def plot_deltas(table: Table, path: Path) -> None:
@@ -147,7 +151,8 @@ def _axes(path: Path, x_label: str, y_label: str) -> Iterator[Axes]:
     axes = figure.subplots()
     yield axes
     _plain(axes, x_label, y_label)
-    figure.savefig(path, dpi=120)
+    with replacing(path) as new:
+        figure.savefig(new, dpi=120)
 
 
 def _plain(axes: Axes, x_label: str, y_label: str) -> None:

@@ -1,10 +1,11 @@
-"""Tables as Markdown."""
+"""A table of methods as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
 from dvdq_eval.intervals import Interval, is_apart
+from dvdq_eval.markdown import markdown
 from dvdq_eval.tables.build import METRICS, Row, Table
 
 _COLUMNS: Mapping[str, tuple[str, str, float]] = {
@@ -17,23 +18,17 @@ _COLUMNS: Mapping[str, tuple[str, str, float]] = {
     "flickering": ("steadiness (%)", ".2f", 100.0),
 }
 """Heading, format and unit of each metric."""
-
-
-def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table whose first column stands to the left and the others to the right."""
-    names = list(header)
-    rule = ["---", *["---:"] * (len(names) - 1)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (names, rule, *rows)) + "\n"
+_OPTIONAL = {"average_bits": "activation bits", "reused": "passes reused"}
+"""Columns that stand where a row has them."""
 
 
 def table_markdown(table: Table) -> str:
     """Means with their intervals; ▲ or ▼ where a row is better or worse than its rival by more than chance."""
     metrics = [name for name in METRICS if any(name in row.metrics for row in table.rows)]
-    some = {
-        name: any(getattr(row, name) is not None for row in table.rows) for name in ("average_bits", "reused", "delta")
-    }
+    some = {name: any(getattr(row, name) is not None for row in table.rows) for name in _OPTIONAL}
     timed = any(row.calibration_seconds is not None for row in table.rows)
-    header = ["method", *(["bits"] if some["average_bits"] else []), *(["reused"] if some["reused"] else [])]
+    header = ["method", "bits a weight"]
+    header += [heading for name, heading in _OPTIONAL.items() if some[name]]
     header += [_COLUMNS[name][0] for name in metrics]
     if timed:
         header.append("preparing (s)")
@@ -43,6 +38,7 @@ def table_markdown(table: Table) -> str:
 def _cells(row: Row, metrics: list[str], some: Mapping[str, bool], *, timed: bool) -> Iterable[str]:
     cached = "" if row.teacache is None else f" + TeaCache {row.teacache:g}"
     yield f"{row.label} {row.bits}".strip() + cached
+    yield f"{row.bits_per_weight:.2f}"
     if some["average_bits"]:
         yield "–" if row.average_bits is None else f"{row.average_bits:.2f}"
     if some["reused"]:
@@ -63,6 +59,7 @@ def _value(name: str, value: Interval | None, paired: Interval | None) -> str:
 
 
 def _sign(name: str, paired: Interval | None) -> str:
-    if paired is None or not is_apart(paired):
+    more_is_better = METRICS[name]
+    if more_is_better is None or paired is None or not is_apart(paired):
         return ""
-    return " ▲" if (paired.mean > 0) == METRICS[name] else " ▼"
+    return " ▲" if (paired.mean > 0) == more_is_better else " ▼"

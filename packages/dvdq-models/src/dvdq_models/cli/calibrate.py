@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from dvdq_models.calibration import calibrate as record
+from dvdq_models.calibration import check_writable
 from dvdq_models.cli import options
 from dvdq_models.cli.calls import call_arguments
 from dvdq_models.cli.console import console, print_json, progress_bar
 from dvdq_models.cli.opening import Offload, open_pipeline
+from dvdq_models.prompts import read_prompts
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -38,7 +40,10 @@ def calibrate(
     as_json: options.AsJson = False,
 ) -> None:
     """Make videos in full precision and record what smoothquant and vidit-q need; no other recipe does."""
-    asked = [*(prompt or ()), *_read_prompts(prompts)]
+    asked = [*(prompt or ()), *(read_prompts("calibrate", prompts) if prompts is not None else ())]
+    if not asked:
+        raise DvdqError("calibrate", expected="--prompt or --prompts", got="none")
+    check_writable(out)
     pipe = open_pipeline("calibrate", pipeline, device=device, offload=offload, backend="auto")
     with progress_bar(quiet=as_json) as progress:
         task = progress.add_task("videos", total=len(asked))
@@ -59,12 +64,3 @@ def calibrate(
             f"{calibration.seconds:.1f} s",
             highlight=False,
         )
-
-
-def _read_prompts(path: Path | None) -> list[str]:
-    if path is None:
-        return []
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DvdqError("calibrate", where="--prompts", expected="a text file", got=str(error)) from error

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 
-from dvdq_models.apply import check_maxima, swap_linears
+from dvdq_models.apply import swap_linears
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import LazyTensor, most_common_dtype
 from dvdq_models.families import transformer_class
@@ -76,8 +76,8 @@ def plan_transformer(
     _check_names(source, expected, transformer._keys_to_ignore_on_load_unexpected or ())
     dtype = most_common_dtype(source.tensors)
     kept = set(transformer._keep_in_fp32_modules or ())
-    layers = {name: layer for name, (_, layer) in swap_linears(transformer, recipe, backend=backend).items()}
-    maxima = check_maxima(OPERATION, recipe, layers, channel_maxima)
+    swapped = swap_linears(transformer, recipe, channel_maxima, backend=backend)
+    layers, maxima = {name: layer for name, (_, layer) in swapped.items()}, channel_maxima or {}
     steps: list[Step] = []
     types: dict[str, torch.dtype] = {}
     for name in expected:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from dvdq_reference.oracle.inputs import FLOAT32_TINY, Floats, Ints, matrix
 from dvdq_reference.spec.bits import check_bits, signed_range
-from dvdq_reference.spec.clip_factors import clip_factor
+from dvdq_reference.spec.clip_factors import factor_of
 from dvdq_reference.spec.granularity import count_parts
 from dvdq_reference.spec.recipe import ActivationRule
 
@@ -49,8 +49,7 @@ def quantize_channel(x: ArrayLike, bits: int) -> tuple[Ints, Floats]:
 def quantize_block(x: ArrayLike, rule: ActivationRule) -> QuantizedActivation:
     """Codes with one scale per token and block: ``s = c · max_block |x̃| / (2^(b-1) - 1)``.
 
-    c is 1 for ``clip="absmax"`` and :func:`~dvdq_reference.spec.clip_factors.clip_factor` of the block's length and the
-    width for ``clip="gaussian"``.
+    c is :func:`~dvdq_reference.spec.clip_factors.factor_of` the clip, the width and the block's length.
 
     Args:
         x: X̃, ``[tokens, in]``, rotated already if it is to be.
@@ -64,8 +63,7 @@ def quantize_block(x: ArrayLike, rule: ActivationRule) -> QuantizedActivation:
     blocks = count_parts("quantize_block", in_features, rule.block)
     size = in_features // blocks
     parts = x.reshape(tokens, blocks, size)
-    clip = clip_factor(rule.bits, size) if rule.clip == "gaussian" else 1.0
-    scale = _scale(clip * np.abs(parts).max(axis=2), rule.bits)
+    scale = _scale(factor_of(rule.clip, rule.bits, size) * np.abs(parts).max(axis=2), rule.bits)
     codes = _codes(parts, scale[:, :, None], rule.bits)
     token_sum = (scale * codes.sum(axis=2)).sum(axis=1)
     return QuantizedActivation(codes.reshape(tokens, in_features), scale, token_sum)

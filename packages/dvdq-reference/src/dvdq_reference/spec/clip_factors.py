@@ -1,4 +1,4 @@
-"""The factor c of ``clip="gaussian"``: ``s = c · max|x̃| / (2^(b-1) - 1)``, from a table that the oracle computes."""
+"""The factor c of an activation's scale, ``s = c · max|x̃| / (2^(b-1) - 1)``; ``gaussian``'s is the oracle's table."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from math import log2
 from dvdq_reference.spec.bits import check_bits
 from dvdq_reference.spec.clip_table import BLOCKS, FACTORS
 from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.recipe import Clip
+
+QUAROT = 0.9
+"""QuaRot's constant ratio (Ashkboos et al. 2024, Sec. 5)."""
+
+
+def factor_of(clip: Clip, bits: int, block: int) -> float:
+    """c of a clip for a block of this length: 1 for ``absmax``, 0.9 for ``quarot``, :func:`clip_factor` else."""
+    if clip == "gaussian":
+        return clip_factor(bits, block)
+    return QUAROT if clip == "quarot" else 1.0
 
 
 def clip_factor(bits: int, block: int) -> float:

@@ -17,7 +17,7 @@ from dvdq_reference.spec.errors import DvdqError
 
 RotationKind = Literal["full", "block", "regular"]
 Grid = Literal["minmax", "bgr", "clip-search"]
-Clip = Literal["absmax", "gaussian"]
+Clip = Literal["absmax", "gaussian", "quarot"]
 SmoothingKind = Literal["smoothquant", "vidit-q"]
 ScheduleKind = Literal["constant", "delta", "stp", "itp", "abs", "sba"]
 Measured = Literal["conditional", "guided"]
@@ -119,7 +119,7 @@ class ActivationRule:
     """The codes of activations: ``ActivationRule(4, 128)`` gives ``[7, 256]`` activations 2 scales a token.
 
     ``block=None`` is one scale per token. ``clip="absmax"`` is the paper's scale; ``"gaussian"`` shrinks it by the
-    factor that is best for a Gaussian block of that length.
+    factor that is best for a Gaussian block of that length, ``"quarot"`` to 0.9 of it, as QuaRot's experiments do.
     """
 
     bits: int = 8

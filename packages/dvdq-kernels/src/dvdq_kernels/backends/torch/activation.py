@@ -6,13 +6,14 @@ import torch
 
 from dvdq_kernels.backends.torch.hadamard import transform
 from dvdq_reference.spec.bits import signed_range
-from dvdq_reference.spec.clip_factors import clip_factor
+from dvdq_reference.spec.clip_factors import factor_of
+from dvdq_reference.spec.recipe import Clip
 
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
 
 def rotate_quantize(
-    x: torch.Tensor, bits: int, block: int | None, clip: str, kind: str | None, seed: int | None
+    x: torch.Tensor, bits: int, block: int | None, clip: Clip, kind: str | None, seed: int | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Codes int8 ``[..., in]``, scale float32 ``[..., blocks]``, token sum float32 ``[...]``; computed in float32."""
     values = x.to(torch.float32)
@@ -23,8 +24,7 @@ def rotate_quantize(
     low, high = signed_range(bits)
     blocks = values.reshape(*x.shape[:-1], in_features // width, width)
     largest = blocks.abs().amax(dim=-1)
-    clipped = high / clip_factor(bits, width) if clip == "gaussian" else high
-    scale = (largest / clipped).clamp_min_(_SMALLEST_SCALE)
+    scale = (largest / (high / factor_of(clip, bits, width))).clamp_min_(_SMALLEST_SCALE)
     scale = scale.masked_fill_(largest == 0, 1.0)
     rounded = (blocks / scale.unsqueeze(-1)).round_().clamp_(low, high)
     token_sum = (rounded.sum(dim=-1) * scale).sum(dim=-1)

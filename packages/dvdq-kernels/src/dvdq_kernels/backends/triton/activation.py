@@ -14,11 +14,12 @@ from dvdq_kernels.backends.triton.quantization import Rule, quantize
 from dvdq_kernels.backends.triton.tiles import Tile, operands, rows_in_place, tile_of
 from dvdq_kernels.rotation import hadamard_size
 from dvdq_reference.spec.bits import signed_range
-from dvdq_reference.spec.clip_factors import clip_factor
+from dvdq_reference.spec.clip_factors import factor_of
+from dvdq_reference.spec.recipe import Clip
 
 
 def rotate_quantize(
-    x: torch.Tensor, bits: int, block: int | None, clip: str, kind: str | None, seed: int | None
+    x: torch.Tensor, bits: int, block: int | None, clip: Clip, kind: str | None, seed: int | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Codes int8 ``[..., in]``, scale float32 ``[..., blocks]``, token sum float32 ``[...]``; computed in float32."""
     in_features = x.shape[-1]
@@ -63,11 +64,11 @@ def rotate_quantize(
     return codes, scale, token_sum
 
 
-def _rule(bits: int, block: int, clip: str) -> Rule:
+def _rule(bits: int, block: int, clip: Clip) -> Rule:
     low, high = signed_range(bits)
-    if clip == "gaussian":
-        return Rule(block, high / clip_factor(bits, block), low, high)
-    return Rule(block, float(high), None, None)
+    if clip == "absmax":
+        return Rule(block, float(high), None, None)
+    return Rule(block, high / factor_of(clip, bits, block), low, high)
 
 
 def _lines_up(block: int, tile: Tile) -> bool:
