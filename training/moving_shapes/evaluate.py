@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import json
 import platform
 from pathlib import Path
@@ -23,10 +24,9 @@ from PIL import Image, ImageDraw
 from rich.progress import track
 
 from dvdq_models.families import family_of
-from dvdq_models.moving_shapes import Bundled
+from dvdq_models.moving_shapes import BUNDLED, Bundled
 from dvdq_models.moving_shapes.clips import Scene, draw, random_placement, split_scenes
 from dvdq_models.moving_shapes.detector import adherence, detect
-from families import FAMILIES
 
 SEEDS = (1000, 1001)
 BATCH = 8
@@ -182,11 +182,13 @@ def last_row(path: Path) -> dict[str, str]:
 def main() -> None:
     """Parse the arguments, measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--family", choices=FAMILIES, default="wan")
-    parser.add_argument("pipeline", type=Path)
+    parser.add_argument("--family", choices=BUNDLED, default="wan")
+    parser.add_argument("--pipeline", type=Path, help="another folder than the bundled one")
     parser.add_argument("--pairs", type=int, default=128)
     args = parser.parse_args()
-    bundled = FAMILIES[args.family].bundled(args.pipeline)
+    bundled = BUNDLED[args.family]
+    if args.pipeline is not None:
+        bundled = dataclasses.replace(bundled, folder=args.pipeline)
     logs = Path(__file__).parent / "logs" / args.family
     pipeline = bundled.load()
     _, unseen = split_scenes()

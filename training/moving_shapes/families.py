@@ -7,7 +7,6 @@ with the other end given, does at once. Its latents are then Wan's, normalised, 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +15,7 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan, HunyuanVideoPipeline, WanPipeline
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 
-from dvdq_models.moving_shapes import VIDEO, WAN, Bundled, hunyuan_video, wan
+from dvdq_models.moving_shapes import WAN, hunyuan_video, wan
 
 KL = 0.003
 LATENT_NOISE = 0.05
@@ -85,7 +84,6 @@ class Family(Protocol):
     def build_transformer(self) -> Any: ...
     def build_prompts(self, prompts: list[str]) -> torch.nn.Module: ...
     def pipeline(self, vae: Any, prompts: Any, transformer: Any) -> Any: ...
-    def bundled(self, folder: Path) -> Bundled: ...
 
 
 class Wan:
@@ -126,10 +124,6 @@ class Wan:
             transformer=transformer.to(torch.bfloat16),
             scheduler=wan.build_scheduler(),
         )
-
-    def bundled(self, folder: Path) -> Bundled:
-        """The trained pipeline in ``folder``, as it is bundled."""
-        return dataclasses.replace(WAN, folder=folder)
 
 
 class HunyuanVideo:
@@ -177,10 +171,6 @@ class HunyuanVideo:
             transformer=transformer.to(torch.bfloat16),
             scheduler=hunyuan_video.build_scheduler(),
         )
-
-    def bundled(self, folder: Path) -> Bundled:
-        """The trained pipeline in ``folder``, as it is to be bundled."""
-        return Bundled(folder, HunyuanVideoPipeline, {**VIDEO, "guidance_scale": 4.0})
 
 
 FAMILIES: dict[str, Family] = {"wan": Wan(), "hunyuan-video": HunyuanVideo()}

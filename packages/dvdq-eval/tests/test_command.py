@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from dvdq_eval.demo import command
-from dvdq_models.moving_shapes import WAN, Bundled
+from dvdq_models.moving_shapes import HUNYUAN_VIDEO, WAN, Bundled
 
 
 @pytest.fixture
@@ -54,12 +54,14 @@ def test_options_reach_the_run(calls: list[dict[str, Any]], app: typer.Typer, tm
     threads = torch.get_num_threads()
     try:
         options = ["--out", str(tmp_path), "--steps", "7", "--seed", "5", "--prompts", "2", "--threads", "1", "--json"]
+        options += ["--family", "hunyuan-video"]
         done = CliRunner().invoke(app, options)
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(threads)
     assert done.exit_code == 0, done.output
     [call] = calls
+    assert call["pipeline"] is HUNYUAN_VIDEO
     assert (call["out"], call["seed"], len(call["scenes"])) == (tmp_path, 5, 2)
-    assert call["settings"] == {**WAN.generation, "num_inference_steps": 7}
+    assert call["settings"] == {**HUNYUAN_VIDEO.generation, "num_inference_steps": 7}
     assert json.loads(done.stdout)["schema"] == 1

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from transformers import UMT5EncoderModel
+from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan, HunyuanVideoTransformer3DModel, WanTransformer3DModel
+from transformers import CLIPTextModel, LlamaModel, UMT5EncoderModel
 
 from dvdq_models import Recipe, quantize
 from dvdq_models.inspection import describe
@@ -22,8 +22,14 @@ VIDEOS = 8
 
 CLASSES = {
     "wan": {"transformer": WanTransformer3DModel, "vae": AutoencoderKLWan, "text_encoder": UMT5EncoderModel},
+    "hunyuan-video": {
+        "transformer": HunyuanVideoTransformer3DModel,
+        "vae": AutoencoderKLHunyuanVideo,
+        "text_encoder": LlamaModel,
+        "text_encoder_2": CLIPTextModel,
+    },
 }
-LAYERS = {"wan": 60}
+LAYERS = {"wan": 60, "hunyuan-video": 46}
 
 
 @pytest.fixture(scope="module", params=BUNDLED)

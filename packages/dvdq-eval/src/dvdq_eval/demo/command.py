@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import typer
@@ -13,26 +13,27 @@ from dvdq_eval.demo.prompts import choose_scenes
 from dvdq_eval.demo.run import run_demo
 from dvdq_eval.demo.table import quality_table
 from dvdq_eval.progress import progress_bars
-from dvdq_models.moving_shapes import WAN
+from dvdq_models.moving_shapes import BUNDLED
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write; an earlier demo there is replaced.")] = Path("out/demo"),
+    family: Annotated[Literal["wan", "hunyuan-video"], typer.Option(help="Which bundled model.")] = "wan",
     prompts: Annotated[int, typer.Option(min=1, max=16, help="How many unseen prompts.")] = 4,
     steps: Annotated[int | None, typer.Option(min=4, help="Denoising steps; default: the model's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Chooses the prompts and the noise.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the table.")] = False,
 ) -> None:
-    """Quantize the bundled video model and compare its videos with full precision."""
+    """Quantize a bundled video model and compare its videos with full precision."""
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = dict(WAN.generation)
+    settings = dict(BUNDLED[family].generation)
     if steps is not None:
         settings["num_inference_steps"] = steps
     scenes = choose_scenes(prompts, seed)
     with progress_bars() as tell:
-        results = run_demo(WAN.load(), out, scenes, seed=seed, settings=settings, tell=tell)
+        results = run_demo(BUNDLED[family].load(), out, scenes, seed=seed, settings=settings, tell=tell)
     if json:
         typer.echo(results.to_json(), nl=False)
         return

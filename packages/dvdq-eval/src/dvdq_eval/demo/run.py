@@ -191,10 +191,10 @@ class _Work:
 
 
 def _probed_layer(transformer: nn.Module) -> str:
-    """The second feed-forward linear of the middle block: what follows an activation function has the outliers."""
-    blocks = transformer.get_submodule("blocks")
-    assert isinstance(blocks, nn.ModuleList)
-    return f"blocks.{len(blocks) // 2}.ffn.net.2"
+    """The middle one of the second feed-forward linears: what follows an activation function has the outliers."""
+    treatments = family_of(transformer).treatments(transformer)
+    names = [name for name, how in treatments.items() if how == "quantize" and name.endswith(".net.2")]
+    return names[len(names) // 2]
 
 
 def _videos(run: Run, full: Run, scenes: Sequence[Scene], seed: int) -> list[Video]:

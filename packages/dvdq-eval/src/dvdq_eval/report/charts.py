@@ -9,6 +9,9 @@ from dvdq_eval.demo.results import BitSwitching, Trace
 from dvdq_eval.internals import ChannelPeaks, LayerError
 from dvdq_eval.report.svg import Plot
 
+_BLOCKS = {"blocks": "block", "transformer_blocks": "double", "single_transformer_blocks": "single"}
+"""What the lists of blocks of both families are called in a chart."""
+
 
 def bit_trace(trace: Trace, switching: BitSwitching) -> str:
     """One video's switch: the sum that decided each step against δ, above a strip of the widths that followed."""
@@ -101,5 +104,5 @@ def channel_peaks(peaks: ChannelPeaks, *, rotated: bool) -> str:
 
 def _block(name: str) -> str:
     """``blocks.3.attn1.to_q`` belongs to ``block 3``; a layer outside any block to its own first word."""
-    parts = name.split(".")
-    return f"block {parts[1]}" if parts[0] == "blocks" and len(parts) > 1 else parts[0]
+    first, *others = name.split(".")
+    return f"{_BLOCKS[first]} {others[0]}" if first in _BLOCKS else first

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, WanPipeline
+from diffusers import DiffusionPipeline, HunyuanVideoPipeline, WanPipeline
 
 _PIPELINES = Path(__file__).parent / "pipelines"
 
@@ -38,4 +38,5 @@ VIDEO = {"height": 64, "width": 64, "num_frames": 17, "num_inference_steps": 30,
 """What all of them make."""
 
 WAN = Bundled(_PIPELINES / "wan", WanPipeline, {**VIDEO, "negative_prompt": "", "guidance_scale": 4.0})
-BUNDLED = {"wan": WAN}
+HUNYUAN_VIDEO = Bundled(_PIPELINES / "hunyuan_video", HunyuanVideoPipeline, {**VIDEO, "guidance_scale": 4.0})
+BUNDLED = {"wan": WAN, "hunyuan-video": HUNYUAN_VIDEO}

@@ -176,7 +176,7 @@ class Recipe:
 
         Args:
             name: ``minmax``, ``smoothquant``, ``quarot``, ``vidit-q``, ``dvd-quant``, or ``dvd-quant-plus``, which is
-                ``dvd-quant`` with what our own tables found better.
+                ``dvd-quant`` with random signs, a grid for each 256 channels and the Gaussian clip.
             bits: ``W{w}A{a}``. ``A6`` is an average, not a width: a δ-guided switch between 4 and 8.
             changes: fields to replace, e.g. ``rotation=None`` for an ablation.
         """
