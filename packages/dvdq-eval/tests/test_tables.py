@@ -82,6 +82,13 @@ def test_peers_can_be_left_out() -> None:
     assert len(chosen("table-2", peers=False).lines) == len(EXPERIMENTS["table-2"].lines)
 
 
+def test_some_widths_can_be_had_alone() -> None:
+    alone = chosen("table-1", peers=True, bits=["W4A4"]).lines
+    assert {line.configuration.bits for line in alone} == {"", "W4A4"}
+    assert {line for line in EXPERIMENTS["table-1"].lines if line.configuration.bits == "W4A4"} <= set(alone)
+    assert {c.bits for c in needed(["table-1", "beyond"], peers=False, bits=["W4A4"])} == {"", "W4A4"}
+
+
 @pytest.fixture(scope="module")
 def study() -> Study:
     return Study.bundled("wan", videos=3, steps=4)

@@ -28,7 +28,9 @@ _OTHERS: Mapping[str, Maker] = MappingProxyType(
 NAMES = (*(f"table-{n}" for n in range(1, 6)), *(f"figure-{n}" for n in range(3, 7)), "beyond")
 
 
-def make(name: str, study: Study, store: Store, out: Path, *, peers: bool, tell: Tell) -> Path:
+def make(
+    name: str, study: Study, store: Store, out: Path, *, peers: bool, tell: Tell, bits: Sequence[str] = ()
+) -> Path:
     """Make one table or figure; what it writes begins with the path that is returned: ``.json``, ``.md``, ``.png``.
 
     Where the paper prints figures, ``-paper.md`` has them, with what is not the same.
@@ -41,7 +43,7 @@ def make(name: str, study: Study, store: Store, out: Path, *, peers: bool, tell:
     if name in _OTHERS:
         _OTHERS[name](study, store, out, tell)
         return out / name
-    table = build_table(name, chosen(name, peers=peers), study, store, tell)
+    table = build_table(name, chosen(name, peers=peers, bits=bits), study, store, tell)
     write_text(out / f"{name}.md", table_markdown(table))
     if name == "figure-6":
         plot_deltas(table, out / f"{name}.png")
@@ -50,22 +52,34 @@ def make(name: str, study: Study, store: Store, out: Path, *, peers: bool, tell:
 
 
 def make_share(
-    names: Sequence[str], study: Study, store: Store, share: tuple[int, int], *, peers: bool, tell: Tell
+    names: Sequence[str],
+    study: Study,
+    store: Store,
+    share: tuple[int, int],
+    *,
+    peers: bool,
+    tell: Tell,
+    bits: Sequence[str] = (),
 ) -> None:
     """Make the i-th of n parts of all videos that the tables need."""
-    for configuration in needed(names, peers=peers):
+    for configuration in needed(names, peers=peers, bits=bits):
         make_videos(study, store, configuration, tell, share=share)
 
 
-def needed(names: Sequence[str], *, peers: bool) -> tuple[Configuration, ...]:
+def needed(names: Sequence[str], *, peers: bool, bits: Sequence[str] = ()) -> tuple[Configuration, ...]:
     """The methods of some tables, each once, in the order in which the tables first name them."""
-    lines = [line for name in names if name in EXPERIMENTS for line in chosen(name, peers=peers).lines]
+    lines = [line for name in names if name in EXPERIMENTS for line in chosen(name, peers=peers, bits=bits).lines]
     both = [c for line in lines for c in (line.configuration, line.against) if c is not None]
     return tuple(dict.fromkeys((FULL_PRECISION, *both)))
 
 
-def chosen(name: str, *, peers: bool) -> Experiment:
-    """An experiment, with or without other people's packages."""
+def chosen(name: str, *, peers: bool, bits: Sequence[str] = ()) -> Experiment:
+    """An experiment, with or without other people's packages, with all widths or some beside full precision."""
     experiment = EXPERIMENTS[name]
-    lines = tuple(line for line in experiment.lines if peers or line.configuration.peer is None)
+    wanted = (FULL_PRECISION.bits, *bits)
+    lines = tuple(
+        line
+        for line in experiment.lines
+        if (peers or line.configuration.peer is None) and (not bits or line.configuration.bits in wanted)
+    )
     return Experiment(experiment.title, lines, experiment.claim)

@@ -19,7 +19,7 @@ from dvdq_reference.spec.recipe import (
 
 OURS = "DVD-Quant"
 WIDTHS = ("W4A8", "W4A6", "W4A4")
-DELTAS = (0.06, 0.09, 0.12, 0.15, 0.18)
+DELTAS = (0.06, 0.1, 0.14, 0.18)
 """Of Fig. 6: the paper's range."""
 TEACACHE_THRESHOLD = 0.1
 
@@ -52,6 +52,11 @@ def ours(bits: str, label: str = OURS, **changes: Any) -> Configuration:
     return Configuration.named(label, "dvd-quant", bits, **changes)
 
 
+def plus(bits: str) -> Configuration:
+    """The recipe that is made of what helps beyond the paper."""
+    return Configuration.named("DVD-Quant plus", "dvd-quant-plus", bits)
+
+
 _PEERS = (
     Configuration("OrbitQuant", "W4A6", peer="orbitquant W4A6"),
     Configuration("OrbitQuant", "W4A4", peer="orbitquant W4A4"),
@@ -66,9 +71,9 @@ def _table_1() -> tuple[Line, ...]:
         if bits != "W4A6":
             rivals += [Configuration.named(label, name, bits, **c) for label, (name, c) in AS_PUBLISHED.items()]
         lines += [Line(rival, ours(bits)) for rival in rivals]
-        lines += [Line(peer, ours(bits)) for peer in _PEERS if peer.bits == bits]
-        lines.append(Line(ours(bits)))
-    lines += [Line(peer, ours("W4A8")) for peer in _PEERS if peer.bits not in WIDTHS]
+        lines += [Line(peer, plus(bits)) for peer in _PEERS if peer.bits == bits]
+        lines += [Line(ours(bits)), Line(plus(bits), ours(bits))]
+    lines += [Line(peer, plus("W4A8")) for peer in _PEERS if peer.bits not in WIDTHS]
     return tuple(lines)
 
 
@@ -113,24 +118,35 @@ def _figure_6() -> tuple[Line, ...]:
     return (Line(ours("W4A8")), *(Line(_delta(delta)) for delta in DELTAS), Line(ours("W4A4")))
 
 
-AT_W4A8 = ("groups of 64", "random signs", "BGR with 20 bounds")
-"""What changes the weights, whose error is nearly all that is left at eight bits."""
-
-
-def _plus(bits: str) -> Configuration:
-    return Configuration.named("DVD-Quant plus", "dvd-quant-plus", bits)
+AT: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "W4A8": ("groups of 64", "groups of 128", "BGR with 1 bound", "BGR with 20 bounds", "BGR to tolerance 0"),
+        "W4A4": (
+            "groups of 64",
+            "groups of 128",
+            "groups of 256",
+            "Gaussian clip",
+            "random signs",
+            "blocks of 256 rotated",
+            "regular blocks of 256 rotated",
+            "a scale per token",
+            "a scale per 64",
+        ),
+    }
+)
+"""Where a choice is looked at: how BGR searches shows where the weights' error is nearly all that is left."""
 
 
 def _beyond() -> tuple[Line, ...]:
     lines = []
-    for bits, labels in (("W4A8", AT_W4A8), ("W4A4", tuple(VARIANTS))):
+    for bits, labels in AT.items():
         base = ours(bits)
         lines += [Line(base), *(Line(ours(bits, label, **VARIANTS[label]), base) for label in labels)]
-        lines.append(Line(_plus(bits), base))
+        lines.append(Line(plus(bits), base))
     guided = BitSchedule("delta", delta=Recipe.named("dvd-quant", "W4A6").schedule.delta, measured="guided")
     switched = ours("W4A6")
     lines += [Line(switched), Line(ours("W4A6", "δ on the guided output", schedule=guided), switched)]
-    lines += [Line(_plus("W4A6"), switched), *(Line(peer, _plus("W4A4")) for peer in _PEERS if peer.bits == "W4A4")]
+    lines += [Line(plus("W4A6"), switched)]
     return tuple(lines)
 
 

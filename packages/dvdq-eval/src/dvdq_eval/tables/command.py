@@ -42,6 +42,9 @@ def table(
         Path, typer.Option(help="Folder that keeps every video; a run goes on with what is there.")
     ] = Path("out/videos"),
     peers: Annotated[bool, typer.Option(help="Also OrbitQuant and SDNQ, each in an environment made for it.")] = True,
+    bits: Annotated[
+        list[str] | None, typer.Option(help="Rows of these widths alone, e.g. W4A4; may be given again.")
+    ] = None,
     share: Annotated[
         str | None,
         typer.Option(help="Make the I-th of N parts of the videos and no table: 1/2. For several processes."),
@@ -63,10 +66,10 @@ def table(
     kept = Store(store, study)
     with progress_bars() as tell:
         if part is not None:
-            make_share(chosen, study, kept, part, peers=peers, tell=tell)
+            make_share(chosen, study, kept, part, peers=peers, tell=tell, bits=bits or ())
             return
         for name in chosen:
-            written = make(name, study, kept, out, peers=peers, tell=tell)
+            written = make(name, study, kept, out, peers=peers, tell=tell, bits=bits or ())
             Console().print(f"[bold]{written}[/bold]", soft_wrap=True, highlight=False)
 
 
