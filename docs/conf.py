@@ -6,6 +6,6 @@ project_copyright = author
 extensions = ["myst_parser"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "data"]
 html_theme = "furo"
 html_title = project
