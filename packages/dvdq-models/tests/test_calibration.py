@@ -25,7 +25,11 @@ from dvdq_reference.oracle.affine import Grid
 from dvdq_reference.spec.recipe import Smoothing
 
 LAYERS = ("blocks.0.attn1.to_q", "blocks.1.ffn.net.2")
-RECIPES = [Recipe.named(name, bits) for name in ("smoothquant", "vidit-q") for bits in ("W4A8", "W4A4")]
+RECIPES = [
+    *(Recipe.named(name, bits) for name in ("smoothquant", "vidit-q") for bits in ("W4A8", "W4A4")),
+    # At α = 0.5 both count it alike.
+    *(Recipe.named(name, "W4A8", smoothing=Smoothing(name, 0.2)) for name in ("smoothquant", "vidit-q")),
+]
 EPS = float(np.finfo(np.float32).eps)
 
 
@@ -74,7 +78,7 @@ def test_a_file_gives_back_what_was_saved(calibration: Calibration, tmp_path: Pa
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["c.safetensors"]
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: f"{r.name}-A{r.activation.bits}")
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: f"{r.name}-A{r.activation.bits}-{r.smoothing.alpha}")
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_smoothed_layer_computes_what_the_oracle_says(
     transformer: Any, calibration: Calibration, recipe: Recipe, name: str
