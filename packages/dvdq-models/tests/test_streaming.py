@@ -107,14 +107,14 @@ def test_a_large_weight_is_quantized_in_chunks_of_the_same_bits(
 ) -> None:
     expected = in_memory(folder, tmp_path / "expected")
     sizes = []
-    whole = sys.modules["dvdq_models.linear"].quantize_weight  # type: ignore[attr-defined]
+    whole = sys.modules["dvdq_models.encoding"].quantize_weight  # type: ignore[attr-defined]
 
     def recorded(weight: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         sizes.append(weight.numel())
         return whole(weight, *args, **kwargs)
 
-    monkeypatch.setattr("dvdq_models.linear.quantize_weight", recorded)
-    monkeypatch.setattr("dvdq_models.linear._CHUNK", 5000)
+    monkeypatch.setattr("dvdq_models.encoding.quantize_weight", recorded)
+    monkeypatch.setattr("dvdq_models.encoding._CHUNK", 5000)
     quantize_checkpoint(folder, tmp_path / "q", RECIPE)
     assert max(sizes) <= 5000
     assert_same_tensors(tmp_path / "q", expected)
