@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
+from diffusers import WanTransformer3DModel
 
 from dvdq_eval.demo.methods import METHODS, Method
 from dvdq_eval.demo.results import BitSwitching, ChannelPeaks, LayerError, Results, Row, Step, Trace, Video
+from dvdq_eval.experiments.store import Store
+from dvdq_eval.experiments.study import Study
 from dvdq_eval.generation import Generated
 from dvdq_models.moving_shapes.clips import Placement, Scene, draw
+from dvdq_models.moving_shapes.wan import TEXT_WIDTH
 
 SCENES = (
     Scene("red", "circle", "left", "quickly", "gray"),
@@ -18,6 +24,42 @@ SCENES = (
 )
 WORDS = ("colour", "shape", "direction", "speed", "background")
 LINEARS = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ffn.net.0.proj", "ffn.net.2")
+
+
+@pytest.fixture(scope="session")
+def tiny_transformer() -> Callable[[int], WanTransformer3DModel]:
+    """Makes Wan's transformer of two blocks, 128 wide, for so many latent channels, always with the same weights."""
+
+    def make(channels: int) -> WanTransformer3DModel:
+        torch.manual_seed(0)
+        return WanTransformer3DModel(
+            patch_size=(1, 2, 2),
+            num_attention_heads=2,
+            attention_head_dim=64,
+            in_channels=channels,
+            out_channels=channels,
+            text_dim=TEXT_WIDTH,
+            freq_dim=32,
+            ffn_dim=128,
+            num_layers=2,
+            cross_attn_norm=True,
+            qk_norm="rms_norm_across_heads",
+            rope_max_seq_len=16,
+        ).eval()
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    """Three unseen prompts of the bundled Wan pipeline in four steps."""
+    return Study.bundled("wan", videos=3, steps=4)
+
+
+@pytest.fixture(scope="module")
+def store(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """An empty store of that study, which the tests of a file fill."""
+    return Store(tmp_path_factory.mktemp("store"), study)
 
 
 @dataclass(frozen=True)

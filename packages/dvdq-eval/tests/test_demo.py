@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, WanPipeline
 from rich.console import Console
 
 from dvdq_eval.demo.methods import FULL_PRECISION, METHODS, QUANTIZED
@@ -23,7 +22,7 @@ from dvdq_eval.demo.table import quality_table
 from dvdq_eval.demo.write import CONTENTS
 from dvdq_models.linear import QuantizedLinear
 from dvdq_models.moving_shapes.clips import BACKGROUNDS, SHAPES, SPEEDS, Scene, split_scenes
-from dvdq_models.moving_shapes.wan import TEXT_WIDTH, build_scheduler, build_text_encoder, build_tokenizer
+from dvdq_models.moving_shapes.wan import build_scheduler, build_text_encoder, build_tokenizer
 from dvdq_models.video import read_mp4
 from dvdq_reference.spec.errors import DvdqError
 
@@ -40,23 +39,9 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> WanPipeline:
-    torch.manual_seed(0)
+def pipeline(tiny_transformer: Callable[[int], Any]) -> WanPipeline:
     tokenizer = build_tokenizer()
-    transformer = WanTransformer3DModel(
-        patch_size=(1, 2, 2),
-        num_attention_heads=2,
-        attention_head_dim=64,
-        in_channels=CHANNELS,
-        out_channels=CHANNELS,
-        text_dim=TEXT_WIDTH,
-        freq_dim=32,
-        ffn_dim=128,
-        num_layers=2,
-        cross_attn_norm=True,
-        qk_norm="rms_norm_across_heads",
-        rope_max_seq_len=16,
-    )
+    transformer = tiny_transformer(CHANNELS)
     vae = AutoencoderKLWan(
         base_dim=4,
         z_dim=CHANNELS,
@@ -69,7 +54,7 @@ def pipeline() -> WanPipeline:
     return WanPipeline(
         tokenizer=tokenizer,
         text_encoder=build_text_encoder(len(tokenizer)).eval(),
-        transformer=transformer.eval(),
+        transformer=transformer,
         vae=vae.eval(),
         scheduler=build_scheduler(),
     )

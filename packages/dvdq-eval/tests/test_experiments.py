@@ -35,16 +35,6 @@ def silent(*_: Any) -> None:
     """Progress that nobody watches."""
 
 
-@pytest.fixture(scope="module")
-def study() -> Study:
-    return Study.bundled("wan", videos=3, steps=4)
-
-
-@pytest.fixture(scope="module")
-def store(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return Store(tmp_path_factory.mktemp("store"), study)
-
-
 def test_a_method_is_what_decides_its_videos() -> None:
     assert W4A4.key == dataclasses.replace(W4A4, label="another name").key
     recipe = W4A4.recipe

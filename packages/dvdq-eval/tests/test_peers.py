@@ -29,7 +29,6 @@ from dvdq_eval.peers.run import PeerSummary, VideoJob, run_peer
 from dvdq_eval.peers.video import read_video
 from dvdq_models.moving_shapes.wan import (
     LATENT_CHANNELS,
-    TEXT_WIDTH,
     build_scheduler,
     build_text_encoder,
     build_tokenizer,
@@ -51,27 +50,13 @@ LINEARS = ("blocks.0.attn1.to_q", "blocks.1.ffn.net.2")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_transformer: Callable[[int], Any]) -> Path:
     tokenizer = build_tokenizer()
-    transformer = WanTransformer3DModel(
-        patch_size=(1, 2, 2),
-        num_attention_heads=2,
-        attention_head_dim=64,
-        in_channels=LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
-        text_dim=TEXT_WIDTH,
-        freq_dim=32,
-        ffn_dim=128,
-        num_layers=2,
-        cross_attn_norm=True,
-        qk_norm="rms_norm_across_heads",
-        rope_max_seq_len=16,
-    )
+    transformer = tiny_transformer(LATENT_CHANNELS)
     pipeline = WanPipeline(
         tokenizer=tokenizer,
         text_encoder=build_text_encoder(len(tokenizer)).eval(),
-        transformer=transformer.eval(),
+        transformer=transformer,
         vae=build_vae().eval(),
         scheduler=build_scheduler(),
     )

@@ -89,16 +89,6 @@ def test_some_widths_can_be_had_alone() -> None:
     assert {c.bits for c in needed(["table-1", "beyond"], peers=False, bits=["W4A4"])} == {"", "W4A4"}
 
 
-@pytest.fixture(scope="module")
-def study() -> Study:
-    return Study.bundled("wan", videos=3, steps=4)
-
-
-@pytest.fixture(scope="module")
-def store(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return Store(tmp_path_factory.mktemp("store"), study)
-
-
 def test_a_row_is_the_mean_of_its_videos(study: Study, store: Store) -> None:
     minmax, best = Configuration.named("MinMax", "minmax", "W4A4"), ours("W4A4")
     lines = (Line(FULL_PRECISION), Line(minmax, best), Line(best))

@@ -10,12 +10,7 @@ from typing import Any
 
 from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
 from dvdq_eval.methods import AS_PUBLISHED, BASELINES, VARIANTS
-from dvdq_reference.spec.recipe import (
-    ActivationRule,
-    BitSchedule,
-    Recipe,
-    WeightRule,
-)
+from dvdq_reference.spec.recipe import DEFAULT_DELTA, ActivationRule, BitSchedule, WeightRule
 
 OURS = "DVD-Quant"
 WIDTHS = ("W4A8", "W4A6", "W4A4")
@@ -143,7 +138,7 @@ def _beyond() -> tuple[Line, ...]:
         base = ours(bits)
         lines += [Line(base), *(Line(ours(bits, label, **VARIANTS[label]), base) for label in labels)]
         lines.append(Line(plus(bits), base))
-    guided = BitSchedule("delta", delta=Recipe.named("dvd-quant", "W4A6").schedule.delta, measured="guided")
+    guided = BitSchedule("delta", delta=DEFAULT_DELTA, measured="guided")
     switched = ours("W4A6")
     lines += [Line(switched), Line(ours("W4A6", "δ on the guided output", schedule=guided), switched)]
     lines += [Line(plus("W4A6"), switched)]

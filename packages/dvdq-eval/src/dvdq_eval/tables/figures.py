@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -26,11 +26,11 @@ from dvdq_eval.provenance import provenance
 from dvdq_eval.tables.build import Table
 from dvdq_eval.tables.catalogue import EXPERIMENTS, ours
 from dvdq_models import quantize
-from dvdq_models.families import family_of
+from dvdq_models.calibration import calibrate
 from dvdq_models.video import Frames, write_mp4
 from dvdq_reference.spec.recipe import Recipe, Rotation
 
-RIVAL, OURS, THIRD = "#c2571a", "#1f6fb2", "#3b8f5a"
+RIVAL, OURS = "#c2571a", "#1f6fb2"
 SHOWN = 4
 """Prompts of the side-by-side picture."""
 METHODS = tuple(line.configuration for line in EXPERIMENTS["table-1"].lines if line.configuration.label in BASELINES)
@@ -120,22 +120,13 @@ def plot_deltas(table: Table, path: Path) -> None:
 
 def _layer_of_outliers(study: Study, pipeline: Any, tell: Tell) -> str:
     """The quantized linear one of whose input channels stands out most from its others while a video is made."""
-    treatments = family_of(pipeline.transformer).treatments(pipeline.transformer)
-    names, job = [name for name, how in treatments.items() if how == "quantize"], study.jobs[0]
-    peaks: dict[str, Any] = {}
-
-    def record(name: str, _: Any, inputs: tuple[Any, ...]) -> None:
-        highest = inputs[0].detach().abs().flatten(0, -2).amax(dim=0).float().cpu().numpy()
-        peaks[name] = np.maximum(peaks[name], highest) if name in peaks else highest
-
-    with ExitStack() as handles:
-        for name in names:
-            hook: Any = partial(record, name)
-            handles.callback(pipeline.transformer.get_submodule(name).register_forward_pre_hook(hook).remove)
-        tell("Figure 4", 0, 1)
-        pipeline(prompt=job.prompt, generator=job.noise(), output_type="latent", **study.settings)
-        tell("Figure 4", 1, 1)
-    return max(names, key=lambda name: float(peaks[name].max() / np.median(peaks[name])))
+    job = study.jobs[0]
+    make = partial(pipeline, job.prompt, generator=job.noise(), output_type="latent", **study.settings)
+    tell("Figure 4", 0, 1)
+    maxima = calibrate(pipeline, [(job.prompt, make)]).of("transformer")
+    tell("Figure 4", 1, 1)
+    peaks = {name: tensor.numpy() for name, tensor in maxima.items()}
+    return max(peaks, key=lambda name: float(peaks[name].max() / np.median(peaks[name])))
 
 
 def _enlargement(clips: Sequence[Sequence[Frames]], wanted: int) -> int:
