@@ -126,18 +126,24 @@ def check_dequantize(backend: str, device: str, rule: WeightRule, in_features: i
     np.testing.assert_array_equal(decoded.cpu().numpy(), affine.dequantize(codes, grid).astype(np.float32))
 
 
-def check_rotation(backend: str, device: str, rotation: Rotation, in_features: int) -> None:
+def check_rotation(
+    backend: str, device: str, rotation: Rotation, in_features: int, dtype: torch.dtype = torch.float32
+) -> None:
     """The transform of three channels and one random row, without the oracle's whole matrix where that is large."""
-    x = np.zeros((4, in_features), np.float32)
-    x[[0, 1, 2], [0, in_features // 2 + 1, in_features - 1]] = 1
-    x[3] = np.random.default_rng(5).standard_normal(in_features)
+    rows = np.zeros((4, in_features))
+    rows[[0, 1, 2], [0, in_features // 2 + 1, in_features - 1]] = 1
+    rows[3] = np.random.default_rng(5).standard_normal(in_features)
+    given = torch.from_numpy(rows).to(dtype)
     with poisoned():
-        got = kernels.rotate(torch.from_numpy(x).to(device), rotation, backend=backend).cpu().double().numpy()
-    truth, size = _exact_rotation(x.astype(np.float64), rotation)
+        got = kernels.rotate(given.to(device), rotation, backend=backend).cpu().double().numpy()
+    x = given.double().numpy()
+    truth, size = _exact_rotation(x, rotation)
     m, k = hadamard.factor(size)
     # m + k additions and the factor 1/√size, each of terms that sum to at most Σ|x|/√size (bounds.rotation_float32).
     total = np.abs(x).reshape(4, -1, size).sum(axis=2, keepdims=True) / np.sqrt(size)
     allowed = bounds.gamma(m + k + 2) * np.broadcast_to(total, (4, in_features // size, size)).reshape(x.shape)
+    if dtype != torch.float32:  # and one rounding to the nearest
+        allowed += torch.finfo(dtype).eps / 2 * (np.abs(truth) + allowed)
     assert (np.abs(got - truth) <= allowed).all()
 
 

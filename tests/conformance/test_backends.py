@@ -99,6 +99,15 @@ def test_rotation(backend: str, device: str, rotation: Rotation, in_features: in
 
 
 @everywhere
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("rotation", ROTATIONS, ids=str)
+def test_a_rotation_is_rounded_to_the_nearest(
+    backend: str, device: str, rotation: Rotation, dtype: torch.dtype
+) -> None:
+    checks.check_rotation(backend, device, rotation, 768, dtype)
+
+
+@everywhere
 @pytest.mark.parametrize("rotation", cases.ROTATIONS, ids=str)
 @pytest.mark.parametrize("rule", cases.ACTIVATION_RULES, ids=str)
 def test_activation(backend: str, device: str, rule: ActivationRule, rotation: Rotation | None) -> None:

@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from dvdq_kernels.backends.triton.launch import launch
+from dvdq_kernels.backends.triton.launch import held_dtype, launch
 from dvdq_kernels.backends.triton.tiles import operands, rows_in_place, tile_of
 from dvdq_kernels.backends.triton.transform import layout, load_factors, transformed
 from dvdq_kernels.rotation import core_size, hadamard_size, paley, rotation_signs, sylvester
@@ -14,7 +14,7 @@ def rotate(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:
     """``X R`` in the dtype of ``x``; computed in float32, or float64 if that is its dtype."""
     if x.dtype == torch.float64:
         return _rotate_double(x, kind, seed)
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    out = torch.empty(x.shape, dtype=held_dtype(x.dtype), device=x.device)
     rows = rows_in_place(x)
     # One token a tile: an infinity has no other token to reach (0 · ∞ is NaN), and this is no hot path.
     tile = tile_of(x.shape[-1], kind).of_one_token()
@@ -33,7 +33,7 @@ def rotate(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:
         warps=tile.warps,
         stages=tile.stages(x.dtype, multiplied["signs_ptr"] is not None),
     )
-    return out
+    return out.to(x.dtype)
 
 
 def _rotate_double(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import triton
 
 INTERPRETED = 80
 """The compute capability that host code assumes in Triton's interpreter, which runs any configuration."""
@@ -103,6 +104,15 @@ def multiprocessors(device: torch.device) -> int:
 def options(warps: int, stages: int) -> dict[str, int | bool]:
     """What the compiler is told. Fused multiply-adds are asked for by name: Triton is about to change its default."""
     return {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
+
+
+def held_dtype(dtype: torch.dtype) -> torch.dtype:
+    """In which dtype a kernel multiplies and stores what is of ``dtype``; a result is cast to it afterwards.
+
+    It is ``dtype`` on a GPU. Triton's interpreter multiplies the bits of a bfloat16 and, where a GPU rounds to the
+    nearest, cuts bits off: there it is float32, which holds every product of two bfloat16, and torch rounds.
+    """
+    return torch.float32 if dtype == torch.bfloat16 and triton.knobs.runtime.interpret else dtype
 
 
 def launch(

@@ -7,7 +7,7 @@ from math import gcd
 import torch
 import triton
 
-from dvdq_kernels.backends.triton.launch import launch
+from dvdq_kernels.backends.triton.launch import held_dtype, launch
 from dvdq_kernels.backends.triton.products import code_sums, integer_product
 from dvdq_kernels.backends.triton.tuning import Task, choose, unpack_from
 from dvdq_kernels.backends.triton.unpack import unpack
@@ -38,9 +38,9 @@ def integer_linear(
     multiplication a part besides: as long as half of a product of 64 channels on Hopper, and little elsewhere.
     """
     leading, in_features, out_features = codes.shape[:-1], codes.shape[-1], qweight.shape[0]
-    out = torch.empty((*leading, out_features), dtype=dtype, device=codes.device)
+    out = torch.empty((*leading, out_features), dtype=held_dtype(dtype), device=codes.device)
     if out.numel() == 0:
-        return out
+        return out.to(dtype)
     v = codes.reshape(-1, in_features).contiguous()
     s = x_scale.reshape(v.shape[0], -1).contiguous()
     qweight, scale = qweight.contiguous(), scale.contiguous()
@@ -84,7 +84,7 @@ def integer_linear(
         stages=config.stages,
         note=config.source,
     )
-    return out
+    return out.to(dtype)
 
 
 def _code_sums(v: torch.Tensor, width: int) -> torch.Tensor:

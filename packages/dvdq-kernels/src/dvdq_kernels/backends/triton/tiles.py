@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import triton
 
-from dvdq_kernels.backends.triton.launch import multiprocessors
+from dvdq_kernels.backends.triton.launch import held_dtype, multiprocessors
 from dvdq_kernels.rotation import core_size, hadamard_size, paley, rotation_signs, sylvester
 
 _WIDEST = 256
@@ -103,7 +103,7 @@ def _factors(
     size = hadamard_size(tile.members * tile.width, kind)
     outer, core = size // tile.width, core_size(size)
     assert core is not None
-    parts = _multiplied(torch.bfloat16)
+    parts = held_dtype(torch.bfloat16)
     whole = torch.float16 if dtype == torch.float16 else parts
     width = min(tile.width, tile.piece)
     right = np.zeros((tile.piece, tile.piece))
@@ -123,11 +123,6 @@ def _signs(
 ) -> torch.Tensor | None:
     """The ``±1`` of ``diag(±1) H``, ``[in]``, for activations of ``dtype``; None if all are 1."""
     signs = rotation_signs(in_features, kind, seed)
-    held = _multiplied(dtype) if dtype.itemsize == 2 else torch.float32
+    held = held_dtype(dtype) if dtype.itemsize == 2 else torch.float32
     with torch.inference_mode(False):
         return None if signs is None else torch.tensor(signs, dtype=held, device=device)
-
-
-def _multiplied(dtype: torch.dtype) -> torch.dtype:
-    """``dtype``; but Triton's interpreter multiplies the bits of a bfloat16, of which float32 holds all products."""
-    return torch.float32 if dtype == torch.bfloat16 and triton.knobs.runtime.interpret else dtype

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from dvdq_kernels.backends.triton.hadamard import rotate
-from dvdq_kernels.backends.triton.launch import launch
+from dvdq_kernels.backends.triton.launch import held_dtype, launch
 from dvdq_kernels.backends.triton.products import store_tile, tile_of
 from dvdq_kernels.backends.triton.tuning import Task, choose
 from dvdq_reference.spec.bits import code_offset
@@ -117,9 +117,9 @@ def float_linear(
     ``out · in / 2``, read once, whatever their number: many programs, each with several steps of a few KB on their way.
     """
     leading, in_features, out_features = x.shape[:-1], x.shape[-1], qweight.shape[0]
-    out = torch.empty((*leading, out_features), dtype=x.dtype, device=x.device)
+    out = torch.empty((*leading, out_features), dtype=held_dtype(x.dtype), device=x.device)
     if out.numel() == 0:
-        return out
+        return out.to(x.dtype)
     rows = (x if kind is None else rotate(x, kind, seed)).reshape(-1, in_features).contiguous()
     groups, per_byte = scale.shape[1], in_features // qweight.shape[1]
     width = in_features // groups
@@ -143,12 +143,11 @@ def float_linear(
             "GROUPS": groups,
             "PER_BYTE": per_byte,
             "OFFSET": code_offset(bits),
-            # Triton's interpreter multiplies the bits of a bfloat16; float32 holds every product of two of them.
-            "WIDENS": x.dtype == torch.bfloat16 and triton.knobs.runtime.interpret,
+            "WIDENS": held_dtype(x.dtype) != x.dtype,
             **config.blocks(),
         },
         warps=config.warps,
         stages=config.stages,
         note=config.source,
     )
-    return out
+    return out.to(x.dtype)
