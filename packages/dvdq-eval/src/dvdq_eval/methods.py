@@ -13,6 +13,11 @@ BASELINES: Mapping[str, str] = MappingProxyType(
 )
 """The paper's, by label: the name of each one's recipe."""
 
+LABELS: Mapping[str, str] = MappingProxyType(
+    {name: label for label, name in BASELINES.items()} | {"dvd-quant": "DVD-Quant", "dvd-quant-plus": "DVD-Quant plus"}
+)
+"""For people, by the name of a recipe."""
+
 AS_PUBLISHED: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "QuaRot, clipped": (

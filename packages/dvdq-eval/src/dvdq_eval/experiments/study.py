@@ -62,6 +62,7 @@ class Study:
         preparing: prompts that calibration and the choice of δ may see, none of them among ``prompts``.
         teacache: name of the coefficients of TeaCache; None are those of the architecture.
         device: that runs it; the dtype is float32 on a CPU and bfloat16 elsewhere.
+        samples: videos of each prompt, one after another, each from noise of its own.
     """
 
     name: str
@@ -71,9 +72,12 @@ class Study:
     preparing: tuple[str, ...]
     teacache: str | None = None
     device: str = "cpu"
+    samples: int = 1
 
     @classmethod
-    def bundled(cls, name: str, videos: int = 64, steps: int | None = None, device: str = "cpu") -> Study:
+    def bundled(
+        cls, name: str, videos: int = 64, steps: int | None = None, device: str = "cpu", samples: int = 1
+    ) -> Study:
         """One of the bundled pipelines on prompts that it never saw; it is prepared on some that it was trained on."""
         if name not in BUNDLED:
             raise DvdqError(OPERATION, where="pipeline", expected=f"a folder or one of {', '.join(BUNDLED)}", got=name)
@@ -93,6 +97,7 @@ class Study:
             tuple(scene.prompt for scene in training[::every][:CALIBRATION_VIDEOS]),
             f"moving-shapes-{name}",
             device,
+            samples,
         )
 
     @classmethod
@@ -103,6 +108,7 @@ class Study:
         preparing: Sequence[str],
         settings: Mapping[str, Any],
         device: str = "cpu",
+        samples: int = 1,
     ) -> Study:
         """Any pipeline's folder on prompts of one's own."""
         if len(prompts) < 2:
@@ -110,12 +116,13 @@ class Study:
         if both := set(prompts) & set(preparing):
             expected = "prompts that are not measured"
             raise DvdqError(OPERATION, where="preparing", expected=expected, got=repr(min(both)))
-        return cls(folder.name, folder, dict(settings), tuple(prompts), tuple(preparing), device=device)
+        return cls(folder.name, folder, dict(settings), tuple(prompts), tuple(preparing), None, device, samples)
 
     @property
     def jobs(self) -> tuple[Job, ...]:
         """The videos to make of every method."""
-        return tuple(Job(number, prompt, number) for number, prompt in enumerate(self.prompts))
+        asked = [prompt for prompt in self.prompts for _ in range(self.samples)]
+        return tuple(Job(number, prompt, number) for number, prompt in enumerate(asked))
 
     @property
     def preparing_jobs(self) -> tuple[Job, ...]:

@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import Any
 
 from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.methods import AS_PUBLISHED, BASELINES, VARIANTS
+from dvdq_eval.methods import AS_PUBLISHED, BASELINES, LABELS, VARIANTS
 from dvdq_reference.spec.recipe import DEFAULT_DELTA, ActivationRule, BitSchedule, WeightRule
 
-OURS = "DVD-Quant"
+OURS = LABELS["dvd-quant"]
 WIDTHS = ("W4A8", "W4A6", "W4A4")
 DELTAS = (0.06, 0.1, 0.14, 0.18)
 """Of Fig. 6: the paper's range."""
@@ -49,7 +49,7 @@ def ours(bits: str, label: str = OURS, **changes: Any) -> Configuration:
 
 def plus(bits: str) -> Configuration:
     """The recipe that is made of what helps beyond the paper."""
-    return Configuration.named("DVD-Quant plus", "dvd-quant-plus", bits)
+    return Configuration.named(LABELS["dvd-quant-plus"], "dvd-quant-plus", bits)
 
 
 _PEERS = (

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
 from rich.console import Console
 
+from dvdq_eval.experiments.opening import open_study
 from dvdq_eval.experiments.store import Store
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.tables.all import NAMES, make, make_share
 from dvdq_models.moving_shapes import BUNDLED
-from dvdq_models.prompts import read_prompts
 from dvdq_reference.spec.errors import DvdqError
 
 VIDEOS = Path("out/videos")
@@ -62,7 +60,16 @@ def table(
         if name not in NAMES:
             raise DvdqError("table", where=name, expected=f"one of {', '.join(NAMES)}, or all", got=repr(name))
     part = None if share is None else _part(share)
-    study = _study(pipeline, videos, steps, prompts, preparing, settings, device)
+    study = open_study(
+        "table",
+        pipeline,
+        videos=videos,
+        steps=steps,
+        prompts=prompts,
+        preparing=preparing,
+        settings=settings,
+        device=device,
+    )
     kept = Store(store, study)
     with progress_bars() as tell:
         if part is not None:
@@ -71,36 +78,6 @@ def table(
         for name in chosen:
             written = make(name, study, kept, out, peers=peers, tell=tell, bits=bits or ())
             Console().print(f"[bold]{written}[/bold]", soft_wrap=True, highlight=False)
-
-
-def _study(
-    pipeline: str,
-    videos: int,
-    steps: int | None,
-    prompts: Path | None,
-    preparing: Path | None,
-    settings: str | None,
-    device: str,
-) -> Study:
-    if pipeline in BUNDLED:
-        if given := [name for name, value in (("prompts", prompts), ("preparing", preparing)) if value is not None]:
-            raise DvdqError("table", where=f"--{given[0]}", expected="none for a bundled pipeline", got="a file")
-        return Study.bundled(pipeline, videos, steps, device)
-    if prompts is None or preparing is None:
-        expected = "--prompts and --preparing for a pipeline that is not bundled"
-        raise DvdqError("table", where=pipeline, expected=expected, got="one of them, or none")
-    measured, others = read_prompts("table", prompts)[:videos], read_prompts("table", preparing)
-    return Study.of(Path(pipeline), measured, others, _settings(settings, steps), device)
-
-
-def _settings(text: str | None, steps: int | None) -> dict[str, Any]:
-    try:
-        settings = {} if text is None else json.loads(text)
-    except ValueError as error:
-        raise DvdqError("table", where="--settings", expected="JSON", got=str(error)) from error
-    if not isinstance(settings, dict):
-        raise DvdqError("table", where="--settings", expected="an object", got=text)
-    return settings if steps is None else settings | {"num_inference_steps": steps}
 
 
 def _part(text: str) -> tuple[int, int]:

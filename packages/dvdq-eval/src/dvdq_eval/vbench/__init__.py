@@ -1,0 +1,1 @@
+"""VBench, in an environment of its own."""

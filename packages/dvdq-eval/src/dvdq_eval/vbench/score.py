@@ -1,0 +1,45 @@
+"""``vbench-<dimension>.json`` in a method's folder: what VBench says of its videos."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Score:
+    """One dimension over the videos of one method, as VBench's own code gave it.
+
+    Attributes:
+        dimension: e.g. ``imaging_quality``.
+        score: VBench's aggregate, 0 to 1, over the videos that there are; null if it is not a number.
+        videos: by the name of the job, VBench's value of each video on the aggregate's scale; null where it is not a
+            number.
+        failed: names of the jobs whose generation failed: they have no value, and the report counts them.
+        path_check: whether the judge's weights were random: then the score shows that the code runs, and no more.
+        fps: of the files that were scored, and ``codec``, what they were written in.
+        inputs: a hash of the files that were scored, of the dimension's weights and of VBench's version: another one
+            is scored anew.
+        seconds: that it took.
+        versions: of VBench, torch and Python in its environment.
+    """
+
+    dimension: str
+    score: float | None
+    videos: dict[str, float | None]
+    failed: tuple[str, ...]
+    path_check: bool
+    fps: float
+    codec: str
+    inputs: str
+    seconds: float
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Score:
+        """What :meth:`to_dict` made."""
+        return cls(**{**values, "failed": tuple(values["failed"])})
