@@ -69,7 +69,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All that CI runs: style, docs, what needs several packages, then each package alone."""
-    install(session, "dvdq-eval", "test", "lint", "docs", "workspace", "lora")
+    install(session, "dvdq-eval", "test", "lint", "docs", "workspace", "lora", "ray")
     check_style(session)
     build_docs(session)
     session.run("pytest", "--numprocesses=auto", "tests")
@@ -99,7 +99,7 @@ def models(session: nox.Session) -> None:
 @nox.session(name="eval")
 def evaluation(session: nox.Session) -> None:
     """The wheel of dvdq-eval with nothing but its declared dependencies."""
-    test_alone(session, "dvdq-eval")
+    test_alone(session, "dvdq-eval", "ray")
 
 
 def test_alone(session: nox.Session, package: str, *groups: str) -> None:
@@ -119,14 +119,14 @@ def conformance(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Format, rules, types and the direction of imports."""
-    install(session, "dvdq-eval", "test", "lint", "lora")
+    install(session, "dvdq-eval", "test", "lint", "lora", "ray")
     check_style(session)
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build docs/_build with warnings as errors and run every example of the README and of docs/."""
-    install(session, "dvdq-eval", "test", "docs", "workspace", "lora")
+    install(session, "dvdq-eval", "test", "docs", "workspace", "lora", "ray")
     build_docs(session)
     session.run("pytest", "tests/docs")
 

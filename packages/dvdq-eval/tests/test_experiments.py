@@ -14,6 +14,7 @@ import pytest
 from dvdq_eval.experiments import prepare, run
 from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
 from dvdq_eval.experiments.measure import measure_videos
+from dvdq_eval.experiments.opening import open_study, parse_methods
 from dvdq_eval.experiments.prepare import calibration_of, tuned
 from dvdq_eval.experiments.run import make_videos
 from dvdq_eval.experiments.store import Store, replacing
@@ -22,9 +23,10 @@ from dvdq_eval.generation import generate
 from dvdq_eval.quality import psnr, relative_error
 from dvdq_models import DvdqError, Recipe, quantize
 from dvdq_models.linear import QuantizedLinear
+from dvdq_models.moving_shapes import WAN
 from dvdq_models.moving_shapes.clips import split_scenes
 from dvdq_models.prompts import read_prompts
-from dvdq_models.video import to_bytes
+from dvdq_models.video import read_mp4, to_bytes, write_lossless
 from dvdq_reference.spec.recipe import BitSchedule, Rotation
 
 W4A4 = Configuration.named("DVD-Quant", "dvd-quant", "W4A4")
@@ -232,3 +234,41 @@ def test_a_method_that_must_be_prepared_needs_prompts(study: Study, tmp_path: Pa
 def test_prompts_come_a_line_each(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("a cat\n\n  a dog \n")
     assert read_prompts("table", tmp_path / "p.txt") == ("a cat", "a dog")
+
+
+def test_prompts_that_are_not_measured_prepare(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\na fish\n\na bird\n")
+    study = open_study(
+        "table",
+        str(WAN.folder),
+        videos=2,
+        samples=2,
+        prompts=tmp_path / "prompts.txt",
+        settings='{"height": 32}',
+        steps=4,
+    )
+    assert (study.prompts, study.preparing) == (("a cat", "a dog"), ("a fish", "a bird"))
+    assert [(job.number, job.prompt, job.seed) for job in study.jobs] == [
+        (0, "a cat", 0),
+        (1, "a cat", 1),
+        (2, "a dog", 2),
+        (3, "a dog", 3),
+    ]
+    assert study.settings == {"height": 32, "num_inference_steps": 4}
+
+
+def test_methods_by_name_begin_with_full_precision() -> None:
+    found = parse_methods("generate", ["dvd-quant:W4A4", "minmax:W4A8", "dvd-quant:W4A4"])
+    assert found == (FULL_PRECISION, W4A4, Configuration.named("MinMax", "minmax", "W4A8"))
+    for name in ("dvd-quant", "nobody:W4A4", "dvd-quant:W5A5"):
+        with pytest.raises(DvdqError):
+            parse_methods("generate", [name])
+
+
+def test_equal_videos_are_equal_files(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    paths = [tmp_path / "a.mkv", tmp_path / "b.mkv"]
+    for path in paths:
+        write_lossless(path, frames)
+        assert np.array_equal(read_mp4(path), frames)
+    assert paths[0].read_bytes() == paths[1].read_bytes()

@@ -192,7 +192,7 @@ def test_a_pipeline_of_ones_own(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["table-9"], "table-9: expected one of table-1"),
-        (["1", "--pipeline", "flux"], "--prompts and --preparing"),
+        (["1", "--pipeline", "flux"], "--prompts for a pipeline"),
         (["1", "--prompts", "p.txt"], "--prompts: expected none for a bundled pipeline"),
         (["1", "--share", "3/2"], "--share: expected I/N"),
         (["1", "--videos", "65"], "videos: expected 2 to 64"),

@@ -8,6 +8,7 @@ import typer
 
 from dvdq_eval.layers.command import layers
 from dvdq_eval.quality.command import quality
+from dvdq_eval.scale.command import generate
 from dvdq_eval.tables.command import table
 from dvdq_reference.spec.errors import DvdqError
 
@@ -17,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-for command in (quality, layers, table):
+for command in (generate, quality, layers, table):
     app.command()(command)
 
 

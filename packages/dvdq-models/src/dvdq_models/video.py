@@ -53,9 +53,10 @@ def write_mp4(path: Path, frames: Frames, *, fps: float = FPS) -> None:
 
 
 def write_lossless(path: Path, frames: Frames) -> None:
-    """Write FFV1 in RGB, as Matroska: what is read back are the same bytes."""
+    """Write FFV1 in RGB, as Matroska: what is read back are the same bytes, and equal frames are equal files."""
     _check_frames("write_lossless", frames)
-    with av.open(str(path), "w", format="matroska") as container:
+    # Unasked, Matroska gives every file a random name of its own.
+    with av.open(str(path), "w", format="matroska", container_options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("ffv1", rate=Fraction(FPS).limit_denominator(1001))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "bgr0"

@@ -35,7 +35,8 @@ def open_study(
         videos: how many prompts; of a file, the first.
         samples: videos of each prompt, each from noise of its own.
         steps: denoising steps; None leaves the pipeline's.
-        prompts, preparing: files with one prompt a line, for a folder alone.
+        prompts, preparing: files with one prompt a line, for a folder alone; without the second, the prompts after the
+            first ``videos`` are those that prepare.
         settings: further arguments of the pipeline's call, as a JSON object.
         device: that runs it.
     """
@@ -43,12 +44,12 @@ def open_study(
         if given := [name for name, value in (("prompts", prompts), ("preparing", preparing)) if value is not None]:
             raise DvdqError(operation, where=f"--{given[0]}", expected="none for a bundled pipeline", got="a file")
         return Study.bundled(pipeline, videos, steps, device, samples)
-    if prompts is None or preparing is None:
-        expected = "--prompts and --preparing for a pipeline that is not bundled"
-        raise DvdqError(operation, where=pipeline, expected=expected, got="one of them, or none")
-    measured, others = read_prompts(operation, prompts)[:videos], read_prompts(operation, preparing)
+    if prompts is None:
+        raise DvdqError(operation, where=pipeline, expected="--prompts for a pipeline that is not bundled", got="none")
+    asked = read_prompts(operation, prompts)
+    others = asked[videos:] if preparing is None else read_prompts(operation, preparing)
     call = read_settings(operation, settings, steps)
-    return Study.of(Path(pipeline), measured, others, call, device, samples)
+    return Study.of(Path(pipeline), asked[:videos], others, call, device, samples)
 
 
 def read_settings(operation: str, text: str | None, steps: int | None) -> dict[str, Any]:

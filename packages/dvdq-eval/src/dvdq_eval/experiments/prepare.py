@@ -21,10 +21,22 @@ from dvdq_models.teacache import enable_teacache
 from dvdq_models.tuning import best_trial, tune_delta
 from dvdq_reference.spec.errors import DvdqError
 
+CALIBRATION = "calibration.safetensors"
+
+
+def prepared_files(store: Store, configuration: Configuration) -> dict[str, bool]:
+    """The files in a study's folder that the method needs before its first video, and whether each is there."""
+    files = []
+    if configuration.recipe is not None and configuration.recipe.smoothing is not None:
+        files.append(CALIBRATION)
+    if configuration.average is not None:
+        files.append(_trials(configuration))
+    return {name: (store.folder / name).exists() for name in files}
+
 
 def calibration_of(study: Study, store: Store, tell: Tell) -> Calibration:
     """The study's statistics: the largest activations while full precision makes its preparing videos."""
-    path = store.folder / "calibration.safetensors"
+    path = store.folder / CALIBRATION
     with store.alone(path.name):
         if not path.exists():
             pipeline, what = study.load(), "Calibrating SmoothQuant and ViDiT-Q"
@@ -42,15 +54,19 @@ def tuned(study: Study, store: Store, configuration: Configuration, tell: Tell) 
     """
     if configuration.average is None:
         return configuration
-    plain = dataclasses.replace(configuration, teacache=None)
-    path = store.folder / "deltas" / f"{plain.key}.json"
+    path = store.folder / _trials(configuration)
     with store.alone(path.name):
         found = read_json(path)
         if found is None:
             path.parent.mkdir(exist_ok=True)
+            plain = dataclasses.replace(configuration, teacache=None)
             found = _find_delta(study, store, plain, configuration.average, tell)
             write_json(path, found)
     return configuration.with_delta(found["delta"])
+
+
+def _trials(configuration: Configuration) -> str:
+    return f"deltas/{dataclasses.replace(configuration, teacache=None).key}.json"
 
 
 def _find_delta(study: Study, store: Store, configuration: Configuration, average: float, tell: Tell) -> dict[str, Any]:

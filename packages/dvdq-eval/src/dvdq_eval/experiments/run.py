@@ -44,26 +44,33 @@ def make_videos(
         if ready.peer is not None:
             make_videos_by_peer(study, ready, folder, missing, tell)
         else:
-            _make(study, store, ready, folder, missing, tell)
+            maker, what = Maker(study, store, ready, tell), f"{ready.title}: generating"
+            for done, job in enumerate(missing):
+                tell(what, done, len(missing))
+                maker.make(job)
+            tell(what, len(missing), len(missing))
     return folder
 
 
-def _make(
-    study: Study, store: Store, configuration: Configuration, folder: MethodFolder, jobs: Sequence[Job], tell: Tell
-) -> None:
-    pipeline, seconds = quantized_pipeline(study, store, configuration, tell)
-    where_from = provenance()
-    if folder.about is None:
-        folder.describe(_about(study, store, pipeline, configuration, seconds, tell) | {"provenance": where_from})
-    what = f"{configuration.title}: generating"
-    for done, job in enumerate(jobs):
-        tell(what, done, len(jobs))
+class Maker:
+    """A method whose δ is known, its pipeline loaded and quantized: it makes one video after another."""
+
+    def __init__(self, study: Study, store: Store, configuration: Configuration, tell: Tell) -> None:
+        self.study, self.configuration, self.folder = study, configuration, store.method(configuration)
+        self._pipeline, seconds = quantized_pipeline(study, store, configuration, tell)
+        where_from = provenance()
+        self._commit = where_from["commit"]
+        if self.folder.about is None:
+            about = _about(study, store, self._pipeline, configuration, seconds, tell)
+            self.folder.describe(about | {"provenance": where_from})
+
+    def make(self, job: Job) -> None:
+        """Generate one video and keep it with its seed, seconds and traces."""
         started = time.perf_counter()
-        video = generate(pipeline, job.prompt, seed=job.seed, settings=study.settings, on_step=lambda: None)
+        video = generate(self._pipeline, job.prompt, seed=job.seed, settings=self.study.settings, on_step=lambda: None)
         record = {"prompt": job.prompt, "seed": job.seed, "seconds": round(time.perf_counter() - started, 3)}
-        traced = _traces(pipeline, configuration)
-        folder.keep(job, to_bytes(video.frames), video.latents, record | traced | {"commit": where_from["commit"]})
-    tell(what, len(jobs), len(jobs))
+        traced = _traces(self._pipeline, self.configuration)
+        self.folder.keep(job, to_bytes(video.frames), video.latents, record | traced | {"commit": self._commit})
 
 
 def _traces(pipeline: Any, configuration: Configuration) -> dict[str, Any]:

@@ -8,6 +8,8 @@
                  /<method>/method.json           the configuration, its size, how long its weights took
                           /<video>.mkv .npy .json the frames (lossless), the final latents, and where they come from
                           /<video>.quality.json  distances from full precision
+                          /<video>.failed.json   why there is none, until it is made
+                          /vbench-<dimension>.json  what VBench says of the videos
 """
 
 from __future__ import annotations
@@ -29,7 +31,11 @@ from dvdq_models.video import Frames, read_mp4, write_lossless
 
 
 class Store:
-    """The part of a folder that belongs to one study."""
+    """The part of a folder that belongs to one study.
+
+    Attributes:
+        folder: of the study.
+    """
 
     def __init__(self, folder: Path, study: Study) -> None:
         self.folder = folder / study.key
@@ -73,6 +79,25 @@ class MethodFolder:
         with replacing(self.folder / f"{job.name}.npy") as path:
             np.save(path, latents)
         write_json(self.folder / f"{job.name}.json", record)
+        self._forget_failure(job)
+
+    def take_over(self, job: Job, files: Mapping[str, bytes]) -> None:
+        """Keep a video that another store keeps, by the names and contents of its files."""
+        for name in sorted(files, key=lambda name: name == f"{job.name}.json"):
+            with replacing(self.folder / name) as path:
+                path.write_bytes(files[name])
+        self._forget_failure(job)
+
+    def fail(self, job: Job, error: str) -> None:
+        """Write down that the video of ``job`` could not be made."""
+        write_json(self.folder / f"{job.name}.failed.json", {"prompt": job.prompt, "seed": job.seed, "error": error})
+
+    def failure(self, job: Job) -> dict[str, Any] | None:
+        """Why the video of ``job`` could not be made, if it could not."""
+        return read_json(self.folder / f"{job.name}.failed.json")
+
+    def _forget_failure(self, job: Job) -> None:
+        (self.folder / f"{job.name}.failed.json").unlink(missing_ok=True)
 
     def record(self, job: Job) -> dict[str, Any]:
         """Where the video of ``job`` comes from."""

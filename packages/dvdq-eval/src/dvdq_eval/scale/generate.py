@@ -1,0 +1,84 @@
+"""Make every video that a study's methods lack, in this process or by workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from dvdq_eval.experiments.configuration import Configuration
+from dvdq_eval.experiments.prepare import tuned
+from dvdq_eval.experiments.run import Maker
+from dvdq_eval.experiments.store import Store
+from dvdq_eval.experiments.study import Job, Study
+from dvdq_eval.progress import Tell
+from dvdq_reference.spec.errors import DvdqError
+
+OPERATION = "generate"
+
+
+def generate_all(
+    study: Study,
+    store: Store,
+    configurations: Sequence[Configuration],
+    tell: Tell,
+    *,
+    workers: int = 1,
+    address: str | None = None,
+    threads: int = 1,
+) -> int:
+    """Make what is missing, and give the number of videos that could not be made.
+
+    A video depends on its study, method, prompt and seed alone: the same files result from any number of workers in any
+    order, and a run that was stopped goes on with what is there. A video that fails leaves ``<video>.failed.json`` and
+    the others are made; the next run tries it again. A worker that dies loses the video that it was at.
+
+    Args:
+        study: prompts and noise.
+        store: where they are kept; this process alone writes there.
+        configurations: the methods; each δ is tuned first if it is to reach an average.
+        tell: told of progress.
+        workers: how many; each has a pipeline, on a GPU of its own if the study runs on one. One worker and no address
+            is this process.
+        address: of a Ray cluster; None starts one on this machine.
+        threads: of a CPU, for each worker.
+
+    Raises:
+        DvdqError: somebody else's package among the methods, a device with a number where workers get one each, no Ray,
+            or workers that cannot start.
+    """
+    for configuration in configurations:
+        if configuration.peer is not None:
+            raise DvdqError(OPERATION, where=configuration.title, expected="a recipe", got="somebody else's package")
+    if workers == 1 and address is None:
+        torch.set_num_threads(threads)
+        return sum(_make_here(study, store, configuration, tell) for configuration in configurations)
+    if study.device not in ("cpu", "cuda"):
+        raise DvdqError(
+            OPERATION, where="--device", expected="cpu or cuda, of which a worker gets one", got=study.device
+        )
+    from dvdq_eval.scale.run import make_by_workers  # needs Ray, which is optional
+
+    return make_by_workers(study, store, configurations, tell, workers=workers, address=address, threads=threads)
+
+
+def missing_jobs(study: Study, store: Store, configuration: Configuration) -> list[Job]:
+    """The jobs of a method, its δ known, that have no video."""
+    folder = store.method(configuration)
+    return [job for job in study.jobs if not folder.has(job)]
+
+
+def _make_here(study: Study, store: Store, configuration: Configuration, tell: Tell) -> int:
+    ready = tuned(study, store, configuration, tell)
+    jobs, what, failures = missing_jobs(study, store, ready), f"{ready.title}: generating", 0
+    maker = Maker(study, store, ready, tell) if jobs else None
+    for done, job in enumerate(jobs):
+        tell(what, done, len(jobs))
+        assert maker is not None
+        try:
+            maker.make(job)
+        except Exception as error:
+            maker.folder.fail(job, f"{type(error).__name__}: {error}")
+            failures += 1
+    tell(what, len(jobs), len(jobs))
+    return failures

@@ -1,0 +1,202 @@
+"""Videos by Ray: workers ask a queue, and what they made is written by the one process that started them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from dvdq_eval.experiments.configuration import Configuration
+from dvdq_eval.experiments.prepare import prepared_files, tuned
+from dvdq_eval.experiments.store import Store, replacing
+from dvdq_eval.experiments.study import Study
+from dvdq_eval.progress import Tell
+from dvdq_eval.scale.generate import OPERATION, missing_jobs
+from dvdq_eval.scale.queue import ATTEMPTS, Queue, Task
+from dvdq_eval.scale.worker import Failed, Files, Worker
+from dvdq_reference.spec.errors import DvdqError
+
+# Ray would report its use to its makers, and hide the GPUs of a worker that asks for none.
+for _name, _value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")):
+    os.environ.setdefault(_name, _value)
+try:
+    import ray
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
+except ImportError as error:
+    raise DvdqError(OPERATION, expected="Ray, for workers: pip install 'dvdq-eval[ray]'", got=str(error)) from error
+
+_DIED = (RayActorError, OutOfMemoryError, WorkerCrashedError, NodeDiedError)
+"""What Ray says of a worker that is gone, or taken for gone."""
+
+
+def make_by_workers(
+    study: Study,
+    store: Store,
+    configurations: Sequence[Configuration],
+    tell: Tell,
+    *,
+    workers: int,
+    address: str | None,
+    threads: int,
+) -> int:
+    """:func:`dvdq_eval.scale.generate.generate_all` with workers."""
+    with _cluster(study, workers, address, threads):
+        crew = _Crew(study, store, threads)
+        ready = [_prepared(study, store, configuration, crew, tell) for configuration in configurations]
+        run = _Run(store, crew, {configuration: missing_jobs(study, store, configuration) for configuration in ready})
+        return run.finish(workers, tell)
+
+
+@contextmanager
+def _cluster(study: Study, workers: int, address: str | None, threads: int) -> Iterator[None]:
+    """Ray with room for the workers; they end with the block."""
+    started_here = {"num_cpus": workers * threads} if address is None else {"address": address}
+    ray.init(
+        include_dashboard=None if address else False, logging_level=logging.ERROR, log_to_driver=False, **started_here
+    )
+    try:
+        wanted = {"GPU": workers} if study.device == "cuda" else {"CPU": workers * threads}
+        there = ray.cluster_resources()
+        for name, count in wanted.items():
+            if there.get(name, 0) < count:
+                where, got = address or "this machine", f"{there.get(name, 0):g}"
+                raise DvdqError(OPERATION, where=where, expected=f"{count} {name} for {workers} workers", got=got)
+        yield
+    finally:
+        ray.shutdown()
+
+
+class _Crew:
+    """Starts workers, and counts those that could not start."""
+
+    def __init__(self, study: Study, store: Store, threads: int) -> None:
+        self._arguments = (study, store.folder.name, threads)
+        gpus = 1 if study.device == "cuda" else 0
+        self._actor: Any = ray.remote(Worker).options(num_cpus=threads, num_gpus=gpus)
+        self._failed_starts = 0
+
+    def start(self) -> Any:
+        """A new worker, which may still be starting."""
+        return self._actor.remote(*self._arguments)
+
+    def start_failed(self, error: Exception) -> None:
+        """A worker died before its first answer, which too many must not."""
+        self._failed_starts += 1
+        if self._failed_starts >= ATTEMPTS:
+            raise DvdqError(OPERATION, where="worker", expected="one that starts", got=_last_line(error)) from error
+
+
+def _prepared(study: Study, store: Store, configuration: Configuration, crew: _Crew, tell: Tell) -> Configuration:
+    """The method with its δ; what that takes is made by a worker, as this process may have no GPU."""
+    while not all(prepared_files(store, configuration).values()):
+        what = f"{configuration.title}: preparing"
+        tell(what, 0, 1)
+        worker = crew.start()
+        try:
+            files = ray.get(worker.prepare.remote(configuration, _files(store, configuration)))
+        except RayTaskError as error:
+            raise error.cause from None
+        except _DIED as error:
+            crew.start_failed(error)
+            continue
+        finally:
+            ray.kill(worker)
+        _write(store, files)
+        tell(what, 1, 1)
+    return tuned(study, store, configuration, tell)
+
+
+class _Run:
+    """One pass over all that is missing."""
+
+    def __init__(self, store: Store, crew: _Crew, jobs: dict[Configuration, list[Any]]) -> None:
+        self._store, self._crew, self._queue = store, crew, Queue(jobs)
+        self._files = {configuration: ray.put(_files(store, configuration)) for configuration in jobs}
+        self._totals = {configuration: len(todo) for configuration, todo in jobs.items()}
+        self._done = dict.fromkeys(jobs, 0)
+        self._loaded: dict[Any, Configuration] = {}
+        self._failures = 0
+
+    def finish(self, workers: int, tell: Tell) -> int:
+        """Make everything; gives the number of videos that could not be made."""
+        busy: dict[Any, tuple[Any, Task | None]] = {}
+        idle: list[Any] = []
+        for _ in range(min(workers, len(self._queue))):
+            self._begin(busy)
+        self._show(tell)
+        while len(self._queue) or any(task is not None for _, task in busy.values()):
+            (answer,), _ = ray.wait(list(busy))
+            worker, task = busy.pop(answer)
+            try:
+                self._receive(answer, task)
+                idle.append(worker)
+            except _DIED as error:
+                ray.kill(worker)
+                self._lost(task, error)
+                self._begin(busy)
+            self._show(tell)
+            while idle and (next_task := self._queue.take(self._loaded.get(idle[-1]))):
+                worker = idle.pop()
+                self._loaded[worker] = next_task.configuration
+                busy[worker.make.remote(next_task, self._files[next_task.configuration])] = worker, next_task
+        return self._failures
+
+    def _begin(self, busy: dict[Any, tuple[Any, Task | None]]) -> None:
+        """A new worker gets its first video when it has started: one that never does keeps none waiting."""
+        worker = self._crew.start()
+        busy[worker.__ray_ready__.remote()] = worker, None
+
+    def _receive(self, answer: Any, task: Task | None) -> None:
+        """Write what a worker made, or why it could not."""
+        try:
+            files = ray.get(answer)
+        except RayTaskError as error:
+            assert task is not None
+            if not isinstance(error.cause, Failed):
+                raise error.cause from None
+            self._fail(task, str(error.cause))
+            return
+        if task is None:
+            return
+        folder = self._store.method(task.configuration)
+        about = files.pop("method.json")
+        if folder.about is None:
+            with replacing(folder.folder / "method.json") as path:
+                path.write_bytes(about)
+        folder.take_over(task.job, files)
+        self._done[task.configuration] += 1
+
+    def _lost(self, task: Task | None, error: Exception) -> None:
+        """A worker died: over a video, which waits again, or before its first."""
+        if task is None:
+            self._crew.start_failed(error)
+        elif not self._queue.put_back(task):
+            self._fail(task, f"its worker died {ATTEMPTS} times: {_last_line(error)}")
+
+    def _fail(self, task: Task, error: str) -> None:
+        self._store.method(task.configuration).fail(task.job, error)
+        self._failures += 1
+        self._done[task.configuration] += 1
+
+    def _show(self, tell: Tell) -> None:
+        for configuration, total in self._totals.items():
+            tell(f"{configuration.title}: generating", self._done[configuration], total)
+
+
+def _files(store: Store, configuration: Configuration) -> Files:
+    """What there is of what the method needs before its first video."""
+    there = prepared_files(store, configuration)
+    return {name: (store.folder / name).read_bytes() for name, exists in there.items() if exists}
+
+
+def _write(store: Store, files: Files) -> None:
+    for name, content in files.items():
+        (store.folder / name).parent.mkdir(exist_ok=True)
+        with replacing(store.folder / name) as path:
+            path.write_bytes(content)
+
+
+def _last_line(error: Exception) -> str:
+    return [line.strip() for line in str(error).splitlines() if line.strip()][-1]

@@ -1,0 +1,92 @@
+"""What runs in a worker: a store of its own in a temporary folder, whose files are what it answers with."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from dvdq_eval.experiments.configuration import Configuration
+from dvdq_eval.experiments.prepare import calibration_of, prepared_files, tuned
+from dvdq_eval.experiments.run import Maker
+from dvdq_eval.experiments.store import Store
+from dvdq_eval.experiments.study import Study
+from dvdq_eval.scale.queue import Task
+from dvdq_reference.spec.errors import DvdqError
+
+Files = Mapping[str, bytes]
+"""Contents by path in a study's folder, with ``/`` on every system."""
+
+
+class Failed(Exception):
+    """A video that could not be made, in words; the worker lives on."""
+
+
+class Worker:
+    """Makes videos of a study, one method loaded at a time.
+
+    Args:
+        study: whose folder must hold the same pipeline here.
+        key: of the study where the videos are kept.
+        threads: of torch on a CPU: the same for all workers, since sums in another order are other videos.
+    """
+
+    def __init__(self, study: Study, key: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        logging.getLogger("transformers").setLevel(logging.ERROR)
+        # A copy has none of what the other side computed from its own files.
+        self._study = dataclasses.replace(study)
+        self._maker: Maker | None = None
+        if self._study.key != key:
+            expected = "the files and versions of the study"
+            raise DvdqError("generate", where=f"worker's {study.folder}", expected=expected, got="others")
+        self._folder = tempfile.TemporaryDirectory(prefix="dvdq-worker-")
+        self._store = Store(Path(self._folder.name), self._study)
+
+    def prepare(self, configuration: Configuration, prepared: Files) -> Files:
+        """What the method needs before its first video, ``prepared`` being there: statistics, the trials of its δ."""
+        self._place(prepared)
+        if configuration.recipe is not None and configuration.recipe.smoothing is not None:
+            calibration_of(self._study, self._store, _silent)
+        tuned(self._study, self._store, configuration, _silent)
+        names = prepared_files(self._store, configuration)
+        return {name: (self._store.folder / name).read_bytes() for name in names}
+
+    def make(self, task: Task, prepared: Files) -> dict[str, bytes]:
+        """The files of one video, and the method's own record: contents by name.
+
+        Raises:
+            Failed: the pipeline raised something.
+        """
+        try:
+            maker = self._maker_of(task.configuration, prepared)
+            maker.make(task.job)
+        except Exception as error:
+            raise Failed(f"{type(error).__name__}: {error}") from None
+        made = list(maker.folder.folder.glob(f"{task.job.name}.*"))
+        files = {path.name: path.read_bytes() for path in [*made, maker.folder.folder / "method.json"]}
+        for path in made:
+            path.unlink()
+        return files
+
+    def _maker_of(self, configuration: Configuration, prepared: Files) -> Maker:
+        """The method that is loaded, or another one in its place."""
+        if self._maker is None or self._maker.configuration != configuration:
+            self._maker = None  # two models may not fit
+            self._place(prepared)
+            self._maker = Maker(self._study, self._store, configuration, _silent)
+        return self._maker
+
+    def _place(self, files: Files) -> None:
+        for name, content in files.items():
+            path = self._store.folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+
+
+def _silent(*_: object) -> None:
+    """Progress is told where the videos arrive."""

@@ -1,0 +1,133 @@
+"""Generation by many workers: the same bytes as by one, whoever dies on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
+from dvdq_eval.experiments.run import Maker
+from dvdq_eval.experiments.store import Store
+from dvdq_eval.experiments.study import Job, Study
+from dvdq_eval.scale import generate_all
+from dvdq_eval.scale.queue import ATTEMPTS, Queue
+from dvdq_eval.scale.worker import Worker
+from dvdq_models import DvdqError
+
+W4A4 = Configuration.named("DVD-Quant", "dvd-quant", "W4A4")
+W4A6 = Configuration.named("DVD-Quant", "dvd-quant", "W4A6")
+SMOOTH = Configuration.named("SmoothQuant", "smoothquant", "W4A8")
+
+
+def silent(*_: Any) -> None:
+    """Progress that nobody watches."""
+
+
+def jobs(count: int) -> list[Job]:
+    return [Job(number, f"prompt {number}", number) for number in range(count)]
+
+
+def test_a_worker_keeps_its_method_while_videos_of_it_wait() -> None:
+    queue = Queue({FULL_PRECISION: jobs(2), W4A4: jobs(3)})
+    first = queue.take(None)
+    assert first is not None
+    assert (first.configuration, first.job) == (W4A4, jobs(1)[0])
+    taken = [queue.take(FULL_PRECISION) for _ in range(4)]
+    assert [task.configuration for task in taken if task] == [FULL_PRECISION, FULL_PRECISION, W4A4, W4A4]
+    assert queue.take(W4A4) is None
+    assert len({(task.configuration.key, task.job) for task in (first, *taken) if task}) == 5
+
+
+def test_a_video_whose_worker_died_comes_next_until_it_died_too_often() -> None:
+    queue = Queue({W4A4: jobs(2)})
+    for attempt in range(ATTEMPTS):
+        task = queue.take(W4A4)
+        assert task is not None
+        assert task.job == jobs(1)[0]
+        assert queue.put_back(task) == (attempt < ATTEMPTS - 1)
+    assert len(queue) == 1
+
+
+def test_what_fails_is_written_down_and_tried_again(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, make = Store(tmp_path, study), Maker.make
+
+    def refuse_the_second(self: Maker, job: Job) -> None:
+        if job.number == 1:
+            raise RuntimeError("out of memory")
+        make(self, job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Maker, "make", refuse_the_second)
+        assert generate_all(study, store, [FULL_PRECISION], silent) == 1
+    folder = store.method(FULL_PRECISION)
+    failure = folder.failure(study.jobs[1])
+    assert failure is not None
+    assert failure["error"] == "RuntimeError: out of memory"
+    assert [folder.has(job) for job in study.jobs] == [True, False, True]
+    assert generate_all(study, store, [FULL_PRECISION], silent) == 0
+    assert folder.failure(study.jobs[1]) is None
+    assert all(folder.has(job) for job in study.jobs)
+
+
+def test_peers_and_numbered_devices_are_refused(study: Study, store: Store) -> None:
+    with pytest.raises(DvdqError, match="expected a recipe, got somebody else's package"):
+        generate_all(study, store, [Configuration("SDNQ", peer="sdnq uint4")], silent)
+    with pytest.raises(DvdqError, match="--device: expected cpu or cuda, of which a worker gets one, got cuda:1"):
+        generate_all(dataclasses.replace(study, device="cuda:1"), store, [W4A4], silent, workers=2)
+
+
+def test_a_worker_with_another_model_refuses(study: Study) -> None:
+    with pytest.raises(DvdqError, match="expected the files and versions of the study, got others"):
+        Worker(study, "0123456789abcdef", 1)
+
+
+def test_without_ray_one_process_still_works(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "dvdq_eval.scale.run", raising=False)
+    store = Store(tmp_path, study)
+    with pytest.raises(DvdqError, match=r"expected Ray, for workers: pip install 'dvdq-eval\[ray\]'"):
+        generate_all(study, store, [FULL_PRECISION], silent, workers=2)
+    assert generate_all(study, store, [FULL_PRECISION], silent) == 0
+
+
+def test_workers_are_refused_where_they_do_not_fit(study: Study, store: Store) -> None:
+    pytest.importorskip("ray", reason="the extra [ray] is not installed")
+    with pytest.raises(DvdqError, match="this machine: expected 2 GPU for 2 workers, got 0"):
+        generate_all(dataclasses.replace(study, device="cuda"), store, [W4A4], silent, workers=2)
+
+
+def test_workers_make_the_same_bytes_though_one_is_killed(study: Study, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra [ray] is not installed")
+    alone, together = Store(tmp_path / "alone", study), Store(tmp_path / "together", study)
+    methods = [FULL_PRECISION, W4A6, SMOOTH]
+    assert generate_all(study, alone, methods, silent) == 0
+    killed: list[int] = []
+
+    def kill_the_first_to_answer(what: str, done: int, _: int) -> None:
+        if not killed and what.endswith("generating") and done == 1:
+            busy = [p for p in psutil.Process().children(recursive=True) if "ray::Worker.make" in "".join(p.cmdline())]
+            killed.extend(process.pid for process in busy[:1])
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    assert generate_all(study, together, methods, kill_the_first_to_answer, workers=2) == 0
+    assert killed
+    made = contents(alone.folder)
+    assert len(made) == 2 * len(methods) * len(study.jobs) + 1
+    assert contents(together.folder) == made
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Hashes of all videos, latents and trials of δ: all that is no record of when and where."""
+    paths = [path for kind in ("*/*.mkv", "*/*.npy", "deltas/*.json") for path in folder.glob(kind)]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
