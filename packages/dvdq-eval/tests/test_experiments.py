@@ -260,7 +260,7 @@ def test_prompts_that_are_not_measured_prepare(tmp_path: Path) -> None:
 def test_methods_by_name_begin_with_full_precision() -> None:
     found = parse_methods("generate", ["dvd-quant:W4A4", "minmax:W4A8", "dvd-quant:W4A4"])
     assert found == (FULL_PRECISION, W4A4, Configuration.named("MinMax", "minmax", "W4A8"))
-    for name in ("dvd-quant", "nobody:W4A4", "dvd-quant:W5A5"):
+    for name in ("dvd-quant", "nobody:W4A4", "dvd-quant:A4"):
         with pytest.raises(DvdqError):
             parse_methods("generate", [name])
 
