@@ -21,6 +21,7 @@ import torch
 from diffusers import WanPipeline, WanTransformer3DModel
 from torch import nn
 
+from dvdq_eval import environments
 from dvdq_eval.generation import generate
 from dvdq_eval.peers import environment, run
 from dvdq_eval.peers import generate as script
@@ -356,7 +357,7 @@ def test_an_environment_is_made_once(
     assert told.out == ""
     command = [str(python), "-I", "-c", "import tinypeer; print(tinypeer.version)"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1.2\n"
-    monkeypatch.setattr(environment, "_make", lambda *arguments: pytest.fail("made again"))
+    monkeypatch.setattr(environments, "_run", lambda *arguments: pytest.fail("made again"))
     assert environment.python_of(peer) == python
     with pytest.raises(pytest.fail.Exception, match="made again"):
         environment.python_of(Peer("tinypeer", "1.3", {}))

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import queue
-import subprocess
-import tempfile
-import threading
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +10,12 @@ from typing import Any
 
 import torch
 
+from dvdq_eval.json_lines import Script
 from dvdq_eval.peers.environment import python_of
 from dvdq_eval.peers.records import Configuration
 from dvdq_reference.spec.errors import DvdqError
 
 _SCRIPT = Path(__file__).with_name("generate.py")
-_LAST_LINES = 5
 
 
 @dataclass(frozen=True)
@@ -117,18 +111,17 @@ def run_peer(
     }
     quantized: dict[str, Any] = {}
     seconds: list[float | None] = []
-    with tempfile.TemporaryDirectory(prefix="dvdq-peer-") as temporary:
-        path = Path(temporary) / "job.json"
-        path.write_text(json.dumps(description), encoding="utf-8")
-        command = [str(python), "-I", str(_SCRIPT), str(path)]
-        with closing(_lines_of(command, configuration.label, {**os.environ, **peer.environ}, timeout)) as lines:
-            for line in lines:
-                said = json.loads(line)
-                if "quantized" in said:
-                    quantized = said["quantized"]
-                    continue
-                seconds.append(said["seconds"])
-                on_video(jobs[said["video"]], said["seconds"])
+    script = Script(python, _SCRIPT, peer.environ)
+    said = script.run(
+        description, operation="run_peer", where=configuration.label, expected="all videos", timeout=timeout
+    )
+    with closing(said):
+        for line in said:
+            if "quantized" in line:
+                quantized = line["quantized"]
+                continue
+            seconds.append(line["seconds"])
+            on_video(jobs[line["video"]], line["seconds"])
     if not quantized or len(seconds) != len(jobs):
         got = f"an end after {len(seconds)}"
         raise DvdqError("run_peer", where=configuration.label, expected=f"{len(jobs)} videos", got=got)
@@ -141,41 +134,3 @@ def run_peer(
         video_seconds=tuple(seconds),
         versions=quantized["versions"],
     )
-
-
-def _lines_of(command: Sequence[str], label: str, environ: Mapping[str, str], timeout: float) -> Generator[str]:
-    """The lines that a process prints, none later than ``timeout`` after the one before; it must end with 0."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr:
-
-        def failure(what: str) -> DvdqError:
-            stderr.seek(0)
-            last = [line.strip() for line in stderr if line.strip()][-_LAST_LINES:]
-            return DvdqError("run_peer", where=label, expected="all videos", got=" | ".join([what, *last]))
-
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=stderr, env=dict(environ), text=True, encoding="utf-8"
-        )
-        lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        reader = threading.Thread(target=_pass_on, args=(process, lines), daemon=True)
-        reader.start()
-        try:
-            while (line := lines.get(timeout=timeout)) is not None:
-                yield line
-            status = process.wait(timeout=timeout)
-        except (queue.Empty, subprocess.TimeoutExpired) as error:
-            raise failure(f"nothing for {timeout:g} s") from error
-        finally:
-            process.kill()
-            process.wait()
-            reader.join()
-        if status != 0:
-            raise failure(f"exit status {status}")
-
-
-def _pass_on(process: subprocess.Popen[str], lines: queue.SimpleQueue[str | None]) -> None:
-    """Everything from the process's standard output, then None."""
-    assert process.stdout is not None
-    with process.stdout as stdout:
-        for line in stdout:
-            lines.put(line)
-    lines.put(None)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dvdq_eval.experiments.store import MethodFolder, read_json, write_json
+from dvdq_eval.vbench.dimensions import DIMENSIONS
+
 
 @dataclass(frozen=True)
 class Score:
-    """One dimension over the videos of one method, as VBench's own code gave it.
+    """One dimension over the videos of one method, as VBench's own code gave it: those that were scored last.
 
     Attributes:
         dimension: e.g. ``imaging_quality``.
@@ -18,10 +21,10 @@ class Score:
         failed: names of the jobs whose generation failed: they have no value, and the report counts them.
         path_check: whether the judge's weights were random: then the score shows that the code runs, and no more.
         fps: of the files that were scored, and ``codec``, what they were written in.
-        inputs: a hash of the files that were scored, of the dimension's weights and of VBench's version: another one
-            is scored anew.
+        inputs: a hash of all that decides the score: files, prompts, frame rate, the dimension's weights, device and
+            versions; another one is scored anew.
         seconds: that it took.
-        versions: of VBench, torch and Python in its environment.
+        versions: of VBench, torch, torchvision and Python in its environment, and the ``device`` that it ran on.
     """
 
     dimension: str
@@ -43,3 +46,14 @@ class Score:
     def from_dict(cls, values: dict[str, Any]) -> Score:
         """What :meth:`to_dict` made."""
         return cls(**{**values, "failed": tuple(values["failed"])})
+
+
+def scores_of(folder: MethodFolder) -> dict[str, Score]:
+    """The scores that a method has, by dimension, in the order of :data:`DIMENSIONS`."""
+    read = {name: read_json(folder.folder / f"vbench-{name}.json") for name in DIMENSIONS}
+    return {name: Score.from_dict(values) for name, values in read.items() if values is not None}
+
+
+def keep_score(folder: MethodFolder, score: Score) -> None:
+    """Write a score, in place of an earlier one of its dimension."""
+    write_json(folder.folder / f"vbench-{score.dimension}.json", score.to_dict())

@@ -1,0 +1,89 @@
+"""Virtual environments that other people's packages need for themselves: made once, or one that the user names."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import sysconfig
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from dvdq_eval.staging import complete_folder
+from dvdq_reference.spec.errors import DvdqError
+
+CACHE_VARIABLE = "DVDQ_EVAL_CACHE"
+_LAST_LINES = 5
+
+
+def named_python(operation: str, variable: str) -> Path | None:
+    """The interpreter that an environment variable names; None if it is not set.
+
+    Raises:
+        DvdqError: it names something else.
+    """
+    named = os.environ.get(variable)
+    if not named:
+        return None
+    if not os.access(named, os.X_OK) or not Path(named).is_file():
+        raise DvdqError(operation, where=variable, expected="an interpreter", got=named)
+    return Path(named).absolute()
+
+
+def environment_folder(name: str, contents: Sequence[str]) -> Path:
+    """``<cache>/<name>-<hash of contents>``; the cache is ``DVDQ_EVAL_CACHE`` or ``~/.cache/dvdq-eval``."""
+    named = os.environ.get(CACHE_VARIABLE)
+    cache = Path(named).absolute() if named else Path.home() / ".cache" / "dvdq-eval"
+    key = hashlib.sha256("\n".join(contents).encode()).hexdigest()[:12]
+    return cache / f"{name}-{key}"
+
+
+def python_in(folder: Path) -> Path:
+    """The interpreter of an environment, made or not."""
+    scripts = sysconfig.get_path("scripts", "venv", vars={"base": str(folder)})
+    return Path(scripts) / ("python.exe" if os.name == "nt" else "python")
+
+
+def make_environment(
+    operation: str, folder: Path, installs: Sequence[Sequence[str]], base: Path = Path(sys.executable)
+) -> Path:
+    """The interpreter of ``folder``, which is made, complete or not at all, if it is not there.
+
+    What the packages install as commands may not be called: the environment is made elsewhere and moved. Its name is
+    free until the end; if another process takes it meanwhile, that environment is the same.
+
+    Args:
+        operation: for errors.
+        folder: e.g. :func:`environment_folder` of all that decides what is installed.
+        installs: arguments of ``pip install``, one call after another; pip's configuration is the user's, and what it
+            says goes to standard error.
+        base: an interpreter to make it from.
+    """
+    python = python_in(folder)
+    if python.is_file():
+        return python
+    try:
+        with complete_folder(folder, frozenset()) as fresh:
+            sys.stderr.write(f"Making {folder}\n")
+            _run(operation, folder, "a virtual environment with pip", [str(base), "-I", "-m", "venv", str(fresh)])
+            for arguments in installs:
+                pip = [str(python_in(fresh)), "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+                _run(operation, folder, f"pip to install {' '.join(arguments)}", [*pip, *arguments])
+    except DvdqError:
+        if not python.is_file():
+            raise
+    return python
+
+
+def _run(operation: str, folder: Path, expected: str, command: Sequence[str]) -> None:
+    last: deque[str] = deque(maxlen=_LAST_LINES)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            sys.stderr.write(line)
+            last.append(line)
+    if process.returncode != 0:
+        got = " | ".join(line.strip() for line in last if line.strip())
+        raise DvdqError(operation, where=str(folder), expected=expected, got=got or "a failure without words")

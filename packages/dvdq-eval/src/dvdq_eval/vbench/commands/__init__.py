@@ -1,0 +1,1 @@
+"""``dvdq-eval vbench``: one file a subcommand."""

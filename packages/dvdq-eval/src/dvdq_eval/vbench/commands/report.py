@@ -1,0 +1,40 @@
+"""``dvdq-eval vbench report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from dvdq_eval.experiments.store import write_json, write_text
+from dvdq_eval.vbench import options
+from dvdq_eval.vbench.report import build_report, report_markdown
+from dvdq_eval.vbench.study import open_asked
+
+
+def report(
+    context: typer.Context,
+    pipeline: options.Pipeline = "wan",
+    method: options.Method = None,
+    dimension: options.Dimensions = None,
+    prompts: options.Prompts = None,
+    preparing: options.Preparing = None,
+    videos: options.Videos = None,
+    samples: options.Samples = None,
+    steps: options.Steps = None,
+    settings: options.Settings = None,
+    store: options.Stored = options.STORE,
+    device: options.Device = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder for vbench.json and vbench.md.")] = Path("out/vbench"),
+) -> None:
+    """A table of the scores that there are, × 100, with the paper's."""
+    asked = open_asked("vbench report", context.params)
+    built = build_report(asked, only=asked.dimensions if dimension else ())
+    text = report_markdown(built)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "vbench.json", built.to_dict())
+    write_text(out / "vbench.md", text)
+    Console().print(Markdown(text))

@@ -1,0 +1,139 @@
+"""Score the stored videos of some methods, one process of VBench's Python a dimension; what is scored stays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from dvdq_eval.experiments.store import MethodFolder
+from dvdq_eval.experiments.study import Study
+from dvdq_eval.progress import Tell
+from dvdq_eval.vbench.coverage import OPERATION, Coverage, coverage
+from dvdq_eval.vbench.dimensions import Dimension
+from dvdq_eval.vbench.installed import Installed
+from dvdq_eval.vbench.prompts import entry, jobs_of
+from dvdq_eval.vbench.score import Score, keep_score, scores_of
+from dvdq_eval.vbench.staged import CODEC, stage
+from dvdq_eval.vbench.study import Asked
+from dvdq_eval.vbench.weights import FILES, is_path_check
+from dvdq_reference.spec.errors import DvdqError
+
+
+@dataclass(frozen=True)
+class Judges:
+    """How VBench is run.
+
+    Attributes:
+        installed: by which Python.
+        weights: folder of the judges' weights.
+        fps: frames a second that videos are said to have: ``dynamic_degree`` looks at eight of a second.
+        device, threads: of torch.
+        timeout: seconds that loading a judge may take, and each video.
+    """
+
+    installed: Installed
+    weights: Path
+    fps: float
+    device: str = "cpu"
+    threads: int = 1
+    timeout: float = 1800.0
+
+
+def score_all(asked: Asked, judges: Judges, tell: Tell) -> None:
+    """Score every method in every dimension that has no score of these very inputs; call :func:`check_videos` first.
+
+    Files are staged in a fresh temporary folder for each method, and as large as the stored ones.
+
+    Raises:
+        DvdqError: VBench fails or is too slow, or random weights would replace a score by real ones.
+    """
+    for configuration in asked.methods:
+        folder = asked.folder(configuration)
+        assert folder is not None
+        with tempfile.TemporaryDirectory(prefix="dvdq-vbench-") as staged:
+            for dimension in asked.dimensions:
+                found = coverage(folder, jobs_of(asked.study, dimension))
+                inputs = inputs_of(asked.study, folder, dimension, found, judges)
+                earlier = scores_of(folder).get(dimension.name)
+                if earlier is None or earlier.inputs != inputs:
+                    title = f"{configuration.title}: {dimension.name}"
+                    if earlier is not None and not earlier.path_check and is_path_check(dimension.name, judges.weights):
+                        expected = "no score by real weights for a path check to replace"
+                        raise DvdqError(OPERATION, where=title, expected=expected, got=f"one in {folder.folder}")
+                    score = _score(asked.study, folder, dimension, found, judges, inputs, Path(staged), title, tell)
+                    keep_score(folder, score)
+
+
+def _score(
+    study: Study,
+    folder: MethodFolder,
+    dimension: Dimension,
+    found: Coverage,
+    judges: Judges,
+    inputs: str,
+    staged: Path,
+    title: str,
+    tell: Tell,
+) -> Score:
+    total = len(found.there)
+    tell(title, 0, total)
+    started = time.perf_counter()
+    paths = {job: staged / f"{job.name}.mp4" for job in found.there}
+    for job, path in paths.items():
+        if not path.exists():
+            stage(folder.folder / f"{job.name}.mkv", path, judges.fps)
+    value, values = judges.installed.score(
+        dimension,
+        [entry(study, job, dimension, str(path)) for job, path in paths.items()],
+        title=title,
+        weights=judges.weights,
+        device=judges.device,
+        threads=judges.threads,
+        timeout=judges.timeout,
+        on_video=lambda done: tell(title, done, total),
+    )
+    return Score(
+        dimension=dimension.name,
+        score=value,
+        videos={job.name: values.get(str(path)) for job, path in paths.items()},
+        failed=tuple(job.name for job in found.failed),
+        path_check=is_path_check(dimension.name, judges.weights),
+        fps=judges.fps,
+        codec=CODEC,
+        inputs=inputs,
+        seconds=round(time.perf_counter() - started, 3),
+        versions={**judges.installed.versions, "device": judges.device},
+    )
+
+
+def inputs_of(study: Study, folder: MethodFolder, dimension: Dimension, found: Coverage, judges: Judges) -> str:
+    """A hash of all that a score depends on."""
+    files = {job.name: _digest(folder.folder / f"{job.name}.mkv") for job in found.there}
+    values = {
+        "entries": [entry(study, job, dimension, files[job.name]) for job in found.there],
+        "failed": [job.name for job in found.failed],
+        "weights": {file.path: _digest(judges.weights / file.path) for file in FILES[dimension.name]},
+        "path_check": is_path_check(dimension.name, judges.weights),
+        "fps": judges.fps,
+        "codec": CODEC,
+        "device": judges.device,
+        "versions": judges.installed.versions,
+    }
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, read once as long as it is not written anew."""
+    status = path.stat()
+    return _digest_of(path, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _digest_of(path: Path, changed: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
