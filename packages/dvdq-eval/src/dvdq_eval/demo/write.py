@@ -9,9 +9,10 @@ import numpy as np
 
 from dvdq_eval.contact_sheet import contact_sheet, side_by_side
 from dvdq_eval.demo.methods import Method
+from dvdq_eval.demo.page import demo_page
 from dvdq_eval.demo.results import Results
 from dvdq_eval.generation import Generated
-from dvdq_eval.report import ReportVideo, render
+from dvdq_eval.report.parts import ReportVideo
 from dvdq_models.video import enlarge, to_bytes, write_mp4
 
 CONTENTS = frozenset({"videos", "latents", "side-by-side.mp4", "contact-sheet.png", "results.json", "report.html"})
@@ -52,5 +53,5 @@ def write_folder(
     write_mp4(folder / "side-by-side.mp4", side_by_side(prompts, labels, clips))
     tell("Writing the report", 2, 3)
     (folder / "results.json").write_text(results.to_json(), encoding="utf-8")
-    (folder / "report.html").write_text(render(results, prompts, labels, shown), encoding="utf-8")
+    (folder / "report.html").write_text(demo_page(results, prompts, shown), encoding="utf-8")
     tell("Writing the report", 3, 3)

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
+from markupsafe import Markup
+
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 40
 
 
 @dataclass
 class Plot:
-    """A plot of ``width`` × ``height`` pixels over ``[x0, x1] × [y0, y1]``; marks are added, then ``str`` gives SVG.
+    """A plot of ``width`` × ``height`` pixels over ``[x0, x1] × [y0, y1]``; marks are added, then ``markup`` gives SVG.
 
     Args:
         title: what the chart shows, read out by screen readers.
@@ -57,6 +59,10 @@ class Plot:
         if self.x_label:
             self.text((LEFT + self.width - RIGHT) / 2, self.height - 5, self.x_label, "label mid")
 
+    def x_ticks(self, form: str = "g", count: int = 6) -> None:
+        """Round values below the plot."""
+        self.x_axis([(value, format(value, form)) for value in ticks(*self.x_range, count)])
+
     def text(self, x: float, y: float, text: str, css: str) -> None:
         """Text at pixels."""
         self.marks.append(f'<text class="{css}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>')
@@ -73,12 +79,26 @@ class Plot:
 
     def bar(self, x0: float, x1: float, y0: float, y1: float, css: str, tip: str = "") -> None:
         """A rectangle between data coordinates."""
-        left, right, top, low = self.x(x0), self.x(x1), self.y(max(y0, y1)), self.y(min(y0, y1))
+        left, top = self.x(x0), self.y(max(y0, y1))
+        self.box(left, top, self.x(x1) - left, self.y(min(y0, y1)) - top, css, tip, radius=0)
+
+    def box(
+        self,
+        left: float,
+        top: float,
+        width: float,
+        height: float,
+        css: str,
+        tip: str = "",
+        *,
+        opacity: float = 1.0,
+        radius: int = 2,
+    ) -> None:
+        """A rectangle at pixels with a tooltip."""
         title = f"<title>{escape(tip)}</title>" if tip else ""
-        self.marks.append(
-            f'<rect class="{css}" x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{low - top:.1f}">'
-            f"{title}</rect>"
-        )
+        place = f'x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}"'
+        faint = "" if opacity == 1.0 else f' opacity="{opacity:.2f}"'
+        self.marks.append(f'<rect class="{css}" {place}{faint} rx="{radius}">{title}</rect>')
 
     def area(self, values: Sequence[float], css: str) -> None:
         """Bars of one width, each from zero, drawn as one outline: value i spans ``[i, i + 1]``."""
@@ -86,10 +106,15 @@ class Plot:
         steps = " ".join(f"V{self.y(value):.1f}H{self.x(i + 1):.1f}" for i, value in enumerate(values))
         self.marks.append(f'<path class="{css}" d="M{self.x(0):.1f},{base:.1f}{steps}V{base:.1f}Z"/>')
 
-    def __str__(self) -> str:
+    @property
+    def markup(self) -> Markup:
+        """The chart as an SVG element."""
         body = "".join(self.marks)
         view = f'viewBox="0 0 {self.width} {self.height}"'
-        return f'<svg class="chart" role="img" aria-label="{escape(self.title, quote=True)}" {view}>{body}</svg>'
+        # Smaller, its words could not be read; larger, they would shout.
+        size = f'style="min-width: {0.85 * self.width:.0f}px; max-width: {1.25 * self.width:.0f}px"'
+        name = escape(self.title, quote=True)
+        return Markup(f'<svg class="chart" role="img" aria-label="{name}" {view} {size}>{body}</svg>')
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:

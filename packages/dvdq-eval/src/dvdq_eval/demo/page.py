@@ -1,0 +1,186 @@
+"""The demo's report: what it measured, told on one page."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from dvdq_eval.demo.methods import FULL_PRECISION, Method
+from dvdq_eval.demo.results import Results, Row, Trace, Video
+from dvdq_eval.report.charts import bits, internals
+from dvdq_eval.report.clips import quality_lines
+from dvdq_eval.report.figures import plain
+from dvdq_eval.report.page import render
+from dvdq_eval.report.parts import (
+    Cell,
+    Chapter,
+    Chart,
+    Charts,
+    Clip,
+    Column,
+    Facts,
+    Page,
+    ReportVideo,
+    Section,
+    Sheet,
+    Text,
+    Wall,
+)
+from dvdq_eval.report.sections.bits import trace_chart
+from dvdq_eval.report.sections.weights import error_parts
+from dvdq_models.bit_schedule import StepDecision
+from dvdq_models.video import FPS
+
+QUALITY_NOTE = (
+    "MiB is the transformer’s checkpoint: codes, scales and zero-points as stored, every other number in 16 bits, the "
+    "width in which video models are published. Smaller is against all of it in 16 bits. Average bits are those of the "
+    "activations. Distances are means over the videos’ raw frames and final latents (‖a − b‖ / ‖b‖). Whether a video "
+    "shows a word is judged by an analytic detector, without any network; a word that cannot be seen clearly counts as "
+    "missing."
+)
+MADE_NOTE = (
+    "Seconds are of a portable CPU implementation and say nothing about speed on a GPU. All figures of this page, and "
+    "each video’s own, are in results.json beside it."
+)
+
+
+def demo_page(results: Results, prompts: Sequence[str], videos: Sequence[Sequence[ReportVideo]]) -> str:
+    """The page as HTML; ``videos[prompt][method]``, the methods those of the results' rows."""
+    lead = (
+        f"The bundled text-to-video model in full precision and quantized, from the same {len(prompts)} "
+        f"prompt{'s' if len(prompts) != 1 else ''} and the same noise. The prompts are combinations of words that the "
+        "model never saw in training, chosen by a seed before anything was generated."
+    )
+    sections = [
+        Section("videos", "Videos side by side", [_wall(results, prompts, videos)]),
+        Section("quality", "Quality and size", [_sheet(results, len(prompts)), Text(QUALITY_NOTE, "note")]),
+        _switching(results),
+        Section("weights", "Weight error, min-max against BGR", error_parts(results.layers)),
+        _activations(results),
+        Section("provenance", "Provenance", [Facts(_facts(results, len(prompts))), Text(MADE_NOTE, "note")]),
+    ]
+    eyebrow = f"DVD-Quant {results.provenance['dvdq']} · demo report"
+    heading = "A video diffusion transformer in four bits, without data"
+    chapter = Chapter("", "moving shapes", _cards(results), sections)
+    return render(Page("DVD-Quant demo", eyebrow, heading, lead, [chapter]))
+
+
+def _cards(results: Results) -> list[tuple[str, str]]:
+    """The figures that open the page, as (figure, what it is), for methods that ran."""
+    rows = {(row.method, row.bits): row for row in results.rows}
+    ours, rival = rows["dvd-quant", "W4A4"], rows["minmax", "W4A4"]
+    minmax, bgr = (statistics.fmean(getattr(e, f"{grid}_error") for e in results.layers) for grid in ("minmax", "bgr"))
+    psnr, rival_psnr = plain(ours.psnr_db, ".1f").text, plain(rival.psnr_db, ".1f").text
+    return [
+        (f"{ours.compression:.2f}×", "smaller transformer at four bits"),
+        (f"{psnr} dB", f"W4A4 PSNR; min-max W4A4 reaches {rival_psnr} dB"),
+        (f"{plain(rows['dvd-quant', 'W4A6'].average_bits, '.2f').text} bits", "average activation width of W4A6"),
+        (f"{100.0 * (bgr / minmax - 1.0):+.0f} %", "weight error of BGR against min-max"),
+    ]
+
+
+def _wall(results: Results, prompts: Sequence[str], videos: Sequence[Sequence[ReportVideo]]) -> Wall:
+    methods = [Method(row.method, row.bits) for row in results.rows]
+    by_video = {(Method(v.method, v.bits), v.prompt): v for v in results.videos}
+    clips = [
+        [Clip(m.label, clip, _lines(m, by_video[m, prompt])) for m, clip in zip(methods, row, strict=True)]
+        for prompt, row in zip(prompts, videos, strict=True)
+    ]
+    return Wall(prompts, clips, FPS)
+
+
+def _lines(method: Method, video: Video) -> list[tuple[str, str]]:
+    if method == FULL_PRECISION:
+        return [("", "reference"), *quality_lines({"words": video.adherence})]
+    return quality_lines({"psnr_db": video.psnr_db, "latent_error": video.latent_error, "words": video.adherence})
+
+
+def _sheet(results: Results, prompts: int) -> Sheet:
+    cost, distance, words = "Cost", "Distance from full precision", "Videos that show the prompt’s …"
+    seen = list(results.rows[0].adherence)
+    columns = [
+        Column("Method", first="ascending"),
+        Column("MiB", first="ascending", group=cost),
+        Column("Smaller", group=cost),
+        Column("Average bits", first="ascending", group=cost),
+        Column("PSNR, dB ↑", group=distance),
+        Column("SSIM ↑", group=distance),
+        Column("Latent error ↓", first="ascending", group=distance),
+        *(Column(word, group=words) for word in seen),
+    ]
+    best = _best(results.rows)
+    rows = [
+        [
+            Cell(Method(row.method, row.bits).label, place),
+            plain(row.bytes, ".2f", 1 / 2**20),
+            Cell(f"{row.compression:.2f}×", row.compression),
+            plain(row.average_bits, ".2f"),
+            *(
+                plain(value := getattr(row, name), form, css="best" if value == best.get(name) else "")
+                for name, form in (("psnr_db", ".1f"), ("ssim", ".3f"), ("latent_error", ".3f"))
+            ),
+            *(Cell(f"{row.adherence[word] * prompts:.0f}/{prompts}", row.adherence[word]) for word in seen),
+        ]
+        for place, row in enumerate(results.rows)
+    ]
+    return Sheet("Means over all prompts", columns, rows)
+
+
+def _best(rows: Sequence[Row]) -> dict[str, float]:
+    """The best value of each quality column, which the table sets in bold."""
+    better = {"psnr_db": max, "ssim": max, "latent_error": min}
+    known = {name: [v for row in rows if (v := getattr(row, name)) is not None] for name in better}
+    return {name: pick(known[name]) for name, pick in better.items() if known[name]}
+
+
+def _switching(results: Results) -> Section:
+    switch = results.trace
+    text = (
+        "W4A6 runs each denoising step with 4-bit activations while the output changes little, and with 8 bits once "
+        f"the changes since the last such step add up to δ. δ = {switch.delta:.4g} was chosen for an average of "
+        f"{switch.wanted_average:g} bits by trials of the switch on the first prompt: a few runs and no data."
+    )
+    charts = [trace_chart(video.prompt, _decisions(video), switch.delta) for video in switch.videos]
+    return Section("bits", "Bit switching, step by step", [Text(text), Charts(charts, bits.LEGEND)])
+
+
+def _decisions(video: Trace) -> list[StepDecision]:
+    return [StepDecision(s.step, s.bits, s.accumulated, s.reason, s.distance) for s in video.steps]
+
+
+def _activations(results: Results) -> Section:
+    peaks = results.activations
+    before, after = (max(values) / statistics.median(values) for values in (peaks.before, peaks.after))
+    text = (
+        f"The largest value that each input channel of {peaks.layer} reached in full precision over all tokens and "
+        f"steps of the first video. The highest channel stands {before:.1f}× above the median channel before the "
+        f"Hadamard rotation and {after:.1f}× after it."
+    )
+    highest = max(*peaks.before, *peaks.after)
+    charts = [
+        Chart(
+            internals.channel_peaks(peaks.layer, "before rotation", peaks.before, highest, ours=False), "As they come"
+        ),
+        Chart(internals.channel_peaks(peaks.layer, "after rotation", peaks.after, highest, ours=True), "Rotated"),
+    ]
+    return Section("activations", "Activations before and after rotation", [Text(text), Charts(charts)])
+
+
+def _facts(results: Results, prompts: int) -> list[tuple[str, str]]:
+    made = results.provenance
+    settings = ", ".join(f"{name} {value}" for name, value in made["settings"].items() if value != "")
+    return [
+        ("Made", f"{made['date']}, in {made['seconds']:.0f} s"),
+        ("Commit", made["commit"] or "not a checkout"),
+        ("Machine", f"{made['processor']}, {made['cores']} cores, {made['threads']} threads, {made['device']}"),
+        ("System", f"{made['platform']}, Python {made['python']}"),
+        ("Libraries", ", ".join(f"{name} {version}" for name, version in made["libraries"].items())),
+        ("Seeds", f"{made['seed']} to {made['seed'] + prompts - 1}, one a prompt"),
+        ("Generation", settings),
+        ("Seconds", ", ".join(_seconds(row) for row in results.rows)),
+    ]
+
+
+def _seconds(row: Row) -> str:
+    quantizing = "" if row.quantize_seconds is None else f" (+ {row.quantize_seconds:.1f} to quantize)"
+    return f"{Method(row.method, row.bits).label} {row.generate_seconds:.1f}{quantizing}"

@@ -1,0 +1,27 @@
+"""The figures that open a chapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dvdq_eval.latency.results import Latency
+from dvdq_eval.report.material import Material
+from dvdq_eval.report.summary import Summary
+from dvdq_eval.tables.catalogue import OURS
+
+
+def cards(material: Material, summaries: Sequence[Summary]) -> list[tuple[str, str]]:
+    """Figures with what they are: how near and how much smaller ours is at each width, how fast, what failed."""
+    found = []
+    ours = [s for s in summaries if s.row.label == OURS and s.row.teacache is None and "psnr_db" in s.row.metrics]
+    for summary in ours:
+        psnr, smaller = summary.row.metrics["psnr_db"], summary.bytes_before / summary.row.bytes
+        found.append((f"{psnr.mean:.1f} dB", f"PSNR of {OURS} {summary.row.bits}, {smaller:.2f}× smaller"))
+    for file in material.of(Latency):
+        quantized = [method for method in file.value.methods if method.bits]
+        if quantized:
+            best = max(quantized, key=lambda method: method.ratio)
+            found.append((f"{best.ratio:.2f}×", f"as fast a pass by {best.label} {best.bits} on {file.value.device}"))
+    if material.study is not None and material.study.failures:
+        found.append((str(len(material.study.failures)), "failed generations"))
+    return found

@@ -1,0 +1,70 @@
+"""Everything that is known of some models, as one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import dvdq_eval
+from dvdq_eval.experiments.store import write_text
+from dvdq_eval.progress import Tell
+from dvdq_eval.report.chapters import make_chapters
+from dvdq_eval.report.material import Material, gather
+from dvdq_eval.report.page import render
+from dvdq_eval.report.parts import Chapter, Page, Wall
+from dvdq_eval.report.reading import OPERATION
+from dvdq_reference.spec.errors import DvdqError
+
+TITLE = "Evaluation"
+
+
+def write_report(
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    title: str = TITLE,
+    prompts: int = 4,
+    methods: Sequence[str] = (),
+    tell: Tell,
+) -> Path:
+    """Write one self-contained HTML page about all that lies below ``folders``, complete or not at all.
+
+    Args:
+        folders: stores of videos, and what ``dvdq-eval table``, ``latency`` and ``memory`` wrote, in any mixture.
+        out: the file; an earlier one is replaced.
+        title: of the page.
+        prompts: whose videos are shown; the sheets are of all.
+        methods: titles or labels of those whose videos are shown; none leaves the choice to the page.
+        tell: told of progress.
+
+    Raises:
+        DvdqError: nothing is found, a file cannot be read, or no study has a method of such a name.
+    """
+    materials = gather(folders, tell)
+    chapters = make_chapters(materials, prompts=prompts, methods=methods, tell=tell)
+    if not chapters:
+        where = ", ".join(str(folder) for folder in folders)
+        expected = "a store's studies, or what dvdq-eval table, latency or memory wrote"
+        raise DvdqError(OPERATION, where=where, expected=expected, got="none of them")
+    text = render(
+        Page(title, f"DVD-Quant {dvdq_eval.__version__} · report", title, _lead(materials, chapters), chapters)
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, text)
+    return out
+
+
+def _lead(materials: Sequence[Material], chapters: Sequence[Chapter]) -> str:
+    studies = [material.study for material in materials if material.study is not None]
+    made = sum(len(method.videos) for study in studies for method in study.methods)
+    failed = sum(len(study.failures) for study in studies)
+    walls = [part for chapter in chapters for section in chapter.sections for part in section.parts]
+    shown = [part for part in walls if isinstance(part, Wall)]
+    clips = sum(clip.video is not None for wall in shown for row in wall.clips for clip in row)
+    megabytes = sum(wall.bytes for wall in shown) / 1e6
+    models = " and ".join(dict.fromkeys(material.model for material in materials))
+    methods = sum(len(study.methods) for study in studies)
+    return (
+        f"{models}: {made} videos by {methods} methods; failed generations: {failed}. "
+        f"{clips} of the videos are in this page and weigh {megabytes:.1f} MB; it needs no network."
+    )
