@@ -1,1 +1,1 @@
-"""How long a pass of a transformer takes, part by part, and what memory it needs."""
+"""How long a pass of a transformer takes, part by part, and what a video takes."""

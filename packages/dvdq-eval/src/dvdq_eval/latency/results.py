@@ -29,10 +29,11 @@ class Parts:
     pass takes: taking times costs time.
 
     Attributes:
-        rotate_quantize: rotating and quantizing activations, and rotating those that stay full.
-        products: products with weights that a recipe quantizes, in integers or, at full precision, in floats.
+        rotate_quantize: smoothing, rotating and quantizing activations.
+        products: products with weights that a recipe quantizes, in integers or, at full precision, in floats; where
+            activations stay full (W4A16), rotating them is part of it.
         attention: scores and values, without the linears around them.
-        rest: norms, modulation, embeddings, what the recipe keeps.
+        rest: norms, modulation, embeddings, what the recipe keeps, and what taking times costs.
     """
 
     rotate_quantize: float
@@ -64,12 +65,13 @@ class MethodTime:
     """One method at one activation width.
 
     Attributes:
-        label, bits: e.g. ``dvd-quant`` and ``W4A4``; full precision has no bits.
+        label, bits: e.g. ``DVD-Quant`` and ``W4A4``; full precision has no bits.
         attention: the backend of diffusers that ran.
         step: seconds of an untouched pass.
         ratio: full precision's median over this one's, in this run.
         parts, layers: where the time goes.
-        peak_bytes: of the device's memory during a pass, weights included; null where the device does not count.
+        peak_bytes: of the device's memory during a pass, weights included, inputs not; null where the device does not
+            count.
         weight_bytes: of the transformer's parameters on the device.
     """
 
@@ -89,10 +91,10 @@ class VideoTime:
     """All denoising steps of a video, from the times of a pass: ``Σ steps at b bits × passes × seconds at b bits``.
 
     Attributes:
-        label, bits: the method, e.g. ``dvd-quant W4A6``.
+        label, bits: the method, e.g. ``DVD-Quant`` and ``W4A6``, which is any mix of widths.
         steps_at: how many steps run at each width, e.g. ``{"8": 21, "4": 29}``; full precision's key is ``"16"``.
         passes: of the transformer in each step: 2 with classifier-free guidance.
-        trace: where the mix comes from: the file of a video's trace, or what it was assumed to be.
+        trace: where the mix comes from: the file of a video's trace, or ``constant``.
         seconds, ratio: the sum of medians, and full precision's over it.
     """
 
@@ -118,6 +120,9 @@ class Latency:
         dtype: of full precision.
         methods, videos: what was measured, and what follows from it.
         provenance: versions, machine, commit.
+        in_turns: whether all methods took turns in every round; if not, all did not fit on the device at once, and
+            each was measured after the one before.
+        compiled: whether untouched passes ran blocks compiled by ``torch.compile``; those taken apart never do.
     """
 
     model: str
@@ -132,6 +137,8 @@ class Latency:
     methods: tuple[MethodTime, ...]
     videos: tuple[VideoTime, ...]
     provenance: dict[str, Any]
+    in_turns: bool = True
+    compiled: bool = False
     schema: int = SCHEMA
 
     def to_dict(self) -> dict[str, Any]:

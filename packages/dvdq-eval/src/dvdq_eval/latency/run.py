@@ -1,0 +1,90 @@
+"""``latency.json`` from beginning to end: which models are there at once, what they took, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from dvdq_eval.experiments.configuration import Configuration
+from dvdq_eval.latency.bench import Bench, Times
+from dvdq_eval.latency.clock import Clock, clock_of
+from dvdq_eval.latency.device import dtype_on, let_go, provenance_on
+from dvdq_eval.latency.results import Latency
+from dvdq_eval.latency.sizes import fit_together
+from dvdq_eval.latency.subject import Subject
+from dvdq_eval.latency.variants import FULL_WIDTH, variants_of
+from dvdq_eval.latency.videos import Mix, add_up, check_mixes
+from dvdq_eval.progress import Tell
+
+OPERATION = "latency"
+
+
+def measure_latency(
+    subject: Subject,
+    methods: Sequence[Configuration],
+    *,
+    rounds: int,
+    device: torch.device,
+    attention: str | None = None,
+    compiled: bool = False,
+    traces: Sequence[Path] = (),
+    steps: int | None = None,
+    passes: int | None = None,
+    clock: Clock | None = None,
+    tell: Tell = lambda what, done, total: None,
+) -> Latency:
+    """Time one pass of ``subject`` by every method, untouched and taken apart.
+
+    Methods of one recipe share its weights. All weights are on the device at once, so that all methods can take turns;
+    if they do not fit there, each is built, measured and let go before the next, and the result says so.
+
+    Args:
+        subject: what runs.
+        methods: full precision first.
+        rounds: that count, after one that warms up.
+        device: a CPU, which runs full precision in float32, or a GPU, in bfloat16.
+        attention: a backend of diffusers; None is its default.
+        compiled: whether untouched passes run blocks compiled by ``torch.compile``.
+        traces: records of videos, each a mix of widths.
+        steps: of a video at a constant width; None is the first trace's number, or the pipeline's.
+        passes: of each step; None is what the family's pipelines have.
+        clock: None is the device's own.
+        tell: told of progress.
+
+    Raises:
+        DvdqError: a method that switches without a trace, a trace that no method fits, or what cannot run here; before
+            the first pass wherever it can be known then.
+    """
+    mixes, variants = [Mix.of(OPERATION, path) for path in traces], variants_of(OPERATION, methods)
+    check_mixes(OPERATION, methods, variants, mixes)
+    in_turns = fit_together(OPERATION, subject, [variant.recipe for variant in variants], device)
+    bench = Bench(subject, device, clock or clock_of(device), rounds, attention, compiled, tell)
+    times: Times = {}
+    for batch in [variants] if in_turns else [(variant,) for variant in variants]:
+        times |= bench.measure(batch, times[variants[0]][FULL_WIDTH].step.p50 if times else None)
+        let_go(device)
+        if any(time.step.rounds < rounds for at in times.values() for time in at.values()):
+            break  # Ctrl-C
+    if steps is None:
+        steps = mixes[0].steps if mixes else subject.steps
+    medians = {variant: {width: time.step.p50 for width, time in at.items()} for variant, at in times.items()}
+    frames, height, width = subject.video
+    origin = provenance_on(device)
+    return Latency(
+        model=subject.name,
+        weights=subject.source,
+        frames=frames,
+        height=height,
+        width=width,
+        tokens=subject.tokens,
+        batch=1,
+        device=origin["device"],
+        dtype=str(dtype_on(device)).removeprefix("torch."),
+        methods=tuple(time for at in times.values() for time in at.values()),
+        videos=add_up(medians, mixes, steps, passes or subject.passes),
+        provenance=origin,
+        in_turns=in_turns,
+        compiled=compiled,
+    )

@@ -1,0 +1,57 @@
+"""What is measured of the methods: each recipe's weights once, at every width that its activations ever have."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dvdq_eval.experiments.configuration import Configuration
+from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.recipe import BitSchedule, Recipe
+
+FULL_WIDTH = 16
+"""Bits of activations that are not quantized."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One set of weights and the widths that it runs at, e.g. that of W4A8, W4A6 and W4A4 at 8 and 4 bits.
+
+    Attributes:
+        label: of the method, for people.
+        recipe: of the weights, whatever its schedule; None in full precision.
+        widths: bits of activations, the most first.
+    """
+
+    label: str
+    recipe: Recipe | None
+    widths: tuple[int, ...]
+
+    def bits(self, *widths: int) -> str:
+        """For people, e.g. ``W4A8``; a mix of widths is ``W4A6``, as the paper calls it; empty in full precision."""
+        if self.recipe is None:
+            return ""
+        return f"W{self.recipe.weight.bits}A{widths[0] if len(widths) == 1 else 6}"
+
+
+def variants_of(operation: str, methods: Sequence[Configuration]) -> tuple[Variant, ...]:
+    """The variants that ``methods`` need, in their order.
+
+    Raises:
+        DvdqError: somebody else's layers, or TeaCache, which leaves passes out.
+    """
+    widths: dict[tuple[str, Recipe | None], set[int]] = {}
+    for method in methods:
+        if method.peer is not None or method.teacache is not None:
+            raise DvdqError(operation, where=method.title, expected="full precision, or a recipe alone", got="more")
+        recipe, found = method.recipe, {FULL_WIDTH}
+        if recipe is not None:
+            found = {recipe.schedule.high, recipe.schedule.low}
+            # What the schedule decides is no part of the weights.
+            activation = dataclasses.replace(recipe.activation, bits=8)
+            recipe = dataclasses.replace(recipe, activation=activation, schedule=BitSchedule())
+        widths.setdefault((method.label, recipe), set()).update(found)
+    return tuple(
+        Variant(label, recipe, tuple(sorted(found, reverse=True))) for (label, recipe), found in widths.items()
+    )
