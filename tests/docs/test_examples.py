@@ -1,4 +1,4 @@
-"""Every Python example of the README and of docs/ runs, and every command that they show exists."""
+"""Every Python example of the README and of docs/ runs, so does every command marked so, and every other exists."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import typer
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
+from typer.testing import CliRunner
 
 from dvdq_eval.cli import app as dvdq_eval
 from dvdq_models.cli import app as dvdq
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("packages/*/README.md"))]
 COMMANDS = {"dvdq": dvdq, "dvdq-eval": dvdq_eval}
 LINE = re.compile(r"^(?:dvdq|dvdq-eval) \S.*$", re.MULTILINE)
+EXECUTED = re.compile(r"^<!-- executed -->\n```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -34,7 +36,22 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_commands_exist_with_these_options(line: str) -> None:
     """Typer's parser accepts the words; nothing is run."""
     name, *words = shlex.split(line)
-    group = typer.main.get_command(COMMANDS[name])
-    assert isinstance(group, typer.core.TyperGroup)
-    command = group.commands[words[0]]
-    command.make_context(words[0], words[1:])
+    command = typer.main.get_command(COMMANDS[name])
+    while isinstance(command, typer.core.TyperGroup):
+        name, *words = words
+        command = command.commands[name]
+    command.make_context(name, words)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if EXECUTED.search(page.read_text())], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_commands_marked_as_executed_run_one_after_another(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for block in EXECUTED.findall(page.read_text()):
+        for line in block.splitlines():
+            name, *words = shlex.split(line)
+            done = CliRunner().invoke(COMMANDS[name], words)
+            assert done.exit_code == 0, (line, done.output, done.exception)

@@ -95,19 +95,19 @@ def test_without_ray_one_process_still_works(study: Study, tmp_path: Path, monke
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "dvdq_eval.scale.run", raising=False)
     store = Store(tmp_path, study)
-    with pytest.raises(DvdqError, match=r"expected Ray, for workers: pip install 'dvdq-eval\[ray\]'"):
+    with pytest.raises(DvdqError, match=r"expected Ray, for workers: pip install 'dvdq-eval\[scale\]'"):
         generate_all(study, store, [FULL_PRECISION], silent, workers=2)
     assert generate_all(study, store, [FULL_PRECISION], silent) == 0
 
 
 def test_workers_are_refused_where_they_do_not_fit(study: Study, store: Store) -> None:
-    pytest.importorskip("ray", reason="the extra [ray] is not installed")
+    pytest.importorskip("ray", reason="the extra [scale] is not installed")
     with pytest.raises(DvdqError, match="this machine: expected 2 GPU for 2 workers, got 0"):
         generate_all(dataclasses.replace(study, device="cuda"), store, [W4A4], silent, workers=2)
 
 
 def test_workers_make_the_same_bytes_though_one_is_killed(study: Study, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="the extra [ray] is not installed")
+    pytest.importorskip("ray", reason="the extra [scale] is not installed")
     alone, together = Store(tmp_path / "alone", study), Store(tmp_path / "together", study)
     methods = [FULL_PRECISION, W4A6, SMOOTH]
     assert generate_all(study, alone, methods, silent) == 0

@@ -19,11 +19,12 @@ from dvdq_eval.experiments.run import make_videos
 from dvdq_eval.experiments.store import Store
 from dvdq_eval.experiments.study import Study
 from dvdq_eval.intervals import Interval
+from dvdq_eval.paper import PAPER
 from dvdq_eval.tables import build, figures
 from dvdq_eval.tables.all import NAMES, chosen, needed
 from dvdq_eval.tables.catalogue import EXPERIMENTS, Experiment, Line, ours
 from dvdq_eval.tables.markdown import table_markdown
-from dvdq_eval.tables.paper import PAPER
+from dvdq_eval.vbench.score import Score
 from dvdq_models import DvdqError
 from dvdq_models.apply import swap_linears
 from dvdq_models.moving_shapes import WAN
@@ -47,6 +48,31 @@ def test_every_method_of_the_paper_is_in_its_table() -> None:
     }
     assert all(len(row) == len(table.columns) for table in PAPER.values() for row in table.rows)
     assert {"table-1", "table-2", "table-3", "table-4", "table-5"} | {f"figure-{n}" for n in (3, 4, 5, 6)} <= set(NAMES)
+
+
+def test_what_vbench_says_is_a_column_unless_its_judge_was_random(study: Study, store: Store) -> None:
+    def judge(configuration: Configuration) -> dict[str, Score]:
+        worth = 0.5 if configuration == FULL_PRECISION else 0.25
+        values: dict[str, float | None] = {job.name: worth + job.number / 100 for job in study.jobs}
+        not_all = {**values, study.jobs[0].name: None}
+        return {
+            name: Score(name, None, found, (), random, 12.0, "h264", "", 0.0, {})
+            for name, found, random in (
+                ("imaging_quality", values, False),
+                ("subject_consistency", values, True),
+                ("motion_smoothness", not_all, False),
+            )
+        }
+
+    lines = (Line(FULL_PRECISION), Line(ours("W4A4"), FULL_PRECISION))
+    table = build.build_table("x", Experiment("title", lines, "claim"), study, store, silent, judge)
+    exact, quantized = table.rows
+    assert exact.metrics.keys() == {"adherence", "flickering", "imaging_quality"}
+    assert exact.metrics["imaging_quality"].mean == pytest.approx(0.51)
+    assert quantized.differences["imaging_quality"].mean == pytest.approx(-0.25)
+    text = table_markdown(table)
+    assert "imaging (VBench)" in text.splitlines()[0]
+    assert "26.00 ± 1.00 ▼" in text.splitlines()[3]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import diffusers
+import transformers
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -26,6 +28,9 @@ def progress_bars(longest: int = 12) -> Iterator[Tell]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())  # fmt: skip
     tasks: dict[str, TaskID] = {}
+    # Theirs, of what they load, would be written over ours.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     with Progress(*columns, console=Console(stderr=True)) as bars:
 
         def tell(what: str, done: int, total: int) -> None:

@@ -25,7 +25,7 @@ try:
     import ray
     from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 except ImportError as error:
-    raise DvdqError(OPERATION, expected="Ray, for workers: pip install 'dvdq-eval[ray]'", got=str(error)) from error
+    raise DvdqError(OPERATION, expected="Ray, for workers: pip install 'dvdq-eval[scale]'", got=str(error)) from error
 
 _DIED = (RayActorError, OutOfMemoryError, WorkerCrashedError, NodeDiedError)
 """What Ray says of a worker that is gone, or taken for gone."""

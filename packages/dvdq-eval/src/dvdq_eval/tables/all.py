@@ -11,13 +11,13 @@ from dvdq_eval.experiments.run import make_videos
 from dvdq_eval.experiments.store import Store, write_json, write_text
 from dvdq_eval.experiments.study import Study
 from dvdq_eval.markdown import markdown
+from dvdq_eval.paper import DIFFERS, PAPER
 from dvdq_eval.progress import Tell
-from dvdq_eval.tables.build import build_table
+from dvdq_eval.tables.build import Judge, build_table
 from dvdq_eval.tables.catalogue import EXPERIMENTS, Experiment
 from dvdq_eval.tables.cost import table_5
 from dvdq_eval.tables.figures import figure_3, figure_4, figure_5, plot_deltas
 from dvdq_eval.tables.markdown import table_markdown
-from dvdq_eval.tables.paper import DIFFERS, PAPER
 
 Maker = Callable[[Study, Store, Path, Tell], None]
 """Writes the files of one table or figure into a folder."""
@@ -29,7 +29,15 @@ NAMES = (*(f"table-{n}" for n in range(1, 6)), *(f"figure-{n}" for n in range(3,
 
 
 def make(
-    name: str, study: Study, store: Store, out: Path, *, peers: bool, tell: Tell, bits: Sequence[str] = ()
+    name: str,
+    study: Study,
+    store: Store,
+    out: Path,
+    *,
+    peers: bool,
+    tell: Tell,
+    bits: Sequence[str] = (),
+    judge: Judge | None = None,
 ) -> Path:
     """Make one table or figure; what it writes begins with the path that is returned: ``.json``, ``.md``, ``.png``.
 
@@ -43,7 +51,7 @@ def make(
     if name in _OTHERS:
         _OTHERS[name](study, store, out, tell)
         return out / name
-    table = build_table(name, chosen(name, peers=peers, bits=bits), study, store, tell)
+    table = build_table(name, chosen(name, peers=peers, bits=bits), study, store, tell, judge)
     write_text(out / f"{name}.md", table_markdown(table))
     if name == "figure-6":
         plot_deltas(table, out / f"{name}.png")

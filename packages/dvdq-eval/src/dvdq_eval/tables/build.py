@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
@@ -16,17 +16,11 @@ from dvdq_eval.intervals import Interval, difference, interval
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_eval.tables.catalogue import Experiment
+from dvdq_eval.tables.metrics import METRICS
+from dvdq_eval.vbench.score import Score
 
-METRICS: Mapping[str, bool | None] = {
-    "psnr_db": True,
-    "ssim": True,
-    "ms_ssim": True,
-    "vmaf": True,
-    "latent_error": False,
-    "adherence": True,
-    "flickering": None,
-}
-"""What is measured of each video, and whether more is better; a video that stands still flickers least."""
+Judge = Callable[[Configuration], Mapping[str, Score]]
+"""Gives VBench's scores of a method whose videos are made, by dimension."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,7 @@ class Row:
         label, bits: for people.
         teacache: threshold, if steps were skipped.
         against: title of the method that ``differences`` compare it with.
-        metrics: mean and 95 % interval of each metric of :data:`METRICS` that exists.
+        metrics: mean and 95 % interval of each metric of :data:`~dvdq_eval.tables.metrics.METRICS` that exists.
         differences: the same of its paired differences from ``against``: this minus that, video by video.
         average_bits: mean activation width over the steps that ran.
         reused: share of passes that TeaCache skipped.
@@ -85,8 +79,13 @@ class Table:
         return asdict(self)
 
 
-def build_table(name: str, experiment: Experiment, study: Study, store: Store, tell: Tell) -> Table:
-    """Make and measure what is missing, and summarise: the table of one experiment over a study's videos."""
+def build_table(
+    name: str, experiment: Experiment, study: Study, store: Store, tell: Tell, judge: Judge | None = None
+) -> Table:
+    """Make and measure what is missing, and summarise: the table of one experiment over a study's videos.
+
+    ``judge`` asks VBench of each method; what it said with random weights is no metric.
+    """
     folders: dict[Configuration, MethodFolder] = {}
     measured: dict[Configuration, Mapping[str, list[float]]] = {}
 
@@ -95,7 +94,8 @@ def build_table(name: str, experiment: Experiment, study: Study, store: Store, t
             folders[configuration] = make_videos(study, store, configuration, tell)
             reference = folders[FULL_PRECISION] if FULL_PRECISION in folders else folders[configuration]
             videos = measure_videos(study, folders[configuration], reference, configuration.title, tell)
-            measured[configuration] = _columns(videos)
+            scores = {} if judge is None else judge(configuration)
+            measured[configuration] = _columns(_with_scores(study, videos, scores))
         return measured[configuration]
 
     values_of(FULL_PRECISION)
@@ -114,6 +114,16 @@ def build_table(name: str, experiment: Experiment, study: Study, store: Store, t
         tuple(rows),
         provenance(),
     )
+
+
+def _with_scores(
+    study: Study, videos: Sequence[Mapping[str, Any]], scores: Mapping[str, Score]
+) -> list[dict[str, Any]]:
+    real = {name: score.videos for name, score in scores.items() if not score.path_check}
+    return [
+        {**video, **{name: values.get(job.name) for name, values in real.items()}}
+        for video, job in zip(videos, study.jobs, strict=True)
+    ]
 
 
 def _columns(videos: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:

@@ -13,6 +13,7 @@ from dvdq_eval.experiments.opening import open_study
 from dvdq_eval.experiments.store import Store
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.tables.all import NAMES, make, make_share
+from dvdq_eval.tables.judging import judge_by_vbench
 from dvdq_models.moving_shapes import BUNDLED
 from dvdq_reference.spec.errors import DvdqError
 
@@ -40,6 +41,10 @@ def table(
         Path, typer.Option(help="Folder that keeps every video; a run goes on with what is there.")
     ] = Path("out/videos"),
     peers: Annotated[bool, typer.Option(help="Also OrbitQuant and SDNQ, each in an environment made for it.")] = True,
+    vbench: Annotated[
+        list[str] | None,
+        typer.Option(help="Also a dimension of VBench, of `dvdq-eval vbench setup`; may be given again."),
+    ] = None,
     bits: Annotated[
         list[str] | None, typer.Option(help="Rows of these widths alone, e.g. W4A4; may be given again.")
     ] = None,
@@ -72,11 +77,12 @@ def table(
     )
     kept = Store(store, study)
     with progress_bars() as tell:
+        judge = judge_by_vbench(study, kept, vbench, tell) if vbench else None
         if part is not None:
             make_share(chosen, study, kept, part, peers=peers, tell=tell, bits=bits or ())
             return
         for name in chosen:
-            written = make(name, study, kept, out, peers=peers, tell=tell, bits=bits or ())
+            written = make(name, study, kept, out, peers=peers, tell=tell, bits=bits or (), judge=judge)
             Console().print(f"[bold]{written}[/bold]", soft_wrap=True, highlight=False)
 
 

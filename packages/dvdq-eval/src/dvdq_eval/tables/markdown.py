@@ -6,18 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from dvdq_eval.intervals import Interval, is_apart
 from dvdq_eval.markdown import markdown
-from dvdq_eval.tables.build import METRICS, Row, Table
+from dvdq_eval.tables.build import Row, Table
+from dvdq_eval.tables.metrics import METRICS
 
-_COLUMNS: Mapping[str, tuple[str, str, float]] = {
-    "psnr_db": ("PSNR (dB)", ".1f", 1.0),
-    "ssim": ("SSIM", ".3f", 1.0),
-    "ms_ssim": ("MS-SSIM", ".3f", 1.0),
-    "vmaf": ("VMAF", ".1f", 1.0),
-    "latent_error": ("latent error", ".3f", 1.0),
-    "adherence": ("words seen (%)", ".1f", 100.0),
-    "flickering": ("steadiness (%)", ".2f", 100.0),
-}
-"""Heading, format and unit of each metric."""
 _OPTIONAL = {"average_bits": "activation bits", "reused": "passes reused"}
 """Columns that stand where a row has them."""
 
@@ -29,7 +20,7 @@ def table_markdown(table: Table) -> str:
     timed = any(row.calibration_seconds is not None for row in table.rows)
     header = ["method", "bits a weight"]
     header += [heading for name, heading in _OPTIONAL.items() if some[name]]
-    header += [_COLUMNS[name][0] for name in metrics]
+    header += [METRICS[name].heading for name in metrics]
     if timed:
         header.append("preparing (s)")
     return markdown(header, (_cells(row, metrics, some, timed=timed) for row in table.rows))
@@ -53,13 +44,13 @@ def _cells(row: Row, metrics: list[str], some: Mapping[str, bool], *, timed: boo
 def _value(name: str, value: Interval | None, paired: Interval | None) -> str:
     if value is None:
         return "–"
-    _, form, unit = _COLUMNS[name]
-    half = max(value.high - value.mean, value.mean - value.low) * unit
-    return f"{value.mean * unit:{form}} ± {half:{form}}{_sign(name, paired)}"
+    metric = METRICS[name]
+    half = max(value.high - value.mean, value.mean - value.low) * metric.unit
+    return f"{value.mean * metric.unit:{metric.form}} ± {half:{metric.form}}{_sign(name, paired)}"
 
 
 def _sign(name: str, paired: Interval | None) -> str:
-    more_is_better = METRICS[name]
+    more_is_better = METRICS[name].more_is_better
     if more_is_better is None or paired is None or not is_apart(paired):
         return ""
     return " ▲" if (paired.mean > 0) == more_is_better else " ▼"

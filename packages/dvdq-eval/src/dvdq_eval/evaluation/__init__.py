@@ -1,0 +1,1 @@
+"""From a pipeline to a page that shows what quantization does to it."""

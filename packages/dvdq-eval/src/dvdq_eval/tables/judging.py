@@ -1,0 +1,46 @@
+"""VBench's dimensions as columns of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dvdq_eval.experiments.configuration import Configuration
+from dvdq_eval.experiments.store import Store
+from dvdq_eval.experiments.study import Study
+from dvdq_eval.progress import Tell
+from dvdq_eval.tables.build import Judge
+from dvdq_eval.vbench.coverage import check_videos
+from dvdq_eval.vbench.dimensions import chosen
+from dvdq_eval.vbench.environment import vbench_python
+from dvdq_eval.vbench.installed import Installed
+from dvdq_eval.vbench.score import Score, scores_of
+from dvdq_eval.vbench.scoring import Judges, score_all
+from dvdq_eval.vbench.study import Asked
+from dvdq_eval.vbench.weights import check_weights, weights_folder
+from dvdq_models.video import FPS
+
+OPERATION = "table"
+
+
+def judge_by_vbench(study: Study, store: Store, names: Sequence[str], tell: Tell) -> Judge:
+    """Asks VBench of each method's videos in the dimensions of ``names``; what was scored is not scored again.
+
+    Raises:
+        DvdqError: a dimension that there is none of or that asks for VBench's own prompts, no environment, or missing
+            weights; before any video is made.
+    """
+    dimensions = chosen(OPERATION, tuple(names), standard=False)
+    weights = weights_folder()
+    check_weights(OPERATION, (dimension.name for dimension in dimensions), weights)
+    judges = Judges(Installed(vbench_python()), weights, float(FPS))
+
+    def scores(configuration: Configuration) -> Mapping[str, Score]:
+        asked = Asked(study, store, (configuration,), dimensions)
+        check_videos(asked, partial=False)
+        score_all(asked, judges, tell)
+        folder = asked.folder(configuration)
+        assert folder is not None
+        found = scores_of(folder)
+        return {dimension.name: found[dimension.name] for dimension in dimensions}
+
+    return scores

@@ -1,0 +1,84 @@
+"""One command from a pipeline to a page: all its parts are there, agree, and are not made twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dvdq_eval.cli import app
+from dvdq_eval.experiments.configuration import FULL_PRECISION
+from dvdq_eval.experiments.run import Maker
+from dvdq_eval.experiments.study import Job
+from dvdq_eval.latency.results import Latency
+from dvdq_models import DvdqError
+
+METHODS = ("--method", "dvd-quant:W4A6", "--method", "minmax:W4A4")
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("evaluation") / "out"
+    done = CliRunner().invoke(app, command(out))
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def command(out: Path) -> list[str]:
+    return ["evaluate", "wan", "--videos", "2", "--steps", "4", "--shown", "1", "--out", str(out), *METHODS]
+
+
+def test_all_parts_are_there(evaluated: Path) -> None:
+    wanted = {
+        "methods.json",
+        "methods.md",
+        "figure-3.json",
+        "figure-3.png",
+        "latency.json",
+        "latency.md",
+        "memory.json",
+    }
+    assert {path.name for path in evaluated.iterdir()} == {*wanted, "memory.md", "report.html", "videos"}
+    rows = json.loads((evaluated / "methods.json").read_text())["rows"]
+    assert [(row["label"], row["bits"]) for row in rows] == [
+        (FULL_PRECISION.label, ""),
+        ("DVD-Quant", "W4A6"),
+        ("MinMax", "W4A4"),
+    ]
+    assert [row["against"] for row in rows] == [None, None, "DVD-Quant W4A6"]
+
+
+def test_a_videos_time_is_of_the_steps_that_its_trace_ran(evaluated: Path) -> None:
+    latency = Latency.from_json((evaluated / "latency.json").read_text())
+    (mixed,) = (video for video in latency.videos if video.trace != "constant")
+    trace = json.loads(Path(mixed.trace).read_text())["trace"]
+    bits = [step["bits"] for step in trace]
+    assert mixed.steps_at == {str(width): bits.count(width) for width in sorted(set(bits), reverse=True)}
+    assert sum(mixed.steps_at.values()) == 4
+
+
+def test_the_page_shows_every_method(evaluated: Path) -> None:
+    page = (evaluated / "report.html").read_text()
+    assert all(name in page for name in ("Full precision", "DVD-Quant W4A6", "MinMax W4A4"))
+    assert page.count("data:video/mp4") >= 3
+
+
+def test_videos_that_are_there_are_not_made_again(evaluated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Maker, "make", lambda *_: pytest.fail("a video was made again"))
+    done = CliRunner().invoke(app, command(evaluated))
+    assert done.exit_code == 0, done.output
+
+
+def test_a_video_that_fails_is_an_error_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Maker, job: Job) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Maker, "make", refuse)
+    done = CliRunner().invoke(app, command(tmp_path))
+    assert isinstance(done.exception, DvdqError)
+    assert "expected 6 videos, got 6 .failed.json" in str(done.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["videos"]
