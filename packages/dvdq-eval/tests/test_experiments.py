@@ -257,6 +257,12 @@ def test_prompts_that_are_not_measured_prepare(tmp_path: Path) -> None:
     assert study.settings == {"height": 32, "num_inference_steps": 4}
 
 
+def test_settings_change_a_bundled_pipelines_call() -> None:
+    study = open_study("table", "wan", videos=2, steps=5, settings='{"height": 32}')
+    assert study.settings == {**Study.bundled("wan", 2).settings, "height": 32, "num_inference_steps": 5}
+    assert open_study("table", "wan", videos=2, steps=4).key == Study.bundled("wan", 2, 4).key
+
+
 def test_methods_by_name_begin_with_full_precision() -> None:
     found = parse_methods("generate", ["dvd-quant:W4A4", "minmax:W4A8", "dvd-quant:W4A4"])
     assert found == (FULL_PRECISION, W4A4, Configuration.named("MinMax", "minmax", "W4A8"))

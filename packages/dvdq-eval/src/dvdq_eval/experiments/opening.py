@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,8 @@ def open_study(
     if pipeline in BUNDLED:
         if given := [name for name, value in (("prompts", prompts), ("preparing", preparing)) if value is not None]:
             raise DvdqError(operation, where=f"--{given[0]}", expected="none for a bundled pipeline", got="a file")
-        return Study.bundled(pipeline, videos, steps, device, samples)
+        study = Study.bundled(pipeline, videos, device=device, samples=samples)
+        return dataclasses.replace(study, settings={**study.settings, **read_settings(operation, settings, steps)})
     if prompts is None:
         raise DvdqError(operation, where=pipeline, expected="--prompts for a pipeline that is not bundled", got="none")
     asked = read_prompts(operation, prompts)

@@ -9,37 +9,25 @@ import torch
 import typer
 from rich.console import Console
 
+from dvdq_eval.experiments import options
 from dvdq_eval.experiments.opening import open_study
 from dvdq_eval.experiments.store import Store
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.tables.all import NAMES, make, make_share
 from dvdq_eval.tables.judging import judge_by_vbench
-from dvdq_models.moving_shapes import BUNDLED
 from dvdq_reference.spec.errors import DvdqError
-
-VIDEOS = Path("out/videos")
 
 
 def table(
     names: Annotated[list[str], typer.Argument(help=f"Which: {', '.join(NAMES)}, or all.")],
-    pipeline: Annotated[
-        str, typer.Option(help=f"A bundled pipeline ({', '.join(BUNDLED)}) or the folder of any other.")
-    ] = "wan",
+    pipeline: options.Pipeline = "wan",
     videos: Annotated[int, typer.Option(min=2, help="Videos of each method, from as many prompts.")] = 64,
-    steps: Annotated[int | None, typer.Option(min=4, help="Denoising steps; default: the pipeline's.")] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="Prompts to measure on, one a line; not for bundled ones.")
-    ] = None,
-    preparing: Annotated[
-        Path | None, typer.Option(help="Other prompts, to calibrate and to choose δ on; not for bundled ones.")
-    ] = None,
-    settings: Annotated[
-        str | None, typer.Option(help='Further arguments of the pipeline\'s call as JSON: {"height": 480}.')
-    ] = None,
+    steps: options.Steps = None,
+    prompts: options.Prompts = None,
+    preparing: options.Preparing = None,
+    settings: options.Settings = None,
     out: Annotated[Path, typer.Option(help="Folder to write tables and figures to.")] = Path("out/tables"),
-    store: Annotated[
-        Path, typer.Option(help="Folder that keeps every video; a run goes on with what is there.")
-    ] = Path("out/videos"),
+    store: options.Stored = options.STORE,
     peers: Annotated[bool, typer.Option(help="Also OrbitQuant and SDNQ, each in an environment made for it.")] = True,
     vbench: Annotated[
         list[str] | None,

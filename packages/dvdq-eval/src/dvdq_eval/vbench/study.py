@@ -56,7 +56,7 @@ def open_asked(operation: str, given: Mapping[str, Any]) -> Asked:
 def _own(operation: str, given: Mapping[str, Any], prompts: Path | None) -> Study:
     """Videos of a bundled pipeline's own prompts, or of a file of them."""
     bundled, videos = given["pipeline"] in BUNDLED, given["videos"]
-    study = open_study(
+    return open_study(
         operation,
         given["pipeline"],
         videos=(BUNDLED_VIDEOS if bundled else sys.maxsize) if videos is None else videos,

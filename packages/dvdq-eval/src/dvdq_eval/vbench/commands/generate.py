@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 from rich.console import Console
 
+from dvdq_eval.experiments import options as videos_of
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.scale import generate_all
+from dvdq_eval.scale.command import tell_failures
 from dvdq_eval.vbench import options
 from dvdq_eval.vbench.study import open_asked
 
 
 def generate(
     context: typer.Context,
-    pipeline: options.Pipeline = "wan",
-    method: options.Method = None,
+    pipeline: videos_of.Pipeline = "wan",
+    method: videos_of.Method = None,
     dimension: options.Dimensions = None,
     prompts: options.Prompts = None,
-    preparing: options.Preparing = None,
+    preparing: videos_of.Preparing = None,
     videos: options.Videos = None,
     samples: options.Samples = None,
-    steps: options.Steps = None,
-    settings: options.Settings = None,
-    store: options.Stored = options.STORE,
-    device: options.Device = "cpu",
-    workers: Annotated[int, typer.Option(min=1, help="Pipelines at once, by Ray; on GPUs, one each.")] = 1,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster, e.g. auto; default: this machine.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each worker; other counts, other rounding.")] = 1,
+    steps: videos_of.Steps = None,
+    settings: videos_of.Settings = None,
+    store: videos_of.Stored = videos_of.STORE,
+    device: videos_of.Device = "cpu",
+    workers: videos_of.Workers = 1,
+    address: videos_of.Address = None,
+    threads: videos_of.Threads = 1,
 ) -> None:
     """Make the videos that the dimensions need, of full precision and of methods; resumable."""
     asked = open_asked("vbench generate", context.params)
@@ -37,7 +37,4 @@ def generate(
             asked.study, asked.store, asked.methods, tell, workers=workers, address=address, threads=threads
         )
     Console().print(f"[bold]{asked.store.folder}[/bold]", soft_wrap=True, highlight=False)
-    if failures:
-        total = len(asked.methods) * len(asked.study.jobs)
-        typer.echo(f"{failures} of {total} videos failed: their .failed.json says why", err=True)
-        raise typer.Exit(1)
+    tell_failures(failures, len(asked.methods) * len(asked.study.jobs))

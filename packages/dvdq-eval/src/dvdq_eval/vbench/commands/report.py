@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
+from dvdq_eval.experiments import options as videos_of
 from dvdq_eval.experiments.store import write_json, write_text
 from dvdq_eval.vbench import options
 from dvdq_eval.vbench.report import build_report, report_markdown
@@ -17,17 +18,17 @@ from dvdq_eval.vbench.study import open_asked
 
 def report(
     context: typer.Context,
-    pipeline: options.Pipeline = "wan",
-    method: options.Method = None,
+    pipeline: videos_of.Pipeline = "wan",
+    method: videos_of.Method = None,
     dimension: options.Dimensions = None,
     prompts: options.Prompts = None,
-    preparing: options.Preparing = None,
+    preparing: videos_of.Preparing = None,
     videos: options.Videos = None,
     samples: options.Samples = None,
-    steps: options.Steps = None,
-    settings: options.Settings = None,
-    store: options.Stored = options.STORE,
-    device: options.Device = "cpu",
+    steps: videos_of.Steps = None,
+    settings: videos_of.Settings = None,
+    store: videos_of.Stored = videos_of.STORE,
+    device: videos_of.Device = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for vbench.json and vbench.md.")] = Path("out/vbench"),
 ) -> None:
     """A table of the scores that there are, × 100, with the paper's."""

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from dvdq_eval.experiments import options as videos_of
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.vbench import options
 from dvdq_eval.vbench.coverage import OPERATION, check_videos
@@ -19,17 +20,17 @@ from dvdq_models.video import FPS
 
 def score(
     context: typer.Context,
-    pipeline: options.Pipeline = "wan",
-    method: options.Method = None,
+    pipeline: videos_of.Pipeline = "wan",
+    method: videos_of.Method = None,
     dimension: options.Dimensions = None,
     prompts: options.Prompts = None,
-    preparing: options.Preparing = None,
+    preparing: videos_of.Preparing = None,
     videos: options.Videos = None,
     samples: options.Samples = None,
-    steps: options.Steps = None,
-    settings: options.Settings = None,
-    store: options.Stored = options.STORE,
-    device: options.Device = "cpu",
+    steps: videos_of.Steps = None,
+    settings: videos_of.Settings = None,
+    store: videos_of.Stored = videos_of.STORE,
+    device: videos_of.Device = "cpu",
     judge: Annotated[str, typer.Option(help="That the judges run on: cpu, or cuda.")] = "cpu",
     fps: Annotated[
         float, typer.Option(min=1.0, help="Frames a second of the videos: 16 of Wan's, 24 of HunyuanVideo's.")
