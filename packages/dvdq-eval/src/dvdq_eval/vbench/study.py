@@ -67,9 +67,6 @@ def _own(operation: str, given: Mapping[str, Any], prompts: Path | None) -> Stud
         settings=given["settings"],
         device=given["device"],
     )
-    # One of 64 pixels is too small for dynamic_degree.
-    changed = read_settings(operation, given["settings"], None) if bundled else {}
-    return dataclasses.replace(study, settings={**study.settings, **changed})
 
 
 def _standard(operation: str, given: Mapping[str, Any], dimensions: tuple[Dimension, ...]) -> StandardStudy:
