@@ -53,7 +53,8 @@ def test_all_parts_are_there(evaluated: Path) -> None:
 def test_a_videos_time_is_of_the_steps_that_its_trace_ran(evaluated: Path) -> None:
     latency = Latency.from_json((evaluated / "latency.json").read_text())
     (mixed,) = (video for video in latency.videos if video.trace != "constant")
-    trace = json.loads(Path(mixed.trace).read_text())["trace"]
+    (record,) = (evaluated / "videos").glob(f"*/{mixed.trace}")
+    trace = json.loads(record.read_text())["trace"]
     bits = [step["bits"] for step in trace]
     assert mixed.steps_at == {str(width): bits.count(width) for width in sorted(set(bits), reverse=True)}
     assert sum(mixed.steps_at.values()) == 4

@@ -216,7 +216,7 @@ LATENCY = Latency(
             2**30,
         ),
     ),
-    videos=(VideoTime("DVD-Quant", "W4A4", {"8": 2, "4": 4}, 2, "/somewhere/0000.json", 6.5, 1.9),),
+    videos=(VideoTime("DVD-Quant", "W4A4", {"8": 2, "4": 4}, 2, "somewhere/0000.json", 6.5, 1.9),),
     provenance=PROVENANCE,
 )
 MEMORY = Memory(

@@ -22,7 +22,12 @@ from dvdq_reference.spec.errors import DvdqError
 
 @dataclass(frozen=True)
 class Mix:
-    """Steps of a video by activation width, e.g. ``Mix({8: 21, 4: 29}, "video.json")``."""
+    """Steps of a video by activation width, e.g. ``Mix({8: 21, 4: 29}, "out/cat.json")``.
+
+    Attributes:
+        steps_at: how many run at each width.
+        source: ``constant``, or the record that tells them, by its name and its folder's.
+    """
 
     steps_at: Mapping[int, int]
     source: str
@@ -50,7 +55,7 @@ class Mix:
         if not widths or skipped:
             got = "skipped ones" if skipped else "none"
             raise DvdqError(operation, where=str(path), expected="a trace of steps that all ran", got=got)
-        return cls(dict(sorted(Counter(widths).items(), reverse=True)), str(path))
+        return cls(dict(sorted(Counter(widths).items(), reverse=True)), "/".join(path.absolute().parts[-2:]))
 
     @property
     def steps(self) -> int:

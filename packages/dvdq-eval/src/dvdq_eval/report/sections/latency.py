@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import PurePath
 
 from dvdq_eval.latency.results import Latency, LayerTime, MethodTime
 from dvdq_eval.report.charts.stacked import legend, stacked
@@ -93,7 +92,7 @@ def _videos(run: Latency) -> Sheet:
                 Cell(str(video.passes), video.passes),
                 Cell(f"{video.seconds:.4g}", video.seconds),
                 Cell(f"{video.ratio:.2f}×", video.ratio),
-                Cell(PurePath(video.trace).name, video.trace),
+                Cell(video.trace, video.trace),
             ]
         )
     return Sheet("A video, from the seconds of its passes", columns, rows)
