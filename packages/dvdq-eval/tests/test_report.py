@@ -390,7 +390,7 @@ def test_latency_and_memory_are_the_files(report: Page) -> None:
         "2",
         "6.5",
         "1.9",
-        "0000.json",
+        "somewhere/0000.json",
     )
     sizes = report.values("Memory by method")
     assert sizes == [["0", str(2**22), "2.5", str(2**21), str(2**20), str(2**20), str(2**22), None, None]]
