@@ -106,6 +106,17 @@ def test_workers_are_refused_where_they_do_not_fit(study: Study, store: Store) -
         generate_all(dataclasses.replace(study, device="cuda"), store, [W4A4], silent, workers=2)
 
 
+def test_a_cluster_that_is_not_there_is_named(study: Study, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="the extra [scale] is not installed")
+
+    def refuse(**_: Any) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at host:6379")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(DvdqError, match="--address: expected a running Ray cluster, got host:6379"):
+        generate_all(study, store, [W4A4], silent, address="host:6379")
+
+
 def test_workers_make_the_same_bytes_though_one_is_killed(study: Study, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the extra [scale] is not installed")
     alone, together = Store(tmp_path / "alone", study), Store(tmp_path / "together", study)

@@ -52,17 +52,18 @@ def make_by_workers(
 @contextmanager
 def _cluster(study: Study, workers: int, address: str | None, threads: int) -> Iterator[None]:
     """Ray with room for the workers; they end with the block."""
-    started_here = {"num_cpus": workers * threads} if address is None else {"address": address}
-    ray.init(
-        include_dashboard=None if address else False, logging_level=logging.ERROR, log_to_driver=False, **started_here
-    )
+    where = {"num_cpus": workers * threads, "include_dashboard": False} if address is None else {"address": address}
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
+    except ConnectionError as error:
+        raise DvdqError(OPERATION, where="--address", expected="a running Ray cluster", got=address) from error
     try:
         wanted = {"GPU": workers} if study.device == "cuda" else {"CPU": workers * threads}
         there = ray.cluster_resources()
         for name, count in wanted.items():
             if there.get(name, 0) < count:
-                where, got = address or "this machine", f"{there.get(name, 0):g}"
-                raise DvdqError(OPERATION, where=where, expected=f"{count} {name} for {workers} workers", got=got)
+                expected, got = f"{count} {name} for {workers} workers", f"{there.get(name, 0):g}"
+                raise DvdqError(OPERATION, where=address or "this machine", expected=expected, got=got)
         yield
     finally:
         ray.shutdown()
