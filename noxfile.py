@@ -21,6 +21,8 @@ nox.options.sessions = ["tests"]
 nox.options.error_on_missing_interpreters = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
+# Whose passes are timed on a GPU, at the sizes that their makers show.
+MODELS = {"wan2.1-1.3b": "81x480x832", "wan2.1-14b": "81x480x832", "hunyuan-video-13b": "129x544x960"}
 # Each package depends on all those before it.
 PACKAGES = ["dvdq-reference", "dvdq-kernels", "dvdq-models", "dvdq-eval"]
 
@@ -178,9 +180,10 @@ def vbench(session: nox.Session) -> None:
 def gpu(session: nox.Session) -> None:
     """Conformance on this GPU, then append its rows to benchmarks/results/; ``-- tune`` first tunes Triton's tiles.
 
-    Without a GPU it says so and fails. Other arguments go to every benchmark: ``nox -s gpu -- --quick``.
+    At the end a pass of each whole model, in out/gpu/. Without a GPU it says so and fails. Other arguments go to every
+    benchmark: ``nox -s gpu -- --quick``.
     """
-    install(session, "dvdq-kernels", "test", "peers")
+    install(session, "dvdq-eval", "test", "peers")
     session.run("python", "benchmarks/_gpu.py")
     session.run("pytest", "tests/conformance", "tests/mutants")
     options = [argument for argument in session.posargs if argument != "tune"]
@@ -189,6 +192,9 @@ def gpu(session: nox.Session) -> None:
         session.run("python", "-m", "pip", "install", "--no-deps", "--force-reinstall", "packages/dvdq-kernels")
     for script in sorted(Path("benchmarks").glob("gpu_*.py")):
         session.run("python", str(script), *options)
+    for model, video in MODELS.items():
+        for what in ("latency", "memory"):
+            session.run("dvdq-eval", what, model, f"--video={video}", "--device=cuda", f"--out=out/gpu/{model}-{what}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 ``python docs/figures.py`` rewrites the marked regions and ``--check`` fails if one is not current. ``--adopt out/demo``
 first takes over the results and the contact sheet of a new run of the demo, ``--adopt-tables wan out/tables`` what
-``dvdq-eval table`` wrote of a pipeline. Standard library only.
+``dvdq-eval table``, ``latency`` or ``memory`` wrote of a pipeline. Standard library only.
 """
 
 from __future__ import annotations
@@ -275,12 +275,13 @@ def teacache(root: Path) -> str:
 
 
 def evaluated(root: Path, pipeline: str, name: str) -> str:
-    """A table as ``dvdq-eval table`` wrote it."""
+    """A table as ``dvdq-eval`` wrote it; its heading is left to the page."""
     file = root / TABLES / pipeline / f"{name}.md"
-    return file.read_text().strip() if file.exists() else NOTHING_YET
+    return re.sub(r"\A# .*\n", "", file.read_text()).strip() if file.exists() else NOTHING_YET
 
 
 TABLE_NAMES = (*(f"table-{n}" for n in range(1, 6)), "figure-6", "beyond")
+COSTS = ("latency", "memory")
 
 FIGURES: dict[str, Callable[[Path], str]] = {
     "demo-table": demo_table,
@@ -295,7 +296,7 @@ FIGURES: dict[str, Callable[[Path], str]] = {
     **{
         f"{pipeline}-{name}": partial(evaluated, pipeline=pipeline, name=name)
         for pipeline in PIPELINES
-        for name in TABLE_NAMES
+        for name in (*TABLE_NAMES, *COSTS)
     },
     **{f"paper-{name}": partial(evaluated, pipeline="wan", name=f"{name}-paper") for name in TABLE_NAMES},
     "layers": lambda root: evaluated(root, "layers", "layers"),
@@ -331,7 +332,7 @@ def adopt(results: Path, root: Path) -> None:
 
 
 def adopt_tables(pipeline: str, results: Path, root: Path) -> None:
-    """Takes over what ``dvdq-eval table`` wrote: tables as data and text, figures as pictures."""
+    """Takes over what ``dvdq-eval`` wrote of a pipeline: tables as data and text, figures as pictures."""
     for kinds, target in (((".json", ".md"), TABLES), ((".png",), PICTURES)):
         (root / target / pipeline).mkdir(parents=True, exist_ok=True)
         for file in sorted(results.iterdir()):
