@@ -25,6 +25,7 @@ from dvdq_models import DvdqError, Recipe, quantize
 from dvdq_models.linear import QuantizedLinear
 from dvdq_models.moving_shapes import WAN
 from dvdq_models.moving_shapes.clips import split_scenes
+from dvdq_models.placement import Offload
 from dvdq_models.prompts import read_prompts
 from dvdq_models.video import read_mp4, to_bytes, write_lossless
 from dvdq_reference.spec.recipe import BitSchedule, Rotation
@@ -261,6 +262,37 @@ def test_settings_change_a_bundled_pipelines_call() -> None:
     study = open_study("table", "wan", videos=2, steps=5, settings='{"height": 32}')
     assert study.settings == {**Study.bundled("wan", 2).settings, "height": 32, "num_inference_steps": 5}
     assert open_study("table", "wan", videos=2, steps=4).key == Study.bundled("wan", 2, 4).key
+
+
+@pytest.mark.parametrize(
+    ("offload", "order"), [(Offload.NONE, ["placed", "quantized", "placed"]), (Offload.MODEL, ["quantized", "placed"])]
+)
+def test_what_does_not_fit_is_quantized_before_it_is_placed(
+    offload: Offload, order: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = dataclasses.replace(Study.bundled("wan", 2, 4, "cuda"), offload=offload)
+    events: list[str] = []
+
+    def place(pipeline: Any, device: str, offload: Offload) -> None:
+        assert (device, offload) == (study.device, study.offload)
+        events.append("placed")
+
+    def quantize_(transformer: Any, recipe: Recipe, **options: Any) -> Any:
+        events.append("quantized")
+        return quantize(transformer, recipe, **options)
+
+    monkeypatch.setattr("dvdq_eval.experiments.study.place", place)
+    monkeypatch.setattr(prepare, "quantize", quantize_)
+    prepare.quantized_pipeline(study, Store(tmp_path, study), W4A4, silent)
+    assert events == order
+
+
+def test_offloading_makes_another_study_and_needs_a_device() -> None:
+    plain = open_study("table", "wan", videos=2, device="cuda")
+    assert open_study("table", "wan", videos=2, device="cuda", offload=Offload.GROUP).key != plain.key
+    assert plain.key == Study.bundled("wan", 2, device="cuda").key
+    with pytest.raises(DvdqError, match="--offload: expected a device to offload from"):
+        open_study("table", "wan", videos=2, offload=Offload.MODEL)
 
 
 def test_methods_by_name_begin_with_full_precision() -> None:

@@ -14,6 +14,7 @@ from dvdq_eval.experiments import options
 from dvdq_eval.experiments.opening import open_study, parse_methods
 from dvdq_eval.experiments.store import Store
 from dvdq_eval.progress import progress_bars
+from dvdq_models.placement import Offload
 
 METHODS = ("dvd-quant:W4A8", "dvd-quant:W4A6", "dvd-quant:W4A4", "minmax:W4A4")
 
@@ -37,6 +38,7 @@ def evaluate(
     workers: options.Workers = 1,
     address: options.Address = None,
     device: options.Device = "cpu",
+    offload: options.OffloadTo = Offload.NONE,
     threads: options.Threads = 1,
 ) -> None:
     """Make videos by several methods, measure quality, weight errors, latency and memory, and write one HTML page."""
@@ -49,6 +51,7 @@ def evaluate(
         preparing=preparing,
         settings=settings,
         device=device,
+        offload=offload,
     )
     methods = parse_methods(OPERATION, method or METHODS)
     with progress_bars() as tell:

@@ -24,6 +24,7 @@ from dvdq_eval.tables.catalogue import Experiment, Line
 from dvdq_eval.tables.figures import figure_3
 from dvdq_eval.tables.markdown import table_markdown
 from dvdq_models.moving_shapes import BUNDLED
+from dvdq_models.placement import Offload
 from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "evaluate"
@@ -47,7 +48,8 @@ def evaluate(
     """Measure all that there is to measure of ``methods`` and write ``report.html``, whose path is returned.
 
     ``out`` gets, beside it, ``methods.json`` and ``.md`` (quality, each method held against the first quantized one),
-    ``figure-3.json`` (weight errors), ``latency`` and ``memory``. What is there of the videos is taken as it is.
+    ``figure-3.json`` (weight errors), ``latency`` and ``memory``. What is there of the videos is taken as it is. Of a
+    model that is offloaded no pass is timed, as full precision is not on the device.
 
     Args:
         study: the pipeline, prompts and noise.
@@ -94,9 +96,10 @@ def _cost(study: Study, store: Store, methods: Sequence[Configuration], out: Pat
         for method in methods
         if method.average is not None
     ]
-    latency = measure_latency(subject, methods, rounds=ROUNDS, device=device, traces=traces, tell=tell)
-    write_json(out / "latency.json", latency.to_dict())
-    write_text(out / "latency.md", latency_markdown(latency))
+    if study.offload is Offload.NONE:
+        latency = measure_latency(subject, methods, rounds=ROUNDS, device=device, traces=traces, tell=tell)
+        write_json(out / "latency.json", latency.to_dict())
+        write_text(out / "latency.md", latency_markdown(latency))
     memory = measure_memory(subject, methods, device=device, tell=tell)
     write_json(out / "memory.json", memory.to_dict())
     write_text(out / "memory.md", memory_markdown(memory))

@@ -12,6 +12,7 @@ from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
 from dvdq_eval.experiments.study import Study
 from dvdq_eval.methods import LABELS
 from dvdq_models.moving_shapes import BUNDLED
+from dvdq_models.placement import Offload, check_offload
 from dvdq_models.prompts import read_prompts
 from dvdq_reference.spec.errors import DvdqError
 
@@ -27,6 +28,7 @@ def open_study(
     preparing: Path | None = None,
     settings: str | None = None,
     device: str = "cpu",
+    offload: Offload = Offload.NONE,
 ) -> Study:
     """The study of a bundled pipeline by name, or of a folder on prompts of one's own.
 
@@ -40,18 +42,22 @@ def open_study(
             first ``videos`` are those that prepare.
         settings: further arguments of the pipeline's call, as a JSON object.
         device: that runs it.
+        offload: what waits in the computer's memory.
     """
+    check_offload(operation, device, offload)
     if pipeline in BUNDLED:
         if given := [name for name, value in (("prompts", prompts), ("preparing", preparing)) if value is not None]:
             raise DvdqError(operation, where=f"--{given[0]}", expected="none for a bundled pipeline", got="a file")
         study = Study.bundled(pipeline, videos, device=device, samples=samples)
-        return dataclasses.replace(study, settings={**study.settings, **read_settings(operation, settings, steps)})
+        call = {**study.settings, **read_settings(operation, settings, steps)}
+        return dataclasses.replace(study, settings=call, offload=offload)
     if prompts is None:
         raise DvdqError(operation, where=pipeline, expected="--prompts for a pipeline that is not bundled", got="none")
     asked = read_prompts(operation, prompts)
     others = asked[videos:] if preparing is None else read_prompts(operation, preparing)
     call = read_settings(operation, settings, steps)
-    return Study.of(Path(pipeline), asked[:videos], others, call, device, samples)
+    study = Study.of(Path(pipeline), asked[:videos], others, call, device, samples)
+    return dataclasses.replace(study, offload=offload)
 
 
 def read_settings(operation: str, text: str | None, steps: int | None) -> dict[str, Any]:

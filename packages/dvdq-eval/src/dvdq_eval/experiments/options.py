@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dvdq_models.moving_shapes import BUNDLED
+from dvdq_models.placement import Offload
 
 _PIPELINE = f"A bundled pipeline ({', '.join(BUNDLED)}) or the folder of any other."
 
@@ -33,6 +34,9 @@ Settings = Annotated[
 ]
 Stored = Annotated[Path, typer.Option(help="Folder that keeps every video; a run goes on with what is there.")]
 Device = Annotated[str, typer.Option(help="That the pipeline runs on: cpu in float32, or cuda in bfloat16.")]
+OffloadTo = Annotated[
+    Offload, typer.Option("--offload", help="For models that do not fit: keep the part, or the layers, at work there.")
+]
 Workers = Annotated[int, typer.Option(min=1, help="Pipelines at once, by Ray; on GPUs, one each.")]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster, e.g. auto; default: this machine.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of each worker; other counts, other rounding.")]

@@ -84,7 +84,7 @@ def _find_delta(study: Study, store: Store, configuration: Configuration, averag
 
 def quantized_pipeline(study: Study, store: Store, configuration: Configuration, tell: Tell) -> tuple[Any, float]:
     """A pipeline that runs as ``configuration`` says, and the seconds that quantizing its weights took."""
-    pipeline, recipe, seconds = study.load(), configuration.recipe, 0.0
+    pipeline, recipe, seconds = study.open(), configuration.recipe, 0.0
     transformers = {name: part for name in TRANSFORMERS if (part := getattr(pipeline, name, None)) is not None}
     if recipe is not None:
         calibration = None if recipe.smoothing is None else calibration_of(study, store, tell)
@@ -96,6 +96,8 @@ def quantized_pipeline(study: Study, store: Store, configuration: Configuration,
             started = time.perf_counter()
             quantize(transformer, recipe, channel_maxima=maxima, progress=progress)
             seconds += time.perf_counter() - started
+    study.place(pipeline)
+    if recipe is not None:
         follow(pipeline)
     if configuration.teacache is not None:
         for transformer in transformers.values():

@@ -17,6 +17,7 @@ import dvdq_eval
 from dvdq_models.checkpoint import load_pipeline
 from dvdq_models.moving_shapes import BUNDLED
 from dvdq_models.moving_shapes.clips import Scene, all_scenes, split_scenes
+from dvdq_models.placement import Offload, place
 from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "experiment"
@@ -63,6 +64,7 @@ class Study:
         teacache: name of the coefficients of TeaCache; None are those of the architecture.
         device: that runs it; the dtype is float32 on a CPU and bfloat16 elsewhere.
         samples: videos of each prompt, one after another, each from noise of its own.
+        offload: what waits in the computer's memory, for models that do not fit into the device's.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Study:
     teacache: str | None = None
     device: str = "cpu"
     samples: int = 1
+    offload: Offload = Offload.NONE
 
     @classmethod
     def bundled(
@@ -130,11 +133,26 @@ class Study:
         first = 1_000_000
         return tuple(Job(number, prompt, first + number) for number, prompt in enumerate(self.preparing))
 
-    def load(self) -> Any:
-        """The pipeline in full precision on its device, without diffusers' progress bar."""
+    def open(self) -> Any:
+        """The pipeline in full precision where its weights are quantized, without diffusers' progress bar.
+
+        That is on its device, or in the computer's memory if it does not fit there.
+        """
         dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
-        pipeline: Any = load_pipeline(self.folder, dtype=dtype).to(self.device)
+        pipeline: Any = load_pipeline(self.folder, dtype=dtype)
         pipeline.set_progress_bar_config(disable=True)
+        if self.offload is Offload.NONE:
+            self.place(pipeline)
+        return pipeline
+
+    def place(self, pipeline: Any) -> None:
+        """Put what :meth:`open` gave where it runs."""
+        place(pipeline, self.device, self.offload)
+
+    def load(self) -> Any:
+        """The pipeline in full precision, ready to run."""
+        pipeline = self.open()
+        self.place(pipeline)
         return pipeline
 
     @cached_property
@@ -147,6 +165,8 @@ class Study:
             "preparing": list(self.preparing),
             "teacache": self.teacache,
             "device": self.device,
+            # Weights that are quantized elsewhere may differ in a rounding.
+            **({} if self.offload is Offload.NONE else {"offload": self.offload.value}),
             "versions": versions | {"dvdq": dvdq_eval.__version__},
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from dvdq_eval.latency.device import peak_bytes
+
+# The profiler's library tells standard error of each start and stop, and of GPUs that are not there.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
 def measured_bytes(device: torch.device, call: Callable[[], object]) -> int:

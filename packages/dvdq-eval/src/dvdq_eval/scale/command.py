@@ -12,6 +12,7 @@ from dvdq_eval.experiments.opening import open_study, parse_methods
 from dvdq_eval.experiments.store import Store
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.scale.generate import OPERATION, generate_all
+from dvdq_models.placement import Offload
 
 
 def generate(
@@ -27,6 +28,7 @@ def generate(
     workers: options.Workers = 1,
     address: options.Address = None,
     device: options.Device = "cpu",
+    offload: options.OffloadTo = Offload.NONE,
     threads: options.Threads = 1,
 ) -> None:
     """Make the videos of full precision and of methods; tables, scores and the report find them in the store."""
@@ -40,6 +42,7 @@ def generate(
         preparing=preparing,
         settings=settings,
         device=device,
+        offload=offload,
     )
     kept, methods = Store(store, study), parse_methods(OPERATION, method or ())
     with progress_bars() as tell:

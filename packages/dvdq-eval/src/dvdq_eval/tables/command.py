@@ -15,6 +15,7 @@ from dvdq_eval.experiments.store import Store
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.tables.all import NAMES, make, make_share
 from dvdq_eval.tables.judging import judge_by_vbench
+from dvdq_models.placement import Offload
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -43,6 +44,7 @@ def table(
     device: Annotated[
         str, typer.Option(help="cpu in float32, or cuda, … in bfloat16; peers run on a CPU alone.")
     ] = "cpu",
+    offload: options.OffloadTo = Offload.NONE,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")] = None,
 ) -> None:
     """Repeat the paper's tables and figures, and those beyond it, on a model of yours; resumable."""
@@ -62,6 +64,7 @@ def table(
         preparing=preparing,
         settings=settings,
         device=device,
+        offload=offload,
     )
     kept = Store(store, study)
     with progress_bars() as tell:

@@ -43,7 +43,7 @@ ROTATIONS: Mapping[str, Rotation] = {
 
 def figure_3(study: Study, store: Store, out: Path, tell: Tell) -> None:
     """``‖W - Ŵ‖² / ‖W‖²`` of every layer, by min-max and by BGR, both rotated: ``figure-3.json`` and ``.png``."""
-    original = study.load().transformer
+    original = study.open().transformer
     recipe = Recipe.named("dvd-quant", "W4A8")
     quantized = quantize(copy.deepcopy(original), recipe, progress=lambda _, done, all_: tell("Figure 3", done, all_))
     errors = layer_errors(original, quantized)

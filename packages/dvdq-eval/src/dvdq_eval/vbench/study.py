@@ -19,6 +19,7 @@ from dvdq_eval.vbench.environment import vbench_python
 from dvdq_eval.vbench.installed import Installed
 from dvdq_eval.vbench.prompts import SAMPLES, StandardStudy
 from dvdq_models.moving_shapes import BUNDLED
+from dvdq_models.placement import check_offload
 from dvdq_models.prompts import read_prompts
 
 STANDARD = "standard"
@@ -44,6 +45,7 @@ class Asked:
 
 def open_asked(operation: str, given: Mapping[str, Any]) -> Asked:
     """What the options of :mod:`dvdq_eval.vbench.options` say, by their names."""
+    check_offload(operation, given["device"], given["offload"])
     prompts, standard = given["prompts"], given["prompts"] == STANDARD
     dimensions = chosen(operation, tuple(given["dimension"] or ()), standard=standard)
     if standard:
@@ -66,6 +68,7 @@ def _own(operation: str, given: Mapping[str, Any], prompts: Path | None) -> Stud
         preparing=given["preparing"],
         settings=given["settings"],
         device=given["device"],
+        offload=given["offload"],
     )
 
 

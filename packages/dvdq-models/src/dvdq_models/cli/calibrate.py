@@ -13,7 +13,8 @@ from dvdq_models.calibration import check_writable
 from dvdq_models.cli import options
 from dvdq_models.cli.calls import call_arguments
 from dvdq_models.cli.console import console, print_json, progress_bar
-from dvdq_models.cli.opening import Offload, open_pipeline
+from dvdq_models.cli.opening import open_pipeline
+from dvdq_models.placement import Offload
 from dvdq_models.prompts import read_prompts
 from dvdq_reference.spec.errors import DvdqError
 

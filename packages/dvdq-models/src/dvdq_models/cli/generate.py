@@ -17,7 +17,8 @@ from dvdq_models.checkpoint import is_quantized
 from dvdq_models.cli import options
 from dvdq_models.cli.calls import call_arguments, default_of
 from dvdq_models.cli.console import console, print_json, progress_bar
-from dvdq_models.cli.opening import Offload, open_pipeline
+from dvdq_models.cli.opening import open_pipeline
+from dvdq_models.placement import Offload
 from dvdq_models.teacache import enable_teacache, teacache_trace
 from dvdq_models.video import to_bytes, write_mp4
 from dvdq_reference.spec.errors import DvdqError

@@ -12,7 +12,8 @@ from dvdq_models.bit_switching import hooks_of
 from dvdq_models.cli import options
 from dvdq_models.cli.calls import call_arguments
 from dvdq_models.cli.console import console, print_json, progress_bar
-from dvdq_models.cli.opening import Offload, open_pipeline
+from dvdq_models.cli.opening import open_pipeline
+from dvdq_models.placement import Offload
 from dvdq_models.tuning import Trial, best_trial, tune_delta, write_delta
 from dvdq_reference.spec.recipe import BitSchedule
 

@@ -11,6 +11,7 @@ from dvdq_eval.scale import generate_all
 from dvdq_eval.scale.command import tell_failures
 from dvdq_eval.vbench import options
 from dvdq_eval.vbench.study import open_asked
+from dvdq_models.placement import Offload
 
 
 def generate(
@@ -26,6 +27,7 @@ def generate(
     settings: videos_of.Settings = None,
     store: videos_of.Stored = videos_of.STORE,
     device: videos_of.Device = "cpu",
+    offload: videos_of.OffloadTo = Offload.NONE,
     workers: videos_of.Workers = 1,
     address: videos_of.Address = None,
     threads: videos_of.Threads = 1,

@@ -14,6 +14,7 @@ from dvdq_eval.experiments.store import write_json, write_text
 from dvdq_eval.vbench import options
 from dvdq_eval.vbench.report import build_report, report_markdown
 from dvdq_eval.vbench.study import open_asked
+from dvdq_models.placement import Offload
 
 
 def report(
@@ -29,6 +30,7 @@ def report(
     settings: videos_of.Settings = None,
     store: videos_of.Stored = videos_of.STORE,
     device: videos_of.Device = "cpu",
+    offload: videos_of.OffloadTo = Offload.NONE,
     out: Annotated[Path, typer.Option(help="Folder for vbench.json and vbench.md.")] = Path("out/vbench"),
 ) -> None:
     """A table of the scores that there are, × 100, with the paper's."""

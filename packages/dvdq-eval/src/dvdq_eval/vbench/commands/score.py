@@ -15,6 +15,7 @@ from dvdq_eval.vbench.installed import Installed
 from dvdq_eval.vbench.scoring import Judges, score_all
 from dvdq_eval.vbench.study import open_asked
 from dvdq_eval.vbench.weights import check_weights, weights_folder
+from dvdq_models.placement import Offload
 from dvdq_models.video import FPS
 
 
@@ -31,6 +32,7 @@ def score(
     settings: videos_of.Settings = None,
     store: videos_of.Stored = videos_of.STORE,
     device: videos_of.Device = "cpu",
+    offload: videos_of.OffloadTo = Offload.NONE,
     judge: Annotated[str, typer.Option(help="That the judges run on: cpu, or cuda.")] = "cpu",
     fps: Annotated[
         float, typer.Option(min=1.0, help="Frames a second of the videos: 16 of Wan's, 24 of HunyuanVideo's.")
