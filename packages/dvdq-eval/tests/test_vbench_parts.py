@@ -26,6 +26,7 @@ from dvdq_eval.vbench.staged import smaller_side, stage
 from dvdq_eval.vbench.study import open_asked
 from dvdq_eval.vbench.weights import FILES, MARKER
 from dvdq_models.moving_shapes import WAN
+from dvdq_models.placement import Offload
 from dvdq_models.video import read_mp4, write_lossless
 from dvdq_reference.spec.errors import DvdqError
 
@@ -123,6 +124,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "prompts": "standard",
         "store": tmp_path / "store",
         "device": "cpu",
+        "offload": Offload.NONE,
     }
 
 
