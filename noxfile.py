@@ -150,7 +150,7 @@ def peers(session: nox.Session) -> None:
     session.run("dvdq-eval", "table", "table-1", *short)
 
 
-@nox.session
+@nox.session(python="3.11")
 def vbench(session: nox.Session) -> None:
     """VBench's real code on videos of the bundled model: flickering for true, six dimensions by random judges.
 

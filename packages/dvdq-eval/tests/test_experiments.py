@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from dvdq_models.moving_shapes import WAN
 from dvdq_models.moving_shapes.clips import split_scenes
 from dvdq_models.placement import Offload
 from dvdq_models.prompts import read_prompts
-from dvdq_models.video import read_mp4, to_bytes, write_lossless
+from dvdq_models.video import FPS, read_mp4, to_bytes, write_lossless
 from dvdq_reference.spec.recipe import BitSchedule, Rotation
 
 W4A4 = Configuration.named("DVD-Quant", "dvd-quant", "W4A4")
@@ -217,7 +218,7 @@ def test_a_run_s_unfinished_file_is_its_own(tmp_path: Path) -> None:
         (lambda p: Study.bundled("wan", videos=65), "videos: expected 2 to 64, got 65"),
         (lambda p: Study.of(p, ["a"], [], {}), "prompts: expected two or more, got 1"),
         (lambda p: Study.of(p, ["a", "b"], ["b"], {}), "preparing: expected prompts that are not measured, got 'b'"),
-        (lambda p: Study.of(p, ["a", "b"], ["c"], {}).key, "expected a pipeline's folder, got no files of one"),
+        (lambda p: Study.of(p, ["a", "b"], ["c"], {}).key, "expected a pipeline's folder, got no model_index.json"),
         (lambda p: read_prompts("table", p / "none.txt"), "none.txt: expected a text file of prompts"),
     ],
 )
@@ -256,6 +257,26 @@ def test_prompts_that_are_not_measured_prepare(tmp_path: Path) -> None:
         (3, "a dog", 3),
     ]
     assert study.settings == {"height": 32, "num_inference_steps": 4}
+
+
+def test_videos_have_the_frame_rate_of_their_makers(tmp_path: Path) -> None:
+    assert Study.bundled("wan").fps == FPS
+    for name, rate in (("WanPipeline", 16), ("HunyuanVideoPipeline", 24), ("SomebodysPipeline", FPS)):
+        (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
+        assert Study.of(tmp_path, ["a cat", "a dog"], [], {}).fps == rate
+
+
+def test_only_what_a_pipeline_is_read_from_decides_its_study(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(WAN.folder, folder)
+    key = Study.of(folder, ["a cat", "a dog"], [], {}).key
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "config.json").write_text("{}")
+    (folder / "assets").mkdir()
+    (folder / "assets" / "cat.png").write_bytes(b"")
+    assert Study.of(folder, ["a cat", "a dog"], [], {}).key == key
+    (folder / "transformer" / "config.json").write_text("{}")
+    assert Study.of(folder, ["a cat", "a dog"], [], {}).key != key
 
 
 def test_settings_change_a_bundled_pipelines_call() -> None:

@@ -404,7 +404,7 @@ def test_a_bundled_pipeline_brings_its_own_video_text_and_steps() -> None:
     assert (found.video, found.latent, found.text_tokens, found.steps) == ((17, 64, 64), (5, 8, 8), 16, 30)
     assert (found.tokens, found.passes) == (80, 2)
     assert open_subject("latency", "hunyuan-video", None).passes == 1
-    assert found.source == "wan"
+    assert (found.name, found.source) == ("moving shapes, wan", "moving shapes, wan")
     assert open_subject("latency", "wan", "5x64x64", text_tokens=4, random=True).source == "random"
 
 
@@ -412,7 +412,7 @@ def test_a_model_has_the_name_of_its_folder_or_file(wan: Subject, hunyuan: Subje
     folder = tmp_path / "Wan2.1-T2V-1.3B"
     shutil.copytree(str(wan.weights), folder)
     for model, name, source in (
-        (folder, "Wan2.1-T2V-1.3B", str(folder)),
+        (folder, "Wan2.1-T2V-1.3B", "Wan2.1-T2V-1.3B"),
         (folder / "config.json", "Wan2.1-T2V-1.3B", "random"),
         (hunyuan.config, "small", "random"),
     ):

@@ -8,9 +8,9 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
+from dvdq_eval.device import peak_bytes
 from dvdq_eval.latency.building import build, build_empty
 from dvdq_eval.latency.clock import CudaClock, HostClock, clock_of
-from dvdq_eval.latency.device import peak_bytes
 from dvdq_eval.latency.passes import passes_of
 from dvdq_eval.latency.sizes import WASTE, fit_together, pass_bytes, weight_bytes
 from dvdq_eval.latency.subject import Subject, open_subject

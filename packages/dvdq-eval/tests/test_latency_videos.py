@@ -100,9 +100,23 @@ def test_what_no_trace_tells_and_what_nobody_runs_is_refused() -> None:
         check_mixes("latency", methods, variants_of("latency", methods), [])
     mix = Mix({8: 1, 4: 2}, "video.json")
     check_mixes("latency", methods, variants_of("latency", methods), [mix])
-    methods = parse_methods("latency", ["dvd-quant:W4A4", "minmax:W4A8"])
-    with pytest.raises(DvdqError, match="expected a method at 8 and 4 bits, got Full precision, DVD-Quant"):
+    methods = parse_methods("latency", ["dvd-quant:W4A4", "dvd-quant:W4A8"])
+    with pytest.raises(DvdqError, match="a method that switches between 8 and 4 bits, got Full precision, DVD-Quant"):
         check_mixes("latency", methods, variants_of("latency", methods), [mix])
+
+
+def test_a_mix_is_of_methods_that_switch_and_of_its_own_if_it_has_one() -> None:
+    names = ["dvd-quant:W4A6", "dvd-quant-plus:W4A6", "minmax:W4A8", "minmax:W4A4"]
+    variants = variants_of("latency", parse_methods("latency", names))
+    assert [variant.switches for variant in variants] == [False, True, True, False]
+    medians = {variant: dict.fromkeys(variant.widths, 1.0) for variant in variants}
+    mixes = [Mix({8: 1, 4: 2}, "any"), Mix({8: 2, 4: 1}, "plus", "DVD-Quant plus")]
+    mixed = [v for v in add_up(medians, mixes, steps=3, passes=1) if v.trace != "constant"]
+    assert [(v.label, v.trace) for v in mixed] == [
+        ("DVD-Quant", "any"),
+        ("DVD-Quant plus", "any"),
+        ("DVD-Quant plus", "plus"),
+    ]
 
 
 @pytest.mark.parametrize("other", [{"peer": "orbitquant-w4a4"}, {"teacache": 0.1}])

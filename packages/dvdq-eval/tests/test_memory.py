@@ -184,7 +184,11 @@ def test_the_command_writes_json_and_a_table(app: typer.Typer, tmp_path: Path) -
     text = (out / "memory.json").read_text(encoding="utf-8")
     found = Memory.from_json(text)
     assert json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n" == text
-    assert (found.model, found.tokens, found.device) == ("hunyuan-video", 80, found.provenance["processor"])
+    assert (found.model, found.tokens, found.device) == (
+        "moving shapes, hunyuan-video",
+        80,
+        found.provenance["processor"],
+    )
     page = (out / "memory.md").read_text(encoding="utf-8")
     for word in ("Full precision", "MinMax W4A4", "weight only", "text_encoder_2", "float32"):
         assert word in page

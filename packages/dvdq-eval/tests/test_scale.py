@@ -18,6 +18,7 @@ from dvdq_eval.experiments.run import Maker
 from dvdq_eval.experiments.store import Store
 from dvdq_eval.experiments.study import Job, Study
 from dvdq_eval.scale import generate_all
+from dvdq_eval.scale.generate import HOPELESS
 from dvdq_eval.scale.queue import ATTEMPTS, Queue
 from dvdq_eval.scale.worker import Worker
 from dvdq_models import DvdqError
@@ -79,6 +80,21 @@ def test_what_fails_is_written_down_and_tried_again(
     assert all(folder.has(job) for job in study.jobs)
 
 
+def test_failures_in_a_row_end_a_run(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many, refused = dataclasses.replace(study, samples=4), []
+
+    def refuse(self: Maker, job: Job) -> None:
+        refused.append(job)
+        raise RuntimeError("an illegal memory access")
+
+    monkeypatch.setattr(Maker, "make", refuse)
+    store = Store(tmp_path, many)
+    with pytest.raises(DvdqError, match=f"got {HOPELESS} failures in a row, the last: RuntimeError: an illegal"):
+        generate_all(many, store, [FULL_PRECISION], silent)
+    assert len(refused) == HOPELESS < len(many.jobs)
+    assert all(store.method(FULL_PRECISION).failure(job) for job in refused)
+
+
 def test_peers_and_numbered_devices_are_refused(study: Study, store: Store) -> None:
     with pytest.raises(DvdqError, match="expected a recipe, got somebody else's package"):
         generate_all(study, store, [Configuration("SDNQ", peer="sdnq uint4")], silent)
@@ -102,7 +118,9 @@ def test_without_ray_one_process_still_works(study: Study, tmp_path: Path, monke
 
 def test_workers_are_refused_where_they_do_not_fit(study: Study, store: Store) -> None:
     pytest.importorskip("ray", reason="the extra [scale] is not installed")
-    with pytest.raises(DvdqError, match="this machine: expected 2 GPU for 2 workers, got 0"):
+    with pytest.raises(
+        DvdqError, match="this machine: expected room for 2 workers of 1 CPU and 1 GPU each, got room for 0"
+    ):
         generate_all(dataclasses.replace(study, device="cuda"), store, [W4A4], silent, workers=2)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import tempfile
 import threading
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,7 @@ class Script:
                     env={**os.environ, **self.environ},
                     text=True,
                     encoding="utf-8",
+                    start_new_session=True,
                 )
                 lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
                 reader = threading.Thread(target=_pass_on, args=(process, lines), daemon=True)
@@ -73,11 +76,20 @@ class Script:
                 except (queue.Empty, subprocess.TimeoutExpired) as error:
                     raise failure(f"nothing for {timeout:g} s") from error
                 finally:
-                    process.kill()
+                    _kill(process)
                     process.wait()
                     reader.join()
                 if status != 0:
                     raise failure(f"exit status {status}")
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End it and what it started, which may hold its standard output."""
+    if os.name == "nt":
+        process.kill()
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _pass_on(process: subprocess.Popen[str], lines: queue.SimpleQueue[str | None]) -> None:

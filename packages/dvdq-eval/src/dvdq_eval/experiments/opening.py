@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.experiments.study import Study
+from dvdq_eval.experiments.study import CALIBRATION_VIDEOS, Study
 from dvdq_eval.methods import LABELS
 from dvdq_models.moving_shapes import BUNDLED
 from dvdq_models.placement import Offload, check_offload
@@ -38,8 +38,8 @@ def open_study(
         videos: how many prompts; of a file, the first.
         samples: videos of each prompt, each from noise of its own.
         steps: denoising steps; None leaves the pipeline's.
-        prompts, preparing: files with one prompt a line, for a folder alone; without the second, the prompts after the
-            first ``videos`` are those that prepare.
+        prompts, preparing: files with one prompt a line, for a folder alone; without the second, the last of the
+            first, as far as they are not measured, prepare.
         settings: further arguments of the pipeline's call, as a JSON object.
         device: that runs it.
         offload: what waits in the computer's memory.
@@ -54,7 +54,8 @@ def open_study(
     if prompts is None:
         raise DvdqError(operation, where=pipeline, expected="--prompts for a pipeline that is not bundled", got="none")
     asked = read_prompts(operation, prompts)
-    others = asked[videos:] if preparing is None else read_prompts(operation, preparing)
+    # From the end, so that another number of videos does not make other methods.
+    others = asked[videos:][-CALIBRATION_VIDEOS:] if preparing is None else read_prompts(operation, preparing)
     call = read_settings(operation, settings, steps)
     study = Study.of(Path(pipeline), asked[:videos], others, call, device, samples)
     return dataclasses.replace(study, offload=offload)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -33,7 +33,9 @@ Settings = Annotated[
     typer.Option(help='The pipeline\'s call as JSON: {"num_frames": 81, "height": 480, "width": 832}.'),
 ]
 Stored = Annotated[Path, typer.Option(help="Folder that keeps every video; a run goes on with what is there.")]
-Device = Annotated[str, typer.Option(help="That the pipeline runs on: cpu in float32, or cuda in bfloat16.")]
+Device = Annotated[
+    Literal["cpu", "cuda"], typer.Option(help="That the pipeline runs on: cpu in float32, or cuda in bfloat16.")
+]
 OffloadTo = Annotated[
     Offload, typer.Option("--offload", help="For models that do not fit: keep the part, or the layers, at work there.")
 ]

@@ -84,10 +84,13 @@ def _find_delta(study: Study, store: Store, configuration: Configuration, averag
 
 def quantized_pipeline(study: Study, store: Store, configuration: Configuration, tell: Tell) -> tuple[Any, float]:
     """A pipeline that runs as ``configuration`` says, and the seconds that quantizing its weights took."""
-    pipeline, recipe, seconds = study.open(), configuration.recipe, 0.0
+    recipe, seconds = configuration.recipe, 0.0
+    smooths = recipe is not None and recipe.smoothing is not None
+    # It runs a pipeline of its own: two may not fit.
+    calibration = calibration_of(study, store, tell) if smooths else None
+    pipeline = study.open()
     transformers = {name: part for name in TRANSFORMERS if (part := getattr(pipeline, name, None)) is not None}
     if recipe is not None:
-        calibration = None if recipe.smoothing is None else calibration_of(study, store, tell)
         for name, transformer in transformers.items():
             maxima = None if calibration is None else calibration.of(name)
             # What a backend compiles at its first call is no part of the method.

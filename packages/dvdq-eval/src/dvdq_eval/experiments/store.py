@@ -41,7 +41,7 @@ class Store:
         self.folder = folder / study.key
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "study.json").exists():
-            write_json(self.folder / "study.json", {"name": study.name, **study.identity})
+            write_json(self.folder / "study.json", {"name": study.name, "fps": study.fps, **study.identity})
 
     def alone(self, name: str) -> FileLock:
         """A context that one process at a time is in."""

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 
 import dvdq_eval
+from dvdq_eval.device import let_go
 from dvdq_models.checkpoint import load_pipeline
 from dvdq_models.moving_shapes import BUNDLED
 from dvdq_models.moving_shapes.clips import Scene, all_scenes, split_scenes
 from dvdq_models.placement import Offload, place
+from dvdq_models.video import FPS
 from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "experiment"
@@ -119,6 +121,7 @@ class Study:
         if both := set(prompts) & set(preparing):
             expected = "prompts that are not measured"
             raise DvdqError(OPERATION, where="preparing", expected=expected, got=repr(min(both)))
+        folder = folder.resolve()
         return cls(folder.name, folder, dict(settings), tuple(prompts), tuple(preparing), None, device, samples)
 
     @property
@@ -136,8 +139,10 @@ class Study:
     def open(self) -> Any:
         """The pipeline in full precision where its weights are quantized, without diffusers' progress bar.
 
-        That is on its device, or in the computer's memory if it does not fit there.
+        That is on its device, or in the computer's memory if it does not fit there. What nobody holds any more of an
+        earlier one leaves the device first.
         """
+        let_go(torch.device(self.device))
         dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
         pipeline: Any = load_pipeline(self.folder, dtype=dtype)
         pipeline.set_progress_bar_config(disable=True)
@@ -154,6 +159,14 @@ class Study:
         pipeline = self.open()
         self.place(pipeline)
         return pipeline
+
+    @property
+    def fps(self) -> int:
+        """Frames a second that its videos are made for."""
+        index = json.loads((self.folder / "model_index.json").read_text(encoding="utf-8"))
+        rates = {"WanPipeline": 16, "HunyuanVideoPipeline": 24}
+        bundled = any(self.folder == bundled.folder for bundled in BUNDLED.values())
+        return FPS if bundled else rates.get(index["_class_name"], FPS)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -178,9 +191,11 @@ class Study:
 
 def _digests(folder: Path) -> Iterator[tuple[str, str]]:
     """SHA-256 of each file that a pipeline is read from: its index, and all that its components' folders hold."""
-    files = sorted(path for path in [folder / "model_index.json", *folder.glob("*/**/*")] if path.is_file())
-    if not files:
-        raise DvdqError(OPERATION, where=str(folder), expected="a pipeline's folder", got="no files of one")
-    for path in files:
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise DvdqError(OPERATION, where=str(folder), expected="a pipeline's folder", got="no model_index.json")
+    parts = [name for name in json.loads(index.read_text(encoding="utf-8")) if not name.startswith("_")]
+    held = [path for part in parts for path in (folder / part).rglob("*") if not path.name.startswith(".")]
+    for path in sorted(path for path in [index, *held] if path.is_file()):
         with path.open("rb") as file:
             yield path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()

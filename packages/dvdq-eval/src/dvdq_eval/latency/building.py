@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dvdq_eval.latency.device import dtype_on
+from dvdq_eval.device import dtype_on
 from dvdq_eval.latency.subject import Subject
 from dvdq_models.apply import quantize, swap_linears
 from dvdq_models.configurations import empty_transformer

@@ -10,13 +10,14 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
+from dvdq_eval.device import open_device
 from dvdq_eval.experiments.opening import parse_methods
 from dvdq_eval.experiments.store import write_json, write_text
 from dvdq_eval.latency import options
-from dvdq_eval.latency.device import open_device
 from dvdq_eval.latency.run import OPERATION, measure_latency
 from dvdq_eval.latency.subject import open_subject
 from dvdq_eval.latency.table import latency_markdown
+from dvdq_eval.latency.videos import Mix
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.staging import complete_folder
 
@@ -67,7 +68,7 @@ def latency(
             device=place,
             attention=attention,
             compiled=compiled,
-            traces=traces or (),
+            mixes=[Mix.of(OPERATION, path) for path in traces or ()],
             steps=steps,
             passes=passes,
             tell=tell,

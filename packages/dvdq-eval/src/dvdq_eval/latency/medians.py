@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dvdq_eval.latency.device import dtype_on
+from dvdq_eval.device import dtype_on
 from dvdq_eval.latency.passes import Pass
 from dvdq_eval.latency.results import LayerTime, MethodTime, Parts, Timing
 from dvdq_eval.latency.rounds import Taken

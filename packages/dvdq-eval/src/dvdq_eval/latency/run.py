@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
+from dvdq_eval.device import dtype_on, let_go, provenance_on
 from dvdq_eval.experiments.configuration import Configuration
 from dvdq_eval.latency.bench import Bench, Times
 from dvdq_eval.latency.clock import Clock, clock_of
-from dvdq_eval.latency.device import dtype_on, let_go, provenance_on
 from dvdq_eval.latency.results import Latency
 from dvdq_eval.latency.sizes import fit_together
 from dvdq_eval.latency.subject import Subject
@@ -29,7 +28,7 @@ def measure_latency(
     device: torch.device,
     attention: str | None = None,
     compiled: bool = False,
-    traces: Sequence[Path] = (),
+    mixes: Sequence[Mix] = (),
     steps: int | None = None,
     passes: int | None = None,
     clock: Clock | None = None,
@@ -47,23 +46,29 @@ def measure_latency(
         device: a CPU, which runs full precision in float32, or a GPU, in bfloat16.
         attention: a backend of diffusers; None is its default.
         compiled: whether untouched passes run blocks compiled by ``torch.compile``.
-        traces: records of videos, each a mix of widths.
-        steps: of a video at a constant width; None is the first trace's number, or the pipeline's.
+        mixes: of widths, of methods that switch.
+        steps: of a video at a constant width; None is the first mix's number, or the pipeline's.
         passes: of each step; None is what the family's pipelines have.
         clock: None is the device's own.
         tell: told of progress.
 
     Raises:
-        DvdqError: a method that switches without a trace, a trace that no method fits, or what cannot run here; before
+        DvdqError: a method that switches without a mix, a mix that no method fits, or what cannot run here; before
             the first pass wherever it can be known then.
     """
-    mixes, variants = [Mix.of(OPERATION, path) for path in traces], variants_of(OPERATION, methods)
+    variants = variants_of(OPERATION, methods)
     check_mixes(OPERATION, methods, variants, mixes)
+    let_go(device)
     in_turns = fit_together(OPERATION, subject, [variant.recipe for variant in variants], device)
     bench = Bench(subject, device, clock or clock_of(device), rounds, attention, compiled, tell)
     times: Times = {}
     for batch in [variants] if in_turns else [(variant,) for variant in variants]:
-        times |= bench.measure(batch, times[variants[0]][FULL_WIDTH].step.p50 if times else None)
+        try:
+            times |= bench.measure(batch, times[variants[0]][FULL_WIDTH].step.p50 if times else None)
+        except KeyboardInterrupt:
+            if not times:
+                raise
+            break
         let_go(device)
         if any(time.step.rounds < rounds for at in times.values() for time in at.values()):
             break  # Ctrl-C

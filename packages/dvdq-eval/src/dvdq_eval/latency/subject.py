@@ -30,10 +30,10 @@ class Subject:
     """A transformer and a video, e.g. ``open_subject("latency", "wan2.1-14b", "81x480x832")``.
 
     Attributes:
-        name: for people.
+        name: for people, that of its study.
         config: the transformer's ``config.json``.
         weights: the transformer's folder; None for random weights.
-        source: where weights come from, for people: ``random``, or the model as it was asked for.
+        source: where weights come from, for people: ``random``, or the name.
         pipeline: the folder around it, if there is one.
         video: frames, height and width in pixels.
         latent: the same of the latents.
@@ -103,8 +103,8 @@ def open_subject(
         raise DvdqError(operation, where=str(weights), expected=expected, got="a quantized checkpoint")
     pipeline = path if (path / "model_index.json").is_file() else None
     folder = path.parent if path.name == "config.json" else path
-    name = model if model in BUNDLED else folder.resolve().name.removesuffix(".json")
-    source = "random" if weights is None else model
+    name = f"moving shapes, {model}" if model in BUNDLED else folder.resolve().name.removesuffix(".json")
+    source = "random" if weights is None else name
     latent = _latent(operation, path, config, size)
     return Subject(name, config, weights, source, pipeline, size, latent, text_tokens, steps)
 

@@ -22,11 +22,13 @@ class Variant:
         label: of the method, for people.
         recipe: of the weights, whatever its schedule; None in full precision.
         widths: bits of activations, the most first.
+        switches: whether a method of it changes between them.
     """
 
     label: str
     recipe: Recipe | None
     widths: tuple[int, ...]
+    switches: bool = False
 
     def bits(self, *widths: int) -> str:
         """For people, e.g. ``W4A8``; a mix of widths is ``W4A6``, as the paper calls it; empty in full precision."""
@@ -42,6 +44,7 @@ def variants_of(operation: str, methods: Sequence[Configuration]) -> tuple[Varia
         DvdqError: somebody else's layers, or TeaCache, which leaves passes out.
     """
     widths: dict[tuple[str, Recipe | None], set[int]] = {}
+    switching: set[tuple[str, Recipe | None]] = set()
     for method in methods:
         if method.peer is not None or method.teacache is not None:
             raise DvdqError(operation, where=method.title, expected="full precision, or a recipe alone", got="more")
@@ -51,7 +54,8 @@ def variants_of(operation: str, methods: Sequence[Configuration]) -> tuple[Varia
             # What the schedule decides is no part of the weights.
             activation = dataclasses.replace(recipe.activation, bits=8)
             recipe = dataclasses.replace(recipe, activation=activation, schedule=BitSchedule())
-        widths.setdefault((method.label, recipe), set()).update(found)
-    return tuple(
-        Variant(label, recipe, tuple(sorted(found, reverse=True))) for (label, recipe), found in widths.items()
-    )
+        key = (method.label, recipe)
+        widths.setdefault(key, set()).update(found)
+        if len(found) > 1:
+            switching.add(key)
+    return tuple(Variant(*key, tuple(sorted(found, reverse=True)), key in switching) for key, found in widths.items())

@@ -27,10 +27,12 @@ class Mix:
     Attributes:
         steps_at: how many run at each width.
         source: ``constant``, or the record that tells them, by its name and its folder's.
+        label: of the method that it is of; None is any that switches.
     """
 
     steps_at: Mapping[int, int]
     source: str
+    label: str | None = None
 
     @classmethod
     def constant(cls, width: int, steps: int) -> Mix:
@@ -38,7 +40,7 @@ class Mix:
         return cls({width: steps}, "constant")
 
     @classmethod
-    def of(cls, operation: str, path: Path) -> Mix:
+    def of(cls, operation: str, path: Path, label: str | None = None) -> Mix:
         """The steps that a video's record tells, as ``dvdq generate`` or a store of experiments wrote it.
 
         Raises:
@@ -55,12 +57,17 @@ class Mix:
         if not widths or skipped:
             got = "skipped ones" if skipped else "none"
             raise DvdqError(operation, where=str(path), expected="a trace of steps that all ran", got=got)
-        return cls(dict(sorted(Counter(widths).items(), reverse=True)), "/".join(path.absolute().parts[-2:]))
+        return cls(dict(sorted(Counter(widths).items(), reverse=True)), "/".join(path.absolute().parts[-2:]), label)
 
     @property
     def steps(self) -> int:
         """All of them."""
         return sum(self.steps_at.values())
+
+    def runs_on(self, variant: Variant) -> bool:
+        """Whether it is of ``variant``: a method that switches, between these widths."""
+        known = variant.switches and self.label in (None, variant.label)
+        return known and self.steps_at.keys() <= set(variant.widths)
 
 
 def check_mixes(
@@ -72,8 +79,8 @@ def check_mixes(
             expected = "--trace of a video, which tells how many steps ran at each width"
             raise DvdqError(operation, where=method.title, expected=expected, got="none")
     for mix in mixes:
-        if not any(mix.steps_at.keys() <= set(variant.widths) for variant in variants):
-            expected = f"a method at {' and '.join(map(str, mix.steps_at))} bits"
+        if not any(map(mix.runs_on, variants)):
+            expected = f"a method that switches between {' and '.join(map(str, mix.steps_at))} bits"
             got = ", ".join(method.title for method in methods)
             raise DvdqError(operation, where=mix.source, expected=expected, got=got)
 
@@ -81,7 +88,7 @@ def check_mixes(
 def add_up(
     medians: Mapping[Variant, Mapping[int, float]], mixes: Sequence[Mix], steps: int, passes: int
 ) -> tuple[VideoTime, ...]:
-    """A video of ``steps`` steps for each variant at each of its widths, then one for each mix that it can run.
+    """A video of ``steps`` steps for each variant at each of its widths, then one for each mix that is of it.
 
     Args:
         medians: seconds of a pass at each width; full precision is the first variant.
@@ -93,8 +100,7 @@ def add_up(
     return tuple(
         _video(variant, mix, at, exact, passes)
         for variant, at in medians.items()
-        for mix in (*(Mix.constant(width, steps) for width in at), *mixes)
-        if mix.steps_at.keys() <= at.keys()
+        for mix in (*(Mix.constant(width, steps) for width in at), *(mix for mix in mixes if mix.runs_on(variant)))
     )
 
 

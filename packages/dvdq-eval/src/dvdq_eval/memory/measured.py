@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from dvdq_eval.latency.device import peak_bytes
+from dvdq_eval.device import peak_bytes
 
 # The profiler's library tells standard error of each start and stop, and of GPUs that are not there.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")

@@ -7,8 +7,8 @@ from contextlib import suppress
 
 import torch
 
+from dvdq_eval.device import dtype_on, let_go, provenance_on
 from dvdq_eval.experiments.configuration import Configuration
-from dvdq_eval.latency.device import dtype_on, let_go, provenance_on
 from dvdq_eval.latency.passes import passes_of
 from dvdq_eval.latency.sizes import pass_bytes
 from dvdq_eval.latency.subject import Subject

@@ -48,20 +48,20 @@ def make_wall(study: FoundStudy, methods: Sequence[FoundMethod], prompts: int, t
         clips = []
         for column, method in enumerate(methods):
             tell(what, row * len(methods) + column, len(jobs) * len(methods))
-            clips.append(_clip(method, job))
+            clips.append(_clip(method, job, study.about.get("fps", FPS)))
         rows.append(clips)
     tell(what, len(jobs) * len(methods), len(jobs) * len(methods))
     prompts_of = {job: video.record["prompt"] for method in methods for job, video in method.videos.items()}
-    return Wall([prompts_of[job] for job in jobs], rows, FPS)
+    return Wall([prompts_of[job] for job in jobs], rows, study.about.get("fps", FPS))
 
 
-def _clip(method: FoundMethod, job: str) -> Clip:
+def _clip(method: FoundMethod, job: str, fps: float) -> Clip:
     if job not in method.videos:
         failure = method.failures.get(job)
         return Clip(method.title, None, [("", "not made") if failure is None else ("miss", f"failed: {failure.error}")])
     video = method.videos[job]
     lines = [("", "reference")] if method.exact else []
-    return Clip(method.title, to_video(read_mp4(video.path)), [*lines, *quality_lines(video.quality or {})])
+    return Clip(method.title, to_video(read_mp4(video.path), fps), [*lines, *quality_lines(video.quality or {})])
 
 
 def quality_lines(quality: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -77,12 +77,12 @@ def quality_lines(quality: Mapping[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-def to_video(frames: Frames) -> ReportVideo:
+def to_video(frames: Frames, fps: float = FPS) -> ReportVideo:
     """Frames as an mp4 file for the page."""
     frames = _resized(frames)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "video.mp4"
-        write_mp4(path, frames)
+        write_mp4(path, frames, fps=fps)
         return ReportVideo(path.read_bytes(), frames[len(frames) // 2])
 
 

@@ -18,7 +18,6 @@ from dvdq_eval.report.origin import Source
 from dvdq_eval.report.reading import read
 from dvdq_eval.tables.build import Row, Table
 from dvdq_eval.tables.cost import Cost
-from dvdq_models.moving_shapes import BUNDLED
 
 T = TypeVar("T", covariant=True)
 
@@ -72,8 +71,6 @@ def read_file(path: Path, name: str) -> Found[Any] | None:
 
     def found(values: dict[str, Any]) -> Found[Any]:
         model = values["pipeline"] if "pipeline" in values else values["model"]
-        # What a command calls by its bundled name is a study under the name that people read.
-        model = f"moving shapes, {model}" if model in BUNDLED else model
         return Found(model, values.get("settings"), parse(values), Source(name, values["provenance"]))
 
     return read(path, found)

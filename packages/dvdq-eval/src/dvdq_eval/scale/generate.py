@@ -15,6 +15,8 @@ from dvdq_eval.progress import Tell
 from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "generate"
+HOPELESS = 10
+"""Videos in a row whose failures end a run: it is not the videos, then."""
 
 
 def generate_all(
@@ -29,9 +31,10 @@ def generate_all(
 ) -> int:
     """Make what is missing, and give the number of videos that could not be made.
 
-    A video depends on its study, method, prompt and seed alone: the same files result from any number of workers in any
-    order, and a run that was stopped goes on with what is there. A video that fails leaves ``<video>.failed.json`` and
-    the others are made; the next run tries it again. A worker that dies loses the video that it was at.
+    A video depends on its study, method, prompt, seed and, in the last bits, on ``threads``: the same videos result
+    from any number of workers in any order, and a run that was stopped goes on with what is there. A video that fails
+    leaves ``<video>.failed.json`` and the others are made; the next run tries it again. A worker that dies loses the
+    video that it was at; one at which a video failed is replaced, as its device may be in no state to go on.
 
     Args:
         study: prompts and noise.
@@ -45,14 +48,15 @@ def generate_all(
 
     Raises:
         DvdqError: somebody else's package among the methods, a device with a number where workers get one each, no Ray,
-            or workers that cannot start.
+            workers that cannot start, or :data:`HOPELESS` videos in a row that fail.
     """
     for configuration in configurations:
         if configuration.peer is not None:
             raise DvdqError(OPERATION, where=configuration.title, expected="a recipe", got="somebody else's package")
     if workers == 1 and address is None:
         torch.set_num_threads(threads)
-        return sum(_make_here(study, store, configuration, tell) for configuration in configurations)
+        streak = Streak()
+        return sum(_make_here(study, store, configuration, streak, tell) for configuration in configurations)
     if study.device not in ("cpu", "cuda"):
         raise DvdqError(
             OPERATION, where="--device", expected="cpu or cuda, of which a worker gets one", got=study.device
@@ -68,7 +72,24 @@ def missing_jobs(study: Study, store: Store, configuration: Configuration) -> li
     return [job for job in study.jobs if not folder.has(job)]
 
 
-def _make_here(study: Study, store: Store, configuration: Configuration, tell: Tell) -> int:
+class Streak:
+    """Failures without a video between them."""
+
+    def __init__(self) -> None:
+        self._failed = 0
+
+    def made(self) -> None:
+        """A video was made."""
+        self._failed = 0
+
+    def failed(self, error: str) -> None:
+        """One was not: the last of :data:`HOPELESS` in a row is a :class:`DvdqError`."""
+        self._failed += 1
+        if self._failed >= HOPELESS:
+            raise DvdqError(OPERATION, expected="videos", got=f"{HOPELESS} failures in a row, the last: {error}")
+
+
+def _make_here(study: Study, store: Store, configuration: Configuration, streak: Streak, tell: Tell) -> int:
     ready = tuned(study, store, configuration, tell)
     jobs, what, failures = missing_jobs(study, store, ready), f"{ready.title}: generating", 0
     maker = Maker(study, store, ready, tell) if jobs else None
@@ -78,7 +99,10 @@ def _make_here(study: Study, store: Store, configuration: Configuration, tell: T
         try:
             maker.make(job)
         except Exception as error:
-            maker.folder.fail(job, f"{type(error).__name__}: {error}")
             failures += 1
+            maker.folder.fail(job, said := f"{type(error).__name__}: {error}")
+            streak.failed(said)
+        else:
+            streak.made()
     tell(what, len(jobs), len(jobs))
     return failures

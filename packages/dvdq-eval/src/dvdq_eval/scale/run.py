@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from dvdq_eval.experiments.prepare import prepared_files, tuned
 from dvdq_eval.experiments.store import Store, replacing
 from dvdq_eval.experiments.study import Study
 from dvdq_eval.progress import Tell
-from dvdq_eval.scale.generate import OPERATION, missing_jobs
+from dvdq_eval.scale.generate import OPERATION, Streak, missing_jobs
 from dvdq_eval.scale.queue import ATTEMPTS, Queue, Task
 from dvdq_eval.scale.worker import Failed, Files, Worker
 from dvdq_reference.spec.errors import DvdqError
@@ -52,25 +52,31 @@ def make_by_workers(
 @contextmanager
 def _cluster(study: Study, workers: int, address: str | None, threads: int) -> Iterator[None]:
     """Ray with room for the workers; they end with the block."""
-    where = {"num_cpus": workers * threads, "include_dashboard": False} if address is None else {"address": address}
+    local = {"address": "local", "num_cpus": workers * threads, "include_dashboard": False}
+    where = local if address is None else {"address": address}
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
     except ConnectionError as error:
         raise DvdqError(OPERATION, where="--address", expected="a running Ray cluster", got=address) from error
     try:
-        wanted = {"GPU": workers} if study.device == "cuda" else {"CPU": workers * threads}
-        there = ray.cluster_resources()
-        for name, count in wanted.items():
-            if there.get(name, 0) < count:
-                expected, got = f"{count} {name} for {workers} workers", f"{there.get(name, 0):g}"
-                raise DvdqError(OPERATION, where=address or "this machine", expected=expected, got=got)
+        needs = {"CPU": threads, "GPU": 1 if study.device == "cuda" else 0}
+        room = sum(_room(node["Resources"], needs) for node in ray.nodes() if node["Alive"])
+        if room < workers:
+            each = " and ".join(f"{count} {name}" for name, count in needs.items() if count)
+            expected = f"room for {workers} workers of {each} each"
+            raise DvdqError(OPERATION, where=address or "this machine", expected=expected, got=f"room for {room}")
         yield
     finally:
         ray.shutdown()
 
 
+def _room(there: Mapping[str, float], needs: Mapping[str, int]) -> int:
+    """Workers that a machine can hold."""
+    return min(int(there.get(name, 0) // count) for name, count in needs.items() if count)
+
+
 class _Crew:
-    """Starts workers, and counts those that could not start."""
+    """Starts workers, and counts those that could not start, one after another."""
 
     def __init__(self, study: Study, store: Store, threads: int) -> None:
         self._arguments = (study, store.folder.name, threads)
@@ -81,6 +87,10 @@ class _Crew:
     def start(self) -> Any:
         """A new worker, which may still be starting."""
         return self._actor.remote(*self._arguments)
+
+    def started(self) -> None:
+        """A worker gave its first answer."""
+        self._failed_starts = 0
 
     def start_failed(self, error: Exception) -> None:
         """A worker died before its first answer, which too many must not."""
@@ -102,6 +112,9 @@ def _prepared(study: Study, store: Store, configuration: Configuration, crew: _C
         except _DIED as error:
             crew.start_failed(error)
             continue
+        else:
+            crew.started()
+            ray.get(worker.close.remote())
         finally:
             ray.kill(worker)
         _write(store, files)
@@ -118,7 +131,7 @@ class _Run:
         self._totals = {configuration: len(todo) for configuration, todo in jobs.items()}
         self._done = dict.fromkeys(jobs, 0)
         self._loaded: dict[Any, Configuration] = {}
-        self._failures = 0
+        self._failures, self._streak = 0, Streak()
 
     def finish(self, workers: int, tell: Tell) -> int:
         """Make everything; gives the number of videos that could not be made."""
@@ -133,7 +146,7 @@ class _Run:
             try:
                 self._receive(answer, task)
                 idle.append(worker)
-            except _DIED as error:
+            except (*_DIED, Failed) as error:
                 ray.kill(worker)
                 self._lost(task, error)
                 self._begin(busy)
@@ -142,6 +155,7 @@ class _Run:
                 worker = idle.pop()
                 self._loaded[worker] = next_task.configuration
                 busy[worker.make.remote(next_task, self._files[next_task.configuration])] = worker, next_task
+        ray.get([worker.close.remote() for worker in idle])
         return self._failures
 
     def _begin(self, busy: dict[Any, tuple[Any, Task | None]]) -> None:
@@ -150,15 +164,12 @@ class _Run:
         busy[worker.__ray_ready__.remote()] = worker, None
 
     def _receive(self, answer: Any, task: Task | None) -> None:
-        """Write what a worker made, or why it could not."""
+        """Write what a worker made."""
         try:
             files = ray.get(answer)
         except RayTaskError as error:
-            assert task is not None
-            if not isinstance(error.cause, Failed):
-                raise error.cause from None
-            self._fail(task, str(error.cause))
-            return
+            raise error.cause from None
+        self._crew.started()
         if task is None:
             return
         folder = self._store.method(task.configuration)
@@ -168,11 +179,14 @@ class _Run:
                 path.write_bytes(about)
         folder.take_over(task.job, files)
         self._done[task.configuration] += 1
+        self._streak.made()
 
     def _lost(self, task: Task | None, error: Exception) -> None:
-        """A worker died: over a video, which waits again, or before its first."""
+        """A worker is gone: over a video that failed, or that waits again, or before its first."""
         if task is None:
             self._crew.start_failed(error)
+        elif isinstance(error, Failed):
+            self._fail(task, str(error))
         elif not self._queue.put_back(task):
             self._fail(task, f"its worker died {ATTEMPTS} times: {_last_line(error)}")
 
@@ -180,6 +194,7 @@ class _Run:
         self._store.method(task.configuration).fail(task.job, error)
         self._failures += 1
         self._done[task.configuration] += 1
+        self._streak.failed(error)
 
     def _show(self, tell: Tell) -> None:
         for configuration, total in self._totals.items():

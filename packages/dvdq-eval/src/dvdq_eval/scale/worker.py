@@ -23,7 +23,7 @@ Files = Mapping[str, bytes]
 
 
 class Failed(Exception):
-    """A video that could not be made, in words; the worker lives on."""
+    """A video that could not be made, in words."""
 
 
 class Worker:
@@ -72,6 +72,10 @@ class Worker:
         for path in made:
             path.unlink()
         return files
+
+    def close(self) -> None:
+        """Remove the temporary folder: workers are ended without being asked."""
+        self._folder.cleanup()
 
     def _maker_of(self, configuration: Configuration, prepared: Files) -> Maker:
         """The method that is loaded, or another one in its place."""

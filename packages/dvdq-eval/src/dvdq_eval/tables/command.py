@@ -14,6 +14,7 @@ from dvdq_eval.experiments.opening import open_study
 from dvdq_eval.experiments.store import Store
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.tables.all import NAMES, make, make_share
+from dvdq_eval.tables.catalogue import EXPERIMENTS
 from dvdq_eval.tables.judging import judge_by_vbench
 from dvdq_models.placement import Offload
 from dvdq_reference.spec.errors import DvdqError
@@ -34,6 +35,10 @@ def table(
         list[str] | None,
         typer.Option(help="Also a dimension of VBench, of `dvdq-eval vbench setup`; may be given again."),
     ] = None,
+    fps: Annotated[
+        float | None, typer.Option(min=1.0, help="Frames a second that VBench is told; default: the model's.")
+    ] = None,
+    judge: Annotated[str, typer.Option(help="That VBench's judges run on: cpu, or cuda.")] = "cpu",
     bits: Annotated[
         list[str] | None, typer.Option(help="Rows of these widths alone, e.g. W4A4; may be given again.")
     ] = None,
@@ -41,9 +46,7 @@ def table(
         str | None,
         typer.Option(help="Make the I-th of N parts of the videos and no table: 1/2. For several processes."),
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="cpu in float32, or cuda, … in bfloat16; peers run on a CPU alone.")
-    ] = "cpu",
+    device: options.Device = "cpu",
     offload: options.OffloadTo = Offload.NONE,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")] = None,
 ) -> None:
@@ -55,6 +58,8 @@ def table(
         if name not in NAMES:
             raise DvdqError("table", where=name, expected=f"one of {', '.join(NAMES)}, or all", got=repr(name))
     part = None if share is None else _part(share)
+    if vbench and (part is not None or not set(chosen) & EXPERIMENTS.keys()):
+        raise DvdqError("table", where="--vbench", expected="a table of videos, and no --share", got=", ".join(chosen))
     study = open_study(
         "table",
         pipeline,
@@ -68,12 +73,12 @@ def table(
     )
     kept = Store(store, study)
     with progress_bars() as tell:
-        judge = judge_by_vbench(study, kept, vbench, tell) if vbench else None
+        ask = judge_by_vbench(study, kept, vbench, fps or float(study.fps), judge, tell) if vbench else None
         if part is not None:
             make_share(chosen, study, kept, part, peers=peers, tell=tell, bits=bits or ())
             return
         for name in chosen:
-            written = make(name, study, kept, out, peers=peers, tell=tell, bits=bits or (), judge=judge)
+            written = make(name, study, kept, out, peers=peers, tell=tell, bits=bits or (), judge=ask)
             Console().print(f"[bold]{written}[/bold]", soft_wrap=True, highlight=False)
 
 

@@ -16,23 +16,25 @@ from dvdq_eval.vbench.installed import Installed
 from dvdq_eval.vbench.score import Score, scores_of
 from dvdq_eval.vbench.scoring import Judges, score_all
 from dvdq_eval.vbench.study import Asked
-from dvdq_eval.vbench.weights import check_weights, weights_folder
-from dvdq_models.video import FPS
+from dvdq_eval.vbench.weights import check_weights, is_path_check, weights_folder
+from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "table"
 
 
-def judge_by_vbench(study: Study, store: Store, names: Sequence[str], tell: Tell) -> Judge:
+def judge_by_vbench(study: Study, store: Store, names: Sequence[str], fps: float, device: str, tell: Tell) -> Judge:
     """Asks VBench of each method's videos in the dimensions of ``names``; what was scored is not scored again.
 
     Raises:
-        DvdqError: a dimension that there is none of or that asks for VBench's own prompts, no environment, or missing
-            weights; before any video is made.
+        DvdqError: a dimension that there is none of or that asks for VBench's own prompts, no environment, or weights
+            that are missing or random; before any video is made.
     """
     dimensions = chosen(OPERATION, tuple(names), standard=False)
     weights = weights_folder()
     check_weights(OPERATION, (dimension.name for dimension in dimensions), weights)
-    judges = Judges(Installed(vbench_python()), weights, float(FPS))
+    if random := [dimension.name for dimension in dimensions if is_path_check(dimension.name, weights)]:
+        raise DvdqError(OPERATION, where=random[0], expected="a judge's real weights", got="random ones")
+    judges = Judges(Installed(vbench_python()), weights, fps, device)
 
     def scores(configuration: Configuration) -> Mapping[str, Score]:
         asked = Asked(study, store, (configuration,), dimensions)

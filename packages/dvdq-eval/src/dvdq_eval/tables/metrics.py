@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from dvdq_eval.vbench.dimensions import DIMENSIONS, PAPER
+from dvdq_eval.vbench.dimensions import DIMENSIONS
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,14 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             "steadiness (%)", "VBench's temporal flickering; no reference", ".2f", 100.0, more_is_better=None
         ),
         **{
-            name: Metric(f"{DIMENSIONS[name].column} (VBench)", f"VBench's {name.replace('_', ' ')}", ".2f", 100.0)
-            for name in PAPER
+            name: Metric(
+                f"{dimension.column or 'flickering'} (VBench)",
+                f"VBench's {name.replace('_', ' ')}",
+                ".2f",
+                100.0,
+                more_is_better=True if dimension.column else None,
+            )
+            for name, dimension in DIMENSIONS.items()
         },
     }
 )

@@ -26,19 +26,18 @@ def vbench(material: Material) -> Section | None:
     dimensions = [name for name in DIMENSIONS if any(score.dimension == name for score in scores)]
     columns = [
         Column("Method", first="ascending"),
-        Column("Videos", "that were scored"),
-        Column("Failed", "generations that left nothing to score"),
         *(Column(dimension.replace("_", " ").capitalize()) for dimension in dimensions),
     ]
     rows = []
     for place, method in enumerate(methods):
         by_dimension = {score.dimension: score for score in method.scores}
-        scored, failed = len(method.scores[0].videos), len({job for score in method.scores for job in score.failed})
-        counts = [Cell(str(scored), scored), Cell(str(failed), failed, css="miss" if failed else "")]
         cells = [_cell(by_dimension.get(dimension)) for dimension in dimensions]
-        rows.append([Cell(method.title, place), *counts, *cells])
+        rows.append([Cell(method.title, place), *cells])
     parts: list[Part] = [
-        Text("VBench’s own aggregate of each dimension × 100, with the 95 % interval of its videos’ values below."),
+        Text(
+            "VBench’s own aggregate of each dimension × 100; below it the 95 % interval of its videos’ values, and how "
+            "many videos have one."
+        ),
         Sheet("VBench × 100", columns, rows),
     ]
     if any(score.path_check for score in scores):
@@ -54,8 +53,11 @@ def _cell(score: Score | None) -> Cell:
         return Cell("not a number", css="miss")
     values = [value for value in score.videos.values() if value is not None]
     around = interval(values) if len(values) > 1 else None
-    aside = "" if around is None else f"{100 * around.low:.2f}–{100 * around.high:.2f}"
-    return Cell(f"{100 * score.score:.2f}", score.score, aside)
+    spread = [] if around is None else [f"{100 * around.low:.2f}–{100 * around.high:.2f}"]
+    total = len(score.videos) + len(score.failed)
+    count = f"{len(values)} of {total}" if len(values) < total else str(total)
+    css = "miss" if len(values) < total else ""
+    return Cell(f"{100 * score.score:.2f}", score.score, ", ".join([*spread, f"{count} videos"]), css=css)
 
 
 def _judged(scores: Sequence[Score]) -> str:

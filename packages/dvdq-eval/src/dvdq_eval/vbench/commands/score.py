@@ -16,7 +16,6 @@ from dvdq_eval.vbench.scoring import Judges, score_all
 from dvdq_eval.vbench.study import open_asked
 from dvdq_eval.vbench.weights import check_weights, weights_folder
 from dvdq_models.placement import Offload
-from dvdq_models.video import FPS
 
 
 def score(
@@ -35,8 +34,9 @@ def score(
     offload: videos_of.OffloadTo = Offload.NONE,
     judge: Annotated[str, typer.Option(help="That the judges run on: cpu, or cuda.")] = "cpu",
     fps: Annotated[
-        float, typer.Option(min=1.0, help="Frames a second of the videos: 16 of Wan's, 24 of HunyuanVideo's.")
-    ] = float(FPS),
+        float | None,
+        typer.Option(min=1.0, help="Frames a second of the videos; default: 16 of Wan's, 24 of HunyuanVideo's."),
+    ] = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="Score what is there of videos that are not all made.")
     ] = False,
@@ -44,8 +44,8 @@ def score(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of a judge.")] = 1,
 ) -> None:
     """Let VBench's own code judge the videos, one dimension after another; resumable, and nothing is downloaded."""
-    judges = Judges(Installed(vbench_python()), weights_folder(), fps, judge, threads, timeout)
-    asked = open_asked(OPERATION, context.params)
+    python, asked = vbench_python(), open_asked(OPERATION, context.params)
+    judges = Judges(Installed(python), weights_folder(), fps or float(asked.study.fps), judge, threads, timeout)
     check_weights(OPERATION, (dimension.name for dimension in asked.dimensions), judges.weights)
     check_videos(asked, partial=partial)
     with progress_bars() as tell:
