@@ -10,7 +10,7 @@ from typing import Any
 
 from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
 from dvdq_eval.methods import AS_PUBLISHED, BASELINES, LABELS, VARIANTS
-from dvdq_reference.spec.recipe import DEFAULT_DELTA, ActivationRule, BitSchedule, WeightRule
+from dvdq_reference.spec.recipe import DEFAULT_DELTA, ActivationRule, BitSchedule, Rotation, WeightRule
 
 OURS = LABELS["dvd-quant"]
 WIDTHS = ("W4A8", "W4A6", "W4A4")
@@ -142,6 +142,10 @@ def _beyond() -> tuple[Line, ...]:
     switched = ours("W4A6")
     lines += [Line(switched), Line(ours("W4A6", "δ on the guided output", schedule=guided), switched)]
     lines += [Line(plus("W4A6"), switched)]
+    small = ActivationRule(8, 64, "gaussian")
+    for label, changes in (("a scale per 64", {}), ("that in regular blocks", {"rotation": Rotation("regular")})):
+        changed = Configuration.named(f"plus, {label}", "dvd-quant-plus", "W4A4", activation=small, **changes)
+        lines.append(Line(changed, plus("W4A4")))
     return tuple(lines)
 
 
