@@ -18,7 +18,7 @@ from dvdq_eval.experiments.run import Maker
 from dvdq_eval.experiments.store import Store
 from dvdq_eval.experiments.study import Job, Study
 from dvdq_eval.scale import generate_all
-from dvdq_eval.scale.generate import HOPELESS
+from dvdq_eval.scale.generate import HOPELESS, Streak
 from dvdq_eval.scale.queue import ATTEMPTS, Queue
 from dvdq_eval.scale.worker import Worker
 from dvdq_models import DvdqError
@@ -93,6 +93,42 @@ def test_failures_in_a_row_end_a_run(study: Study, tmp_path: Path, monkeypatch: 
         generate_all(many, store, [FULL_PRECISION], silent)
     assert len(refused) == HOPELESS < len(many.jobs)
     assert all(store.method(FULL_PRECISION).failure(job) for job in refused)
+
+
+def test_a_video_between_failures_begins_the_count_anew() -> None:
+    streak = Streak()
+    for _ in range(2):
+        for _ in range(HOPELESS - 1):
+            streak.failed("out of memory")
+        streak.made()
+    for _ in range(HOPELESS - 1):
+        streak.failed("out of memory")
+    with pytest.raises(DvdqError, match="failures in a row"):
+        streak.failed("out of memory")
+
+
+def test_a_video_taken_over_counts_when_all_of_it_is_there(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, job = Store(tmp_path, study).method(W4A4), study.jobs[0]
+    files = {f"{job.name}.json": b"{}", f"{job.name}.mkv": b"frames", f"{job.name}.npy": b"latents"}
+    folder.fail(job, "an earlier try")
+
+    def full_disk(source: Path, target: Path) -> None:
+        if target.suffix == ".npy":
+            raise OSError("no space left on device")
+        source.rename(target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", full_disk)
+        with pytest.raises(OSError, match="no space left"):
+            folder.take_over(job, files)
+    assert not folder.has(job)
+    assert folder.failure(job) is not None
+    folder.take_over(job, files)
+    assert folder.has(job)
+    assert folder.failure(job) is None
+    assert {path.name: path.read_bytes() for path in folder.folder.iterdir()} == files
 
 
 def test_peers_and_numbered_devices_are_refused(study: Study, store: Store) -> None:
