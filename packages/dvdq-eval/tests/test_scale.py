@@ -18,8 +18,8 @@ from dvdq_eval.experiments.run import Maker
 from dvdq_eval.experiments.store import Store
 from dvdq_eval.experiments.study import Job, Study
 from dvdq_eval.scale import generate_all
-from dvdq_eval.scale.generate import HOPELESS, Streak
 from dvdq_eval.scale.queue import ATTEMPTS, Queue
+from dvdq_eval.scale.streak import HOPELESS, Streak
 from dvdq_eval.scale.worker import Worker
 from dvdq_models import DvdqError
 

@@ -39,7 +39,7 @@ def make_videos(
     ready = tuned(study, store, configuration, tell)
     folder = store.method(ready)
     part, parts = share
-    missing = [job for job in study.jobs if job.number % parts == part and not folder.has(job)]
+    missing = folder.missing(job for job in study.jobs if job.number % parts == part)
     if missing or folder.about is None:
         if ready.peer is not None:
             make_videos_by_peer(study, ready, folder, missing, tell)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,10 @@ class MethodFolder:
     def has(self, job: Job) -> bool:
         """Whether the video of ``job`` is there: its record is written last."""
         return (self.folder / f"{job.name}.json").exists()
+
+    def missing(self, jobs: Iterable[Job]) -> list[Job]:
+        """Those of ``jobs`` that have no video."""
+        return [job for job in jobs if not self.has(job)]
 
     def keep(self, job: Job, frames: Frames, latents: NDArray[np.float32], record: Mapping[str, Any]) -> None:
         """Keep a video; ``frames`` uint8 ``[frames, height, width, 3]``."""

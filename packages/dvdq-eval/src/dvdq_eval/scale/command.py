@@ -11,7 +11,8 @@ from dvdq_eval.experiments import options
 from dvdq_eval.experiments.opening import open_study, parse_methods
 from dvdq_eval.experiments.store import Store
 from dvdq_eval.progress import progress_bars
-from dvdq_eval.scale.generate import OPERATION, generate_all
+from dvdq_eval.scale.generate import generate_all
+from dvdq_eval.scale.streak import OPERATION
 from dvdq_models.placement import Offload
 
 

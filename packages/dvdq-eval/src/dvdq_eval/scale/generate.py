@@ -10,13 +10,10 @@ from dvdq_eval.experiments.configuration import Configuration
 from dvdq_eval.experiments.prepare import tuned
 from dvdq_eval.experiments.run import Maker
 from dvdq_eval.experiments.store import Store
-from dvdq_eval.experiments.study import Job, Study
+from dvdq_eval.experiments.study import Study
 from dvdq_eval.progress import Tell
+from dvdq_eval.scale.streak import OPERATION, Streak
 from dvdq_reference.spec.errors import DvdqError
-
-OPERATION = "generate"
-HOPELESS = 10
-"""Videos in a row whose failures end a run: it is not the videos, then."""
 
 
 def generate_all(
@@ -48,7 +45,7 @@ def generate_all(
 
     Raises:
         DvdqError: somebody else's package among the methods, a device with a number where workers get one each, no Ray,
-            workers that cannot start, or :data:`HOPELESS` videos in a row that fail.
+            workers that cannot start, or :data:`~dvdq_eval.scale.streak.HOPELESS` videos in a row that fail.
     """
     for configuration in configurations:
         if configuration.peer is not None:
@@ -66,32 +63,9 @@ def generate_all(
     return make_by_workers(study, store, configurations, tell, workers=workers, address=address, threads=threads)
 
 
-def missing_jobs(study: Study, store: Store, configuration: Configuration) -> list[Job]:
-    """The jobs of a method, its δ known, that have no video."""
-    folder = store.method(configuration)
-    return [job for job in study.jobs if not folder.has(job)]
-
-
-class Streak:
-    """Failures without a video between them."""
-
-    def __init__(self) -> None:
-        self._failed = 0
-
-    def made(self) -> None:
-        """A video was made."""
-        self._failed = 0
-
-    def failed(self, error: str) -> None:
-        """One was not: the last of :data:`HOPELESS` in a row is a :class:`DvdqError`."""
-        self._failed += 1
-        if self._failed >= HOPELESS:
-            raise DvdqError(OPERATION, expected="videos", got=f"{HOPELESS} failures in a row, the last: {error}")
-
-
 def _make_here(study: Study, store: Store, configuration: Configuration, streak: Streak, tell: Tell) -> int:
     ready = tuned(study, store, configuration, tell)
-    jobs, what, failures = missing_jobs(study, store, ready), f"{ready.title}: generating", 0
+    jobs, what, failures = store.method(ready).missing(study.jobs), f"{ready.title}: generating", 0
     maker = Maker(study, store, ready, tell) if jobs else None
     for done, job in enumerate(jobs):
         tell(what, done, len(jobs))

@@ -13,8 +13,8 @@ from dvdq_eval.experiments.prepare import prepared_files, tuned
 from dvdq_eval.experiments.store import Store, replacing
 from dvdq_eval.experiments.study import Study
 from dvdq_eval.progress import Tell
-from dvdq_eval.scale.generate import OPERATION, Streak, missing_jobs
 from dvdq_eval.scale.queue import ATTEMPTS, Queue, Task
+from dvdq_eval.scale.streak import OPERATION, Streak
 from dvdq_eval.scale.worker import Failed, Files, Worker
 from dvdq_reference.spec.errors import DvdqError
 
@@ -45,7 +45,9 @@ def make_by_workers(
     with _cluster(study, workers, address, threads):
         crew = _Crew(study, store, threads)
         ready = [_prepared(study, store, configuration, crew, tell) for configuration in configurations]
-        run = _Run(store, crew, {configuration: missing_jobs(study, store, configuration) for configuration in ready})
+        run = _Run(
+            store, crew, {configuration: store.method(configuration).missing(study.jobs) for configuration in ready}
+        )
         return run.finish(workers, tell)
 
 
