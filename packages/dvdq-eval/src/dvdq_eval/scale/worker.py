@@ -60,12 +60,13 @@ class Worker:
         """The files of one video, and the method's own record: contents by name.
 
         Raises:
-            Failed: the pipeline raised something.
+            Failed: the pipeline raised something, and the worker is closed.
         """
         try:
             maker = self._maker_of(task.configuration, prepared)
             maker.make(task.job)
         except Exception as error:
+            self.close()
             raise Failed(f"{type(error).__name__}: {error}") from None
         made = list(maker.folder.folder.glob(f"{task.job.name}.*"))
         files = {path.name: path.read_bytes() for path in [*made, maker.folder.folder / "method.json"]}
@@ -74,7 +75,7 @@ class Worker:
         return files
 
     def close(self) -> None:
-        """Remove the temporary folder: workers are ended without being asked."""
+        """Remove the temporary folder: a worker is ended without being asked."""
         self._folder.cleanup()
 
     def _maker_of(self, configuration: Configuration, prepared: Files) -> Maker:
