@@ -11,6 +11,7 @@ and installs those: what is tested is what a user would install. All versions ar
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import nox
@@ -101,6 +102,8 @@ def models(session: nox.Session) -> None:
 @nox.session(name="eval")
 def evaluation(session: nox.Session) -> None:
     """The wheel of dvdq-eval with nothing but its declared dependencies."""
+    # Nox has a session's temporary files in its environment, where Ray's workers do not start.
+    session.env["RAY_TMPDIR"] = tempfile.gettempdir()
     test_alone(session, "dvdq-eval", "scale")
 
 

@@ -160,6 +160,16 @@ def test_workers_are_refused_where_they_do_not_fit(study: Study, store: Store) -
         generate_all(dataclasses.replace(study, device="cuda"), store, [W4A4], silent, workers=2)
 
 
+def test_where_rays_workers_cannot_start_is_said(
+    study: Study, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", reason="the extra [scale] is not installed")
+    monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "tmp"))
+    with pytest.raises(DvdqError, match="RAY_TMPDIR: expected a temporary folder outside of the virtual environment"):
+        generate_all(study, store, [W4A4], silent, workers=2)
+
+
 def test_a_cluster_that_is_not_there_is_named(study: Study, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray", reason="the extra [scale] is not installed")
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from dvdq_eval.experiments.configuration import Configuration
@@ -56,6 +58,8 @@ def _cluster(study: Study, workers: int, address: str | None, threads: int) -> I
     """Ray with room for the workers; they end with the block."""
     local = {"address": "local", "num_cpus": workers * threads, "include_dashboard": False}
     where = local if address is None else {"address": address}
+    if address is None:
+        _check_temporary()
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
     except ConnectionError as error:
@@ -70,6 +74,15 @@ def _cluster(study: Study, workers: int, address: str | None, threads: int) -> I
         yield
     finally:
         ray.shutdown()
+
+
+def _check_temporary() -> None:
+    """In a virtual environment's folder Ray's workers end as they start, and Ray would wait for them for ever."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()).resolve()
+    environment = os.environ.get("VIRTUAL_ENV")
+    if environment and folder.is_relative_to(Path(environment).resolve()):
+        expected = "a temporary folder outside of the virtual environment"
+        raise DvdqError(OPERATION, where="RAY_TMPDIR", expected=expected, got=str(folder))
 
 
 def _room(there: Mapping[str, float], needs: Mapping[str, int]) -> int:
