@@ -52,3 +52,9 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 """What each choice beyond the paper changes in ``dvd-quant``: one field."""
+
+
+def title_of(label: str, bits: str, teacache: float | None = None) -> str:
+    """A method for people, e.g. ``DVD-Quant W4A6 + TeaCache 0.1``; full precision has no bits."""
+    cached = "" if teacache is None else f" + TeaCache {teacache:g}"
+    return f"{label} {bits}".strip() + cached

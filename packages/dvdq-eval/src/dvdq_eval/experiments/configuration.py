@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from dvdq_eval.methods import title_of
 from dvdq_eval.peers.records import describe_peer
 from dvdq_models.quantization_config import with_delta
 from dvdq_reference.spec.recipe import Recipe
@@ -42,8 +43,7 @@ class Configuration:
     @property
     def title(self) -> str:
         """For people, e.g. ``DVD-Quant W4A6``."""
-        cached = "" if self.teacache is None else f" + TeaCache {self.teacache:g}"
-        return f"{self.label} {self.bits}".strip() + cached
+        return title_of(self.label, self.bits, self.teacache)
 
     def with_delta(self, delta: float) -> Configuration:
         """With the δ that was found."""

@@ -47,6 +47,17 @@ class Store:
         """A context that one process at a time is in."""
         return FileLock(self.folder / f".{name}.lock")
 
+    def read(self, names: Iterable[str]) -> dict[str, bytes]:
+        """The files of these paths in the study's folder, as far as they are there."""
+        return {name: path.read_bytes() for name in names if (path := self.folder / name).exists()}
+
+    def take_over(self, files: Mapping[str, bytes]) -> None:
+        """Write what another store of the study :meth:`read`."""
+        for name, content in files.items():
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            with replacing(self.folder / name) as path:
+                path.write_bytes(content)
+
     def method(self, configuration: Configuration) -> MethodFolder:
         """The folder of one method's videos."""
         return MethodFolder(self.folder / configuration.key)

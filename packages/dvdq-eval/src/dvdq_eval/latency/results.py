@@ -113,7 +113,7 @@ class Latency:
 
     Attributes:
         model: a name, e.g. of the configuration that was run.
-        weights: ``random`` or the folder that they came from.
+        weights: ``random``, or the model that they came with.
         frames, height, width: of the video in pixels; ``tokens`` of it in the transformer.
         batch: how many samples a pass has.
         device: its name.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from dvdq_eval.latency.results import Latency, LayerTime, MethodTime
 from dvdq_eval.markdown import markdown
+from dvdq_eval.methods import title_of
 from dvdq_models.cli.console import megabytes
 
 
@@ -38,7 +39,7 @@ def _passes(latency: Latency) -> str:
         header,
         (
             [
-                _title(method),
+                title_of(method.label, method.bits),
                 f"{_seconds(method.step.p50)} ({_seconds(method.step.p20)}–{_seconds(method.step.p80)})",
                 f"{method.ratio:.2f} ×",
                 megabytes(method.weight_bytes),
@@ -54,7 +55,7 @@ def _parts(latency: Latency) -> str:
     header = ["method", "rotate and quantize", *names[1:]]
 
     def cells(method: MethodTime) -> Iterator[str]:
-        yield _title(method)
+        yield title_of(method.label, method.bits)
         for name in names:
             part = getattr(method.parts, name)
             yield f"{_seconds(part)} ({part / method.parts.total:.0%})"
@@ -68,7 +69,7 @@ def _videos(latency: Latency) -> str:
         header,
         (
             [
-                f"{video.label} {video.bits}".strip(),
+                title_of(video.label, video.bits),
                 " + ".join(f"{steps} at {width} bits" for width, steps in video.steps_at.items()),
                 str(video.passes),
                 _seconds(video.seconds),
@@ -91,14 +92,16 @@ def _layers(latency: Latency) -> str:
                 quantizing = sum(layer.rotate_quantize for layer in same) / len(same)
                 product = sum(layer.product for layer in same) / len(same)
                 milliseconds = [f"{1e3 * part:.3f}" for part in (quantizing, product)]
-                yield [_title(method), f"{out} × {width}", f"{tokens:,}", str(len(same)), *milliseconds, kernels]
+                yield [
+                    title_of(method.label, method.bits),
+                    f"{out} × {width}",
+                    f"{tokens:,}",
+                    str(len(same)),
+                    *milliseconds,
+                    kernels,
+                ]
 
     return markdown(header, rows())
-
-
-def _title(method: MethodTime) -> str:
-    """For people, e.g. ``DVD-Quant W4A8``."""
-    return f"{method.label} {method.bits}".strip()
 
 
 def _seconds(value: float) -> str:

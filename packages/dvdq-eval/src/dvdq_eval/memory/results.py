@@ -62,7 +62,7 @@ class Memory:
 
     Attributes:
         model: a name, e.g. of the configuration.
-        weights: ``random`` or the folder that they came from.
+        weights: ``random``, or the model that they came with.
         frames, height, width: of the video in pixels; ``tokens`` of it in the transformer.
         batch: how many samples a pass has.
         components: files of a pipeline's other parts by name, e.g. ``text_encoder``; empty without a pipeline.

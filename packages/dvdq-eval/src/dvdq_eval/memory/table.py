@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dvdq_eval.markdown import markdown
 from dvdq_eval.memory.results import Memory, MethodMemory
+from dvdq_eval.methods import title_of
 from dvdq_models.cli.console import megabytes
 
 
@@ -30,7 +31,7 @@ def _cells(method: MethodMemory) -> list[str]:
     weights = method.weights
     sizes = (weights.quantized, weights.weight_only, weights.kept, weights.total)
     return [
-        f"{method.label} {method.bits}".strip(),
+        title_of(method.label, method.bits),
         *map(megabytes, sizes),
         f"{method.ratio:.2f} ×",
         megabytes(method.counted_pass_bytes),

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
-from dvdq_eval.experiments.configuration import Configuration
-from dvdq_eval.intervals import Interval, is_apart
-from dvdq_eval.methods import LABELS
+from dvdq_eval.methods import LABELS, title_of
 from dvdq_eval.report.parts import Cell, Column, Sheet
 from dvdq_eval.tables.build import Row
 from dvdq_eval.tables.metrics import METRICS
@@ -17,7 +14,7 @@ _OURS = (LABELS["dvd-quant"], LABELS["dvd-quant-plus"])
 
 def title(row: Row) -> str:
     """The method's, e.g. ``DVD-Quant W4A6``."""
-    return Configuration(row.label, row.bits, teacache=row.teacache).title
+    return title_of(row.label, row.bits, row.teacache)
 
 
 def table_sheet(caption: str, rows: Sequence[Row], more: Sequence[tuple[Column, Sequence[Cell]]] = ()) -> Sheet:
@@ -69,14 +66,7 @@ def _quality(name: str, row: Row) -> Cell:
         return Cell("–")
     metric, found = METRICS[name], row.metrics[name]
     mean, low, high = (format(value * metric.unit, metric.form) for value in (found.mean, found.low, found.high))
-    return Cell(mean, found.mean, f"{low}–{high}", mark=_mark(name, row.differences.get(name)))
-
-
-def _mark(name: str, paired: Interval | None) -> Literal["", "better", "worse"]:
-    more_is_better = METRICS[name].more_is_better
-    if more_is_better is None or paired is None or not is_apart(paired):
-        return ""
-    return "better" if (paired.mean > 0) == more_is_better else "worse"
+    return Cell(mean, found.mean, f"{low}–{high}", mark=metric.verdict(row.differences.get(name)))
 
 
 def css_of(label: str) -> str:

@@ -12,12 +12,12 @@ from typing import Any
 
 from dvdq_eval.experiments.configuration import Configuration
 from dvdq_eval.experiments.prepare import prepared_files, tuned
-from dvdq_eval.experiments.store import Store, replacing
+from dvdq_eval.experiments.store import Store
 from dvdq_eval.experiments.study import Study
 from dvdq_eval.progress import Tell
 from dvdq_eval.scale.queue import ATTEMPTS, Queue, Task
 from dvdq_eval.scale.streak import OPERATION, Streak
-from dvdq_eval.scale.worker import Failed, Files, Worker
+from dvdq_eval.scale.worker import Failed, Worker
 from dvdq_reference.spec.errors import DvdqError
 
 # Ray would report its use to its makers, and hide the GPUs of a worker that asks for none.
@@ -121,7 +121,7 @@ def _prepared(study: Study, store: Store, configuration: Configuration, crew: _C
         tell(what, 0, 1)
         worker = crew.start()
         try:
-            files = ray.get(worker.prepare.remote(configuration, _files(store, configuration)))
+            files = ray.get(worker.prepare.remote(configuration, store.read(prepared_files(store, configuration))))
         except RayTaskError as error:
             raise error.cause from None
         except _DIED as error:
@@ -132,7 +132,7 @@ def _prepared(study: Study, store: Store, configuration: Configuration, crew: _C
             ray.get(worker.close.remote())
         finally:
             ray.kill(worker)
-        _write(store, files)
+        store.take_over(files)
         tell(what, 1, 1)
     return tuned(study, store, configuration, tell)
 
@@ -142,7 +142,9 @@ class _Run:
 
     def __init__(self, store: Store, crew: _Crew, jobs: dict[Configuration, list[Any]]) -> None:
         self._store, self._crew, self._queue = store, crew, Queue(jobs)
-        self._files = {configuration: ray.put(_files(store, configuration)) for configuration in jobs}
+        self._files = {
+            configuration: ray.put(store.read(prepared_files(store, configuration))) for configuration in jobs
+        }
         self._totals = {configuration: len(todo) for configuration, todo in jobs.items()}
         self._done = dict.fromkeys(jobs, 0)
         self._loaded: dict[Any, Configuration] = {}
@@ -164,7 +166,8 @@ class _Run:
             except (*_DIED, Failed) as error:
                 ray.kill(worker)
                 self._lost(task, error)
-                self._begin(busy)
+                if len(self._queue):
+                    self._begin(busy)
             self._show(tell)
             while idle and (next_task := self._queue.take(self._loaded.get(idle[-1]))):
                 worker = idle.pop()
@@ -190,8 +193,7 @@ class _Run:
         folder = self._store.method(task.configuration)
         about = files.pop("method.json")
         if folder.about is None:
-            with replacing(folder.folder / "method.json") as path:
-                path.write_bytes(about)
+            self._store.take_over({f"{folder.folder.name}/method.json": about})
         folder.take_over(task.job, files)
         self._done[task.configuration] += 1
         self._streak.made()
@@ -214,19 +216,6 @@ class _Run:
     def _show(self, tell: Tell) -> None:
         for configuration, total in self._totals.items():
             tell(f"{configuration.title}: generating", self._done[configuration], total)
-
-
-def _files(store: Store, configuration: Configuration) -> Files:
-    """What there is of what the method needs before its first video."""
-    there = prepared_files(store, configuration)
-    return {name: (store.folder / name).read_bytes() for name, exists in there.items() if exists}
-
-
-def _write(store: Store, files: Files) -> None:
-    for name, content in files.items():
-        (store.folder / name).parent.mkdir(exist_ok=True)
-        with replacing(store.folder / name) as path:
-            path.write_bytes(content)
 
 
 def _last_line(error: Exception) -> str:

@@ -49,12 +49,11 @@ class Worker:
 
     def prepare(self, configuration: Configuration, prepared: Files) -> Files:
         """What the method needs before its first video, ``prepared`` being there: statistics, the trials of its δ."""
-        self._place(prepared)
+        self._store.take_over(prepared)
         if configuration.recipe is not None and configuration.recipe.smoothing is not None:
             calibration_of(self._study, self._store, _silent)
         tuned(self._study, self._store, configuration, _silent)
-        names = prepared_files(self._store, configuration)
-        return {name: (self._store.folder / name).read_bytes() for name in names}
+        return self._store.read(prepared_files(self._store, configuration))
 
     def make(self, task: Task, prepared: Files) -> dict[str, bytes]:
         """The files of one video, and the method's own record: contents by name.
@@ -82,15 +81,9 @@ class Worker:
         """The method that is loaded, or another one in its place."""
         if self._maker is None or self._maker.configuration != configuration:
             self._maker = None  # two models may not fit
-            self._place(prepared)
+            self._store.take_over(prepared)
             self._maker = Maker(self._study, self._store, configuration, _silent)
         return self._maker
-
-    def _place(self, files: Files) -> None:
-        for name, content in files.items():
-            path = self._store.folder / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(content)
 
 
 def _silent(*_: object) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from dvdq_eval.intervals import Interval, is_apart
+from dvdq_eval.intervals import Interval
 from dvdq_eval.markdown import markdown
+from dvdq_eval.methods import title_of
 from dvdq_eval.tables.build import Row, Table
 from dvdq_eval.tables.metrics import METRICS
 
+_SIGNS = {"": "", "better": " ▲", "worse": " ▼"}
 _OPTIONAL = {"average_bits": "activation bits", "reused": "passes reused"}
 """Columns that stand where a row has them."""
 
@@ -27,8 +29,7 @@ def table_markdown(table: Table) -> str:
 
 
 def _cells(row: Row, metrics: list[str], some: Mapping[str, bool], *, timed: bool) -> Iterable[str]:
-    cached = "" if row.teacache is None else f" + TeaCache {row.teacache:g}"
-    yield f"{row.label} {row.bits}".strip() + cached
+    yield title_of(row.label, row.bits, row.teacache)
     yield f"{row.bits_per_weight:.2f}"
     if some["average_bits"]:
         yield "–" if row.average_bits is None else f"{row.average_bits:.2f}"
@@ -46,11 +47,4 @@ def _value(name: str, value: Interval | None, paired: Interval | None) -> str:
         return "–"
     metric = METRICS[name]
     half = max(value.high - value.mean, value.mean - value.low) * metric.unit
-    return f"{value.mean * metric.unit:{metric.form}} ± {half:{metric.form}}{_sign(name, paired)}"
-
-
-def _sign(name: str, paired: Interval | None) -> str:
-    more_is_better = METRICS[name].more_is_better
-    if more_is_better is None or paired is None or not is_apart(paired):
-        return ""
-    return " ▲" if (paired.mean > 0) == more_is_better else " ▼"
+    return f"{value.mean * metric.unit:{metric.form}} ± {half:{metric.form}}{_SIGNS[metric.verdict(paired)]}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
+from dvdq_eval.intervals import Interval, is_apart
 from dvdq_eval.vbench.dimensions import DIMENSIONS
 
 
@@ -25,6 +27,12 @@ class Metric:
     form: str
     unit: float = 1.0
     more_is_better: bool | None = True
+
+    def verdict(self, difference: Interval | None) -> Literal["", "better", "worse"]:
+        """What a paired difference says of a method: nothing where there is none, or where its interval has 0 in it."""
+        if self.more_is_better is None or difference is None or not is_apart(difference):
+            return ""
+        return "better" if (difference.mean > 0) == self.more_is_better else "worse"
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType(

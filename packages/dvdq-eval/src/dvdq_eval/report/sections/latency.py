@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from dvdq_eval.latency.results import Latency, LayerTime, MethodTime
+from dvdq_eval.methods import title_of
 from dvdq_eval.report.charts.stacked import legend, stacked
 from dvdq_eval.report.figures import plain
 from dvdq_eval.report.material import Material
@@ -36,7 +37,7 @@ def _run(run: Latency) -> list[Part]:
         + ("The methods took turns." if run.in_turns else "They did not fit together: one was measured after another.")
     )
     bars = [
-        (_title(m.label, m.bits), [m.parts.products, m.parts.rotate_quantize, m.parts.attention, m.parts.rest])
+        (title_of(m.label, m.bits), [m.parts.products, m.parts.rotate_quantize, m.parts.attention, m.parts.rest])
         for m in run.methods
     ]
     parts: list[Part] = [
@@ -61,7 +62,7 @@ def _passes(run: Latency) -> Sheet:
     ]
     rows = [
         [
-            Cell(_title(m.label, m.bits), place),
+            Cell(title_of(m.label, m.bits), place),
             Cell(m.attention, m.attention),
             Cell(f"{m.step.p50:.4g}", m.step.p50, f"{m.step.p20:.4g}–{m.step.p80:.4g}"),
             Cell(f"{m.ratio:.2f}×", m.ratio),
@@ -87,7 +88,7 @@ def _videos(run: Latency) -> Sheet:
         mix = " + ".join(f"{steps} at {bits} bits" for bits, steps in video.steps_at.items())
         rows.append(
             [
-                Cell(_title(video.label, video.bits), place),
+                Cell(title_of(video.label, video.bits), place),
                 Cell(mix, mix),
                 Cell(str(video.passes), video.passes),
                 Cell(f"{video.seconds:.4g}", video.seconds),
@@ -124,8 +125,4 @@ def _shapes(method: MethodTime) -> Sheet:
                 Cell(f"{products:.4g}", products),
             ]
         )
-    return Sheet(f"{_title(method.label, method.bits)} by the shapes of its linears", columns, rows, folded=True)
-
-
-def _title(label: str, bits: str) -> str:
-    return f"{label} {bits}".strip()
+    return Sheet(f"{title_of(method.label, method.bits)} by the shapes of its linears", columns, rows, folded=True)

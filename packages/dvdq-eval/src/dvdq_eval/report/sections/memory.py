@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dvdq_eval.memory.results import Memory, MethodMemory
+from dvdq_eval.methods import title_of
 from dvdq_eval.report.charts.stacked import legend, stacked
 from dvdq_eval.report.figures import plain
 from dvdq_eval.report.material import Material
@@ -29,7 +30,7 @@ def _run(run: Memory) -> list[Part]:
         f"activations in {run.dtype}. What is alive at once in a pass is counted without running; {measured}. "
         "The bars show a pass as it was measured, or as it was counted."
     )
-    bars = [(_title(m), [size / MIB for size in _stacked(m)]) for m in run.methods]
+    bars = [(title_of(m.label, m.bits), [size / MIB for size in _stacked(m)]) for m in run.methods]
     chart = Chart(stacked("Memory of a pass by what holds it", "MiB", PARTS, bars))
     parts: list[Part] = [Text(text), _methods(run), Charts([chart], legend(PARTS))]
     return [*parts, _components(run)] if run.components else parts
@@ -60,7 +61,7 @@ def _methods(run: Memory) -> Sheet:
         passes = (method.counted_pass_bytes, method.measured_pass_bytes)
         rows.append(
             [
-                Cell(_title(method), place),
+                Cell(title_of(method.label, method.bits), place),
                 plain(weights.total, ",.2f", 1 / MIB),
                 Cell(f"{method.ratio:.2f}×", method.ratio),
                 *(plain(size, ",.2f", 1 / MIB) for size in (*sizes, *passes)),
@@ -80,7 +81,3 @@ def _components(run: Memory) -> Sheet:
     columns = [Column("Part", first="ascending"), Column("MiB", "of its files")]
     rows = [[Cell(name, name), plain(size, ",.2f", 1 / MIB)] for name, size in run.components.items()]
     return Sheet("Other parts of the pipeline", columns, rows)
-
-
-def _title(method: MethodMemory) -> str:
-    return f"{method.label} {method.bits}".strip()
