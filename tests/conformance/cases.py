@@ -63,6 +63,13 @@ ACTIVATION_RULES = (
     ActivationRule(4, None, "quarot"),
     ActivationRule(6, 128),
 )
+PACKED_RULES = (ActivationRule(4), ActivationRule(4, 64, "gaussian"), ActivationRule(4, 256), ActivationRule(3, 128))
+PACKED_WEIGHT_RULES = (
+    WeightRule(4, "minmax"),
+    WeightRule(4, "minmax", symmetric=True),
+    WeightRule(4, "minmax", 128),
+    WeightRule(8, "minmax"),
+)
 ROTATED_SIZES = (256, 768, 1536, 3072, 5120, 8960, 12288, 13824, 14336, 15360)
 """Input channels of the bundled model, Wan and HunyuanVideo (3840, 11520 and the like do not occur)."""
 

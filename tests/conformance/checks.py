@@ -114,7 +114,7 @@ def check_activation_ties(backend: str, device: str) -> None:
     """Halves round to even, where s = 1."""
     x = torch.tensor([[7.0, *np.arange(-6.5, 7), -7.0]], device=device)
     got = kernels.rotate_quantize(x, ActivationRule(4), backend=backend)
-    np.testing.assert_array_equal(got.codes.cpu().numpy()[0], np.rint(x.cpu().numpy()[0]))
+    np.testing.assert_array_equal(got.values.cpu().numpy()[0], np.rint(x.cpu().numpy()[0]))
 
 
 def check_dequantize(backend: str, device: str, rule: WeightRule, in_features: int) -> None:
@@ -172,7 +172,7 @@ def check_activation(
         rotated = exact if rotation is None else exact @ hadamard.rotation_matrix(768, rotation)
         truth = arq.quantize_block(rotated, rule)
         allowed = bounds.codes_float32(exact, rule, rotation)
-        codes, scale = got.codes.cpu().numpy().astype(np.int64), got.scale.cpu().double().numpy()
+        codes, scale = got.values.cpu().numpy().astype(np.int64), got.scale.cpu().double().numpy()
         differs = np.abs(codes - truth.codes)
         assert (differs <= allowed.may_differ).all(), f"{(differs > allowed.may_differ).sum()} codes differ"
         assert (np.abs(scale - truth.scale) <= allowed.scale * truth.scale).all()
@@ -259,6 +259,34 @@ def check_shared_activation(backend: str, device: str) -> None:
     options = {"rotation": rotation, "backend": backend}
     direct = kernels.quantized_linear(x, qweight, rule, **options)
     assert torch.equal(direct, kernels.quantized_linear(shared, qweight, rule, **options))
+
+
+def check_packed_activation(backend: str, device: str) -> None:
+    """Packed codes are the others, two a byte as the oracle packs their nibbles, and have the very same products."""
+    rotation = Rotation("full", seed=2)
+    x = cases.activations(17, 768, torch.bfloat16).to(device)
+    weights = [
+        kernels.quantize_weight(cases.weights(768).to(device), rule, rotation=rotation, backend=backend)
+        for rule in cases.PACKED_WEIGHT_RULES
+    ]
+    for rule in cases.PACKED_RULES:
+        with poisoned():
+            plain, packed = (
+                kernels.rotate_quantize(x, rule, rotation=rotation, backend=backend, packed=choice)
+                for choice in (False, True)
+            )
+        nibbles = plain.codes.cpu().numpy().astype(np.int64) & 15
+        np.testing.assert_array_equal(packed.codes.cpu().numpy(), packing.pack(nibbles, 4))
+        assert torch.equal(packed.values, plain.codes)
+        assert torch.equal(packed.scale, plain.scale)
+        assert torch.equal(packed.token_sum, plain.token_sum)
+        for qweight in weights:
+            with poisoned():
+                got, expected = (
+                    kernels.quantized_linear(given, qweight, rule, rotation=rotation, backend=backend)
+                    for given in (packed, plain)
+                )
+            assert torch.equal(got, expected), f"{qweight.rule}, {rule}: the products of packed codes are others"
 
 
 def check_emulated(backend: str, device: str) -> None:

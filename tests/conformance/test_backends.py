@@ -11,20 +11,21 @@ import torch
 import dvdq_kernels
 from conformance import cases, checks
 from conformance.cases import LinearCase
-from dvdq_kernels.registry import select
+from dvdq_kernels.call import Call, place_of
+from dvdq_kernels.selection import select
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import ActivationRule, Grid, Rotation, WeightRule
 
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 
-def places(*operations: str, grid: str | None = None) -> Iterator[tuple[str, str]]:
-    """Backends and devices that can run these here, for a weight grid if one is named."""
+def places(*operations: str, grid: str | None = None, packed: bool | None = None) -> Iterator[tuple[str, str]]:
+    """Backends and devices that can run these here, for a weight grid if one is named, on packed codes if asked for."""
     for name in dvdq_kernels.backends():
         for device in DEVICES:
             try:
                 for operation in operations:
-                    select(operation, name, torch.device(device), grid)
+                    select(Call(operation, place_of(torch.device(device)), grid, packed=packed), name)
             except DvdqError:
                 continue
             yield name, device
@@ -53,7 +54,7 @@ def test_no_grid_is_left_out_without_a_reason(grid: str) -> None:
     without = set(places("quantize_weight")) - set(places("quantize_weight", grid=grid))
     for name, device in without:
         with pytest.raises(DvdqError, match=f"{name} .has the grids .*, not {grid}"):
-            select("quantize_weight", name, torch.device(device), grid)
+            select(Call("quantize_weight", place_of(torch.device(device)), grid), name)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +125,11 @@ def test_activation_dtype(backend: str, device: str, dtype: torch.dtype) -> None
 @pytest.mark.parametrize("case", cases.LINEAR_CASES, ids=str)
 def test_linear(backend: str, device: str, case: LinearCase) -> None:
     checks.check_linear(backend, device, case)
+
+
+@pytest.mark.parametrize(("backend", "device"), tuple(places("rotate_quantize", "quantized_linear", packed=True)))
+def test_packed_activation(backend: str, device: str) -> None:
+    checks.check_packed_activation(backend, device)
 
 
 @everywhere

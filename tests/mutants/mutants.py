@@ -67,6 +67,24 @@ def nibbles_swapped_when_read() -> SimpleNamespace:
 
 
 @broken
+def nibbles_of_activations_swapped_when_written() -> SimpleNamespace:
+    def rotate_quantize(*args: Any) -> tuple[torch.Tensor, ...]:
+        codes, scale, total = right.rotate_quantize(*args)
+        return _swapped(codes) if codes.dtype == torch.uint8 else codes, scale, total
+
+    return mutant(rotate_quantize=rotate_quantize)
+
+
+@broken
+def nibbles_of_activations_swapped_when_read() -> SimpleNamespace:
+    def change(given: dict[str, Any]) -> None:
+        if given["codes"].dtype == torch.uint8:
+            given["codes"] = _swapped(given["codes"])
+
+    return _linear(change)
+
+
+@broken
 def activation_scale_of_the_next_block() -> SimpleNamespace:
     return _linear(lambda given: given.update(x_scale=given["x_scale"].roll(1, -1)))
 
@@ -159,8 +177,8 @@ def signs_of_another_seed() -> SimpleNamespace:
 
     return mutant(
         rotate=lambda x, kind, seed: right.rotate(x, kind, other(seed)),
-        rotate_quantize=lambda x, bits, block, clip, kind, seed: right.rotate_quantize(
-            x, bits, block, clip, kind, other(seed)
+        rotate_quantize=lambda x, bits, block, clip, kind, seed, packed: right.rotate_quantize(
+            x, bits, block, clip, kind, other(seed), packed
         ),
     )
 

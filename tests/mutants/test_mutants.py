@@ -24,6 +24,7 @@ CHECKS = (
     checks.check_activation_ties,
     checks.check_integer_sums,
     checks.check_shared_activation,
+    checks.check_packed_activation,
     checks.check_emulated,
     checks.check_views,
     checks.check_inputs_unchanged,
@@ -47,7 +48,7 @@ CHECKS = (
 
 def first_failure(operators: SimpleNamespace) -> str | None:
     """The message of the first check that fails."""
-    with registered(Backend("mutant", lambda: operators, lambda: None)):
+    with registered(Backend("mutant", lambda: operators, lambda: None, takes_packed=True)):
         for check in CHECKS:
             try:
                 check("mutant", "cpu")

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 import dvdq_kernels as kernels
-from dvdq_kernels.registry import Backend, operators, registered, select
+from dvdq_kernels.call import Call, Place
+from dvdq_kernels.registry import Backend, operators, registered
+from dvdq_kernels.selection import select
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
 
-CPU = torch.device("cpu")
+CPU = Place("cpu")
 
 
 def weight(
@@ -47,12 +49,11 @@ def test_import_needs_no_backend_but_torch() -> None:
 def test_backends_say_why_not() -> None:
     state = kernels.backends()
     assert state["torch"] is None
-    assert "no kernels" in str(state["cupy"])
     if not torch.cuda.is_available():
         assert "no CUDA device" in str(state["triton"])
 
 
-@pytest.mark.parametrize("module", ["numba", "triton"])
+@pytest.mark.parametrize("module", ["cupy", "numba", "triton"])
 def test_what_is_not_installed_is_said(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     assert f"{module} is not installed" in str(kernels.backends()[module])
@@ -61,7 +62,7 @@ def test_what_is_not_installed_is_said(module: str, monkeypatch: pytest.MonkeyPa
 def test_a_backend_may_have_some_operations_alone() -> None:
     lazy = Backend("lazy", lambda: pytest.fail("loaded"), lambda: None, offers=frozenset({"quantize_weight"}))
     with registered(lazy):
-        assert select("quantize_weight", "lazy", CPU).backend is lazy
+        assert select(Call("quantize_weight", CPU), "lazy").backend is lazy
         with pytest.raises(DvdqError, match="has quantize_weight alone"):
             kernels.rotate(torch.randn(2, 4), Rotation(), backend="lazy")
 
@@ -70,11 +71,11 @@ def test_a_backend_may_have_some_grids_alone() -> None:
     clip_search = WeightRule(4, "clip-search", symmetric=True)
     lazy = Backend("lazy", lambda: pytest.fail("loaded"), lambda: None, grids=frozenset({"bgr", "minmax"}))
     with registered(lazy):
-        assert select("quantize_weight", "lazy", CPU, "minmax").backend is lazy
-        assert select("dequantize", "lazy", CPU).backend is lazy
+        assert select(Call("quantize_weight", CPU, "minmax"), "lazy").backend is lazy
+        assert select(Call("dequantize", CPU), "lazy").backend is lazy
         with pytest.raises(DvdqError, match=r"expected torch, got lazy \(has the grids bgr, minmax, not clip-search\)"):
             kernels.quantize_weight(torch.randn(2, 4), clip_search, backend="lazy")
-    selection = select("quantize_weight", "auto", CPU, "clip-search")
+    selection = select(Call("quantize_weight", CPU, "clip-search"))
     assert selection.backend.name == "torch"
     assert selection.refused["numba"]
     assert torch.equal(weight(clip_search).qweight, weight(clip_search, backend="torch").qweight)
@@ -96,9 +97,10 @@ def test_a_backend_without_a_rotation_gets_a_rotated_weight() -> None:
 
 
 def test_auto_says_what_it_chose_and_refused() -> None:
-    selection = select("rotate", "auto", CPU)
+    selection = select(Call("rotate", CPU))
     assert selection.backend.name == "torch"
-    assert set(selection.refused) == {"cupy", "triton"}
+    assert list(selection.refused) == ["triton", "cupy"]
+    assert selection.reason == "by rule: triton, cupy, torch"
 
 
 @pytest.mark.parametrize("name", ["triton", "cupy", "nonsense"])
@@ -109,7 +111,9 @@ def test_an_absent_backend_is_an_error_that_names_the_present(name: str) -> None
 
 
 def test_a_backend_may_refuse_a_device() -> None:
-    only_cuda = Backend("only-cuda", lambda: pytest.fail("loaded"), lambda: None, frozenset({"cuda"}))
+    only_cuda = Backend(
+        "only-cuda", lambda: pytest.fail("loaded"), lambda: None, device_types=lambda: frozenset({"cuda"})
+    )
     with registered(only_cuda), pytest.raises(DvdqError, match="runs on cuda, not on cpu"):
         kernels.rotate(torch.randn(2, 4), Rotation(), backend="only-cuda")
     assert "only-cuda" not in kernels.backends()
@@ -157,6 +161,40 @@ def test_bad_arguments() -> None:
     shared = kernels.rotate_quantize(torch.ones(2, 256), ActivationRule(4))
     with pytest.raises(DvdqError, match="bits=8"):
         kernels.quantized_linear(shared, weight(), ActivationRule(8))
+    with pytest.raises(DvdqError, match="got 8 bits, 256 channels"):
+        kernels.rotate_quantize(torch.ones(2, 256), ActivationRule(8), packed=True)
+    with pytest.raises(DvdqError, match="got 4 bits, 7 channels"):
+        kernels.rotate_quantize(torch.ones(2, 7), ActivationRule(4), packed=True)
+    packed = kernels.rotate_quantize(torch.ones(2, 128), ActivationRule(4), packed=True)
+    with pytest.raises(DvdqError, match=r"\[\.\.\., 256\], got uint8 \[2, 64\]"):
+        kernels.quantized_linear(packed, weight(), ActivationRule(4))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_takes_no_packed_codes_refuses_them(packed: bool) -> None:
+    rule = ActivationRule(4, 64)
+    right = operators("torch")
+    with registered(Backend("bytes", lambda: right, lambda: None)):
+        shared = kernels.rotate_quantize(torch.randn(3, 256), rule, packed=packed)
+        assert shared.packed == packed
+        if not packed:
+            kernels.quantized_linear(shared, weight(), rule, backend="bytes")
+            return
+        with pytest.raises(DvdqError, match=r"expected torch, got bytes \(takes activation codes a byte each"):
+            kernels.quantized_linear(shared, weight(), rule, backend="bytes")
+        with pytest.raises(DvdqError, match="not two a byte"):
+            kernels.rotate_quantize(torch.randn(3, 256), rule, packed=True, backend="bytes")
+
+
+def test_a_backend_gets_the_codes_that_its_product_wants() -> None:
+    x, right = torch.randn(3, 256), operators("torch")
+    narrow = Backend("narrow", lambda: right, lambda: None, takes_packed=True, packs=lambda place, bits: bits <= 4)
+    with registered(narrow):
+        assert kernels.rotate_quantize(x, ActivationRule(4), backend="narrow").packed
+        assert not kernels.rotate_quantize(x, ActivationRule(4), backend="narrow", packed=False).packed
+        assert not kernels.rotate_quantize(x, ActivationRule(8), backend="narrow").packed
+        assert not kernels.rotate_quantize(x[:, :7], ActivationRule(4), backend="narrow").packed
+        assert not kernels.rotate_quantize(x, ActivationRule(4)).packed
 
 
 def operator_calls() -> list[tuple[str, tuple[object, ...]]]:
@@ -166,6 +204,7 @@ def operator_calls() -> list[tuple[str, tuple[object, ...]]]:
     row, grouped = weight(), weight(WeightRule(8, "minmax", 64, symmetric=True))
     grids = [(q.qweight, q.scale, q.zero) for q in (row, grouped)]
     codes = (act.codes, act.scale, act.token_sum)
+    packed = (kernels.rotate_quantize(x, rule, packed=True).codes, act.scale, act.token_sum)
     return [
         ("quantize_weight", (torch.randn(4, 256), 4, "bgr", 64, False, 3, 0.0, "torch")),
         ("quantize_weight", (torch.randn(4, 256), 4, "clip-search", None, True, 6, 1e-3, "torch")),
@@ -173,9 +212,10 @@ def operator_calls() -> list[tuple[str, tuple[object, ...]]]:
         ("dequantize", (*grids[0], 4, 256, "torch")),
         ("rotate", (x.bfloat16(), "full", 3, "torch")),
         ("rotate", (x, "regular", None, "torch")),
-        ("rotate_quantize", (x, 8, None, "absmax", None, None, "torch")),
-        ("rotate_quantize", (x, 4, 128, "gaussian", "block", None, "torch")),
+        ("rotate_quantize", (x, 8, None, "absmax", None, None, False, "torch")),
+        ("rotate_quantize", (x, 4, 128, "gaussian", "block", None, True, "torch")),
         ("integer_linear", (*codes, *grids[0], torch.randn(8), 4, 4, torch.float32, False, "torch")),
+        ("integer_linear", (*packed, *grids[0], None, 4, 4, torch.float32, False, "auto")),
         ("integer_linear", (*codes, *grids[1], None, 4, 8, torch.bfloat16, True, "torch")),
         ("float_linear", (x, *grids[0], None, 4, "full", None, "torch")),
     ]
@@ -185,6 +225,23 @@ def operator_calls() -> list[tuple[str, tuple[object, ...]]]:
 def test_operator(name: str, args: tuple[object, ...]) -> None:
     """Schema, fake and aliasing, as torch itself checks them."""
     torch.library.opcheck(getattr(torch.ops.dvdq, name).default, args, test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.parametrize("packed", [None, True])
+def test_packed_codes_compile_without_a_break(packed: bool | None) -> None:
+    torch.compiler.reset()
+    qweight, rule, right = weight(), ActivationRule(4, 128), operators("torch")
+
+    def layer(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        shared = kernels.rotate_quantize(x, rule, backend="narrow", packed=packed)
+        return shared.values, kernels.quantized_linear(shared, qweight, rule, backend="narrow")
+
+    with registered(Backend("narrow", lambda: right, lambda: None, takes_packed=True, packs=lambda place, bits: True)):
+        compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+        for tokens in (3, 5):
+            x = torch.randn(tokens, 256)
+            torch._dynamo.mark_dynamic(x, 0)
+            assert all(torch.equal(got, want) for got, want in zip(compiled(x), layer(x), strict=True))
 
 
 @pytest.mark.parametrize("rule", [None, ActivationRule(8), ActivationRule(4, 128)], ids=str)

@@ -7,25 +7,41 @@ import sys
 import pytest
 import torch
 
-from dvdq_kernels.plan import plan_linear
+from dvdq_kernels import refusals
+from dvdq_kernels.plan import Plan, plan_linear
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
 
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Triton is there on Linux alone")
+WITH_CUPY = pytest.mark.skipif(refusals.cupy_absence() is not None, reason=str(refusals.cupy_absence()))
+
+
+@pytest.fixture
+def installed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if no libraries but these were installed."""
+    monkeypatch.setattr(refusals, "is_installed", lambda module: module in request.param)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU does")
-def test_without_a_gpu_it_is_torch_and_says_why() -> None:
-    plan = plan_linear(7, 64, 256, WeightRule(), ActivationRule(4), Rotation())
+@pytest.mark.parametrize("activation", [None, ActivationRule(4)], ids=str)
+def test_without_a_gpu_it_is_torch_and_says_why(activation: ActivationRule | None) -> None:
+    device = torch.device("cpu")
+    plan = plan_linear(7, 64, 256, WeightRule(), activation, Rotation())
+    assert plan == plan_linear(7, 64, 256, WeightRule(), activation, Rotation(), device=device)
     assert (plan.backend, plan.kernels) == ("torch", ("operations of PyTorch",))
     assert "no CUDA device" in plan.refused["triton"]
+    assert plan.reason.startswith("by rule: ")
 
 
 @ON_LINUX
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("installed", [["triton"]], indirect=True)
 @pytest.mark.parametrize("capability", [80, 89, 90, 100, 120])
 def test_the_route_follows_from_the_tokens(capability: int) -> None:
     def names(tokens: int, activation: ActivationRule | None) -> list[str]:
         plan = plan_linear(tokens, 3072, 3072, WeightRule(), activation, Rotation(), capability=capability)
+        assert plan.backend == "triton"
+        assert set(plan.refused) <= {"cupy"}
         return [kernel.split(",")[0].split()[0] for kernel in plan.kernels]
 
     assert names(118_800, ActivationRule(8)) == ["rotate_quantize", "unpack", "integer_product"]
@@ -38,6 +54,32 @@ def test_tiles_are_told_and_where_they_come_from() -> None:
     plan = plan_linear(32760, 1536, 1536, WeightRule(), ActivationRule(4), None, capability=90)
     assert plan.kernels[-1].endswith("(rule)")
     assert plan.kernels[-1].startswith("integer_product 128×")
+
+
+@ON_LINUX
+@WITH_CUPY
+@pytest.mark.parametrize("capability", [80, 86, 89])
+def test_int4_tensor_cores_are_those_of_cupy(capability: int) -> None:
+    def plan(weight_bits: int, bits: int) -> Plan:
+        rule = WeightRule(weight_bits, "minmax")
+        return plan_linear(32760, 1536, 1536, rule, ActivationRule(bits, 128), Rotation(), capability=capability)
+
+    narrow = plan(4, 4)
+    assert (narrow.backend, narrow.refused) == ("cupy", {})
+    assert "INT4 tensor cores" in narrow.reason
+    assert len(narrow.kernels) > 1
+    assert not any(kernel.startswith("triton: ") for kernel in narrow.kernels)
+    assert plan(4, 8).backend == "triton"
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("installed", [[]], indirect=True)
+def test_without_a_compiler_no_other_gpu_is_planned_for() -> None:
+    with pytest.raises(DvdqError, match="a backend that can run here") as error:
+        plan_linear(1, 64, 256, WeightRule(), ActivationRule(8), None, capability=90)
+    assert "triton is not installed" in str(error.value.got)
+    assert "cupy is not installed: pip install 'dvdq-kernels[cupy]'" in str(error.value.got)
+    assert "torch (tells no launches" in str(error.value.got)
 
 
 @pytest.mark.parametrize("capability", [0, 75])

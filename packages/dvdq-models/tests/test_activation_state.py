@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dvdq_kernels.registry import Backend, operators, registered
 from dvdq_models import Recipe, quantize
 from dvdq_models.activation_state import ActivationState
 from dvdq_reference.spec.recipe import ActivationRule, Rotation
@@ -63,6 +64,23 @@ def test_anything_else_is_quantized_again(change: Callable[[torch.Tensor], tuple
     got = state.quantize(*again)
     assert count.calls == 2
     assert torch.equal(got.codes, ActivationState(4).quantize(*again).codes)
+
+
+def test_packed_codes_are_shared_as_they_are() -> None:
+    """A compiled graph has them too: how they lie is known before it runs."""
+    right = operators("torch")
+    with registered(
+        Backend("narrow", lambda: right, lambda: None, takes_packed=True, packs=lambda place, bits: bits <= 4)
+    ):
+        state, x = ActivationState(4), torch.randn(3, 256)
+        first = state.quantize(x, RULE, ROTATION, "narrow")
+        assert first.packed
+        assert torch.equal(first.values, state.quantize(x, RULE, ROTATION, "torch").codes)
+        assert not state.quantize(x, ActivationRule(8, 128), ROTATION, "narrow").packed
+        compiled = torch.compile(
+            lambda x: state.quantize(x, RULE, ROTATION, "narrow").codes, fullgraph=True, backend="aot_eager"
+        )
+        assert torch.equal(compiled(x), first.codes)
 
 
 def test_an_inference_tensor_is_quantized_each_time(count: Count) -> None:

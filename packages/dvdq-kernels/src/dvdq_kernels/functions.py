@@ -1,13 +1,15 @@
-"""The public functions: check the arguments, choose a backend, call the operator."""
+"""The public functions: check the arguments, call the operator, which selects a backend."""
 
 from __future__ import annotations
 
 import torch
 
 from dvdq_kernels import ops  # noqa: F401  (defines torch.ops.dvdq)
+from dvdq_kernels.activation_codes import is_packable
+from dvdq_kernels.call import Call, place_of
 from dvdq_kernels.quantized import QuantizedActivation, QuantizedWeight
-from dvdq_kernels.registry import select
 from dvdq_kernels.rotation import check_rotation
+from dvdq_kernels.selection import packs_on, select
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.granularity import count_parts
 from dvdq_reference.spec.layout import packed_width
@@ -45,10 +47,11 @@ def quantize_weight(
     if not bool(good.all()):
         row = int(good.logical_not().nonzero()[0])
         raise DvdqError(operation, where=f"row {row}", expected="finite values that float32 can hold", got="others")
-    chosen = select(operation, backend, weight.device, rule.grid).backend
+    place = place_of(weight.device)
+    chosen = select(Call(operation, place, rule.grid, bits=rule.bits), backend).backend
     weight = weight.detach()
     if rotation is not None:
-        rotates = chosen.refuses("rotate", weight.device) is None
+        rotates = chosen.refuses(Call("rotate", place)) is None
         weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
         weight = rotate(weight, rotation, backend=chosen.name if rotates else "auto")
     grid = rule.bits, rule.grid, rule.group_size, rule.symmetric, rule.num_bounds, rule.tolerance
@@ -58,9 +61,8 @@ def quantize_weight(
 
 def dequantize(qweight: QuantizedWeight, *, backend: str = "auto") -> torch.Tensor:
     """``Ŵ = Δ(q - z)`` (Eq. 2), float32 ``[out, in]``, in the rotated basis if the weight has a rotation."""
-    name = select("dequantize", backend, qweight.qweight.device).backend.name
     result: torch.Tensor = torch.ops.dvdq.dequantize(
-        qweight.qweight, qweight.scale, qweight.zero, qweight.rule.bits, qweight.in_features, name
+        qweight.qweight, qweight.scale, qweight.zero, qweight.rule.bits, qweight.in_features, backend
     )
     return result
 
@@ -69,13 +71,17 @@ def rotate(x: torch.Tensor, rotation: Rotation, *, backend: str = "auto") -> tor
     """``X R`` over the last dimension, in the dtype of ``x``: R is the orthonormal matrix that ``rotation`` names."""
     _check_activations("rotate", x)
     check_rotation("rotate", x.shape[-1], rotation)
-    name = select("rotate", backend, x.device).backend.name
-    result: torch.Tensor = torch.ops.dvdq.rotate(x, rotation.kind, rotation.seed, name)
+    result: torch.Tensor = torch.ops.dvdq.rotate(x, rotation.kind, rotation.seed, backend)
     return result
 
 
 def rotate_quantize(
-    x: torch.Tensor, rule: ActivationRule, *, rotation: Rotation | None = None, backend: str = "auto"
+    x: torch.Tensor,
+    rule: ActivationRule,
+    *,
+    rotation: Rotation | None = None,
+    backend: str = "auto",
+    packed: bool | None = None,
 ) -> QuantizedActivation:
     """The codes of ``X R``, with one online scale per token and block (ARQ, Eq. 10).
 
@@ -87,14 +93,29 @@ def rotate_quantize(
         rule: width, block, clip.
         rotation: R.
         backend: ``"auto"`` or a name of :func:`~dvdq_kernels.backends`.
+        packed: whether codes, of up to 4 bits and an even number of channels, lie two a byte. None is as the backend's
+            product wants them on that device; with ``"auto"``, the product that is preferred there at that width.
+
+    Raises:
+        DvdqError: not floats, sizes that do not divide or cannot be rotated, codes that cannot be packed, or a backend
+            that cannot run this.
     """
-    _check_activations("rotate_quantize", x)
-    count_parts("rotate_quantize", x.shape[-1], rule.block)
+    operation = "rotate_quantize"
+    _check_activations(operation, x)
+    in_features = x.shape[-1]
+    count_parts(operation, in_features, rule.block)
     if rotation is not None:
-        check_rotation("rotate_quantize", x.shape[-1], rotation)
-    name = select("rotate_quantize", backend, x.device).backend.name
+        check_rotation(operation, in_features, rotation)
+    packable = is_packable(in_features, rule.bits)
+    if packed and not packable:
+        expected, got = "up to 4 bits and an even number of channels", f"{rule.bits} bits, {in_features} channels"
+        raise DvdqError(operation, where="packed", expected=expected, got=got)
+    if packed is None:
+        packed = packable and packs_on(x.device, rule.bits, backend)
     kind, seed = (None, None) if rotation is None else (rotation.kind, rotation.seed)
-    codes, scale, token_sum = torch.ops.dvdq.rotate_quantize(x, rule.bits, rule.block, rule.clip, kind, seed, name)
+    codes, scale, token_sum = torch.ops.dvdq.rotate_quantize(
+        x, rule.bits, rule.block, rule.clip, kind, seed, packed, backend
+    )
     return QuantizedActivation(codes, scale, token_sum, rule, rotation, x.dtype)
 
 
@@ -114,7 +135,8 @@ def quantized_linear(
     sum; with groups, Δ and z stand inside the sum.
 
     Args:
-        x: ``[..., in]``, or what :func:`rotate_quantize` made of it: several linears can share that.
+        x: ``[..., in]``, or what :func:`rotate_quantize` made of it: several linears can share that. If its codes are
+            packed, only backends that take packed codes can multiply them.
         qweight: the weight.
         rule: how ``x`` is quantized; None keeps full activations (W4A16): Ŵ is decoded, the product is in X's dtype.
         rotation: R; must be the weight's, and that of ``x`` if it is quantized.
@@ -127,24 +149,25 @@ def quantized_linear(
         raise DvdqError(operation, where="rotation", expected=f"the weight's, {qweight.rotation}", got=rotation)
     if bias is not None and bias.shape != (qweight.out_features,):
         raise DvdqError(operation, where="bias", expected=f"[{qweight.out_features}]", got=_describe(bias))
-    values = x if isinstance(x, torch.Tensor) else x.codes
-    if values.ndim < 1 or values.shape[-1] != qweight.in_features:
+    if isinstance(x, torch.Tensor):
+        values, in_features = x, x.shape[-1] if x.ndim else 0
+    else:
+        values, in_features = x.codes, x.in_features
+    if in_features != qweight.in_features:
         raise DvdqError(operation, where="x", expected=f"[..., {qweight.in_features}]", got=_describe(values))
     grid = qweight.qweight, qweight.scale, qweight.zero
     if rule is None and isinstance(x, torch.Tensor):
         _check_activations(operation, x)
-        name = select(operation, backend, x.device).backend.name
         kind, seed = (None, None) if rotation is None else (rotation.kind, rotation.seed)
-        result: torch.Tensor = torch.ops.dvdq.float_linear(x, *grid, bias, qweight.rule.bits, kind, seed, name)
+        result: torch.Tensor = torch.ops.dvdq.float_linear(x, *grid, bias, qweight.rule.bits, kind, seed, backend)
         return result
     if isinstance(x, torch.Tensor):
         assert rule is not None
         x = rotate_quantize(x, rule, rotation=rotation, backend=backend)
     elif rule != x.rule or rotation != x.rotation:
         raise DvdqError(operation, where="x", expected=f"{rule}, {rotation}", got=f"{x.rule}, {x.rotation}")
-    name = select(operation, backend, x.codes.device).backend.name
     result = torch.ops.dvdq.integer_linear(
-        x.codes, x.scale, x.token_sum, *grid, bias, x.rule.bits, qweight.rule.bits, x.dtype, emulated, name
+        x.codes, x.scale, x.token_sum, *grid, bias, x.rule.bits, qweight.rule.bits, x.dtype, emulated, backend
     )
     return result
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
 
 import torch
 
-from dvdq_kernels.registry import is_installed, operators, select
+from dvdq_kernels import ops  # noqa: F401  (defines torch.ops.dvdq)
+from dvdq_kernels.activation_codes import is_packable
+from dvdq_kernels.call import Call, Place, place_of
+from dvdq_kernels.registry import Backend, operators
+from dvdq_kernels.selection import Selection, packs, select
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.granularity import count_parts
 from dvdq_reference.spec.layout import packed_width
@@ -18,13 +27,15 @@ class Plan:
     """What one call of :func:`~dvdq_kernels.quantized_linear` runs.
 
     Attributes:
-        backend: its name.
+        backend: the name of the one whose product it is.
         refused: why each backend that is preferred to it cannot run, by name.
-        kernels: what it starts, in order, each with its tiles and where they come from.
+        reason: why it is preferred to the others: what was measured, or the rule.
+        kernels: what is started, in order, each with its tiles and where they come from.
     """
 
     backend: str
     refused: dict[str, str]
+    reason: str
     kernels: tuple[str, ...]
 
 
@@ -38,6 +49,7 @@ def plan_linear(
     *,
     dtype: torch.dtype = torch.bfloat16,
     capability: int | None = None,
+    device: torch.device | None = None,
 ) -> Plan:
     """The plan of a linear on this machine, or on a GPU that need not be there.
 
@@ -49,39 +61,71 @@ def plan_linear(
         activation: how activations are quantized; None keeps them (W4A16).
         rotation: R.
         dtype: of the activations and the output.
-        capability: a compute capability, e.g. 90, to plan for Triton on such a GPU; None is this machine.
+        capability: a compute capability, e.g. 90, to plan for such a GPU, of which no measurement is known, with those
+            of Triton and CuPy that are installed; None is this machine.
+        device: of this machine; None is its GPU, or its CPU if it has none.
 
     Raises:
-        DvdqError: sizes that do not divide, or a GPU that Triton has no kernels for.
+        DvdqError: sizes that do not divide, or a GPU that no backend here has kernels for.
     """
-    refused: dict[str, str] = {}
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    operation = "plan_linear"
+    if capability is not None and capability < 80:
+        raise DvdqError(operation, where="capability", expected="a compute capability from 80 on", got=capability)
     if capability is None:
-        selection = select("quantized_linear", "auto", device)
-        refused = dict(selection.refused)
-        if selection.backend.name != "triton":
-            return Plan(selection.backend.name, refused, ("operations of PyTorch",))
-    elif capability < 80 or not is_installed("triton"):
-        expected = "Triton, and a compute capability from 80 on"
-        raise DvdqError("plan_linear", where="capability", expected=expected, got=capability)
+        place = place_of(device or torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    else:
+        place = Place("cuda", capability, here=False)
 
-    from dvdq_kernels.backends.triton.launch import device_name_of, recording, target_of
-
-    triton = operators("triton")
     x = torch.empty(tokens, in_features, dtype=dtype, device="meta")
-    groups = count_parts("plan_linear", in_features, weight.group_size)
-    width = packed_width("plan_linear", in_features, weight.bits)
+    groups = count_parts(operation, in_features, weight.group_size)
+    width = packed_width(operation, in_features, weight.bits)
     qweight = torch.empty(out_features, width, dtype=torch.uint8, device="meta")
     scale = torch.empty(out_features, groups, device="meta")
     zero = None if weight.symmetric else scale.to(torch.int16)
     bias = torch.empty(out_features, dtype=dtype, device="meta")
+    grid = qweight, scale, zero, bias
     kind, seed = (None, None) if rotation is None else (rotation.kind, rotation.seed)
-    place = (target_of(device), device_name_of(device)) if capability is None else (capability, None)
-    with recording(*place) as record:
-        if activation is None:
-            triton.float_linear(x, qweight, scale, zero, bias, weight.bits, kind, seed)
-        else:
-            codes = triton.rotate_quantize(x, activation.bits, activation.block, activation.clip, kind, seed)
-            bits = activation.bits, weight.bits
-            triton.integer_linear(*codes, qweight, scale, zero, bias, *bits, dtype, False)
-    return Plan("triton", refused, tuple(launch.description for launch in record.launches))
+    linear, shape = "quantized_linear", (tokens, out_features, in_features)
+    if activation is None:
+        product = select(Call(linear, place, shape=(*shape, in_features)))
+        return _plan(place, product, [(product.backend, "float_linear", (x, *grid, weight.bits, kind, seed))])
+
+    bits, block = activation.bits, activation.block or in_features
+    count_parts(operation, in_features, activation.block)
+    packed = is_packable(in_features, bits) and packs(place, bits, "auto")
+    quantizer = select(Call("rotate_quantize", place, None, bits, None, (tokens, in_features, block), packed))
+    product = select(Call(linear, place, None, bits, weight.bits, (*shape, block), packed))
+    quantizing = x, bits, activation.block, activation.clip, kind, seed, packed
+    codes = torch.ops.dvdq.rotate_quantize(*quantizing, "auto")
+    multiplying = *codes, *grid, bits, weight.bits, dtype, False
+    steps: list[_Step] = [
+        (quantizer.backend, "rotate_quantize", quantizing),
+        (product.backend, "integer_linear", multiplying),
+    ]
+    return _plan(place, product, steps)
+
+
+_Step = tuple[Backend, str, tuple[Any, ...]]
+"""A backend, the name of an operator, and its arguments on the meta device."""
+
+
+def _plan(place: Place, product: Selection, steps: list[_Step]) -> Plan:
+    """What ``steps`` start, of which the last is the product; another backend's kernels tell whose they are."""
+    kernels: list[str] = []
+    for backend, calls in groupby(steps, key=itemgetter(0)):
+        whose = "" if backend is product.backend else f"{backend.name}: "
+        kernels += [whose + kernel for kernel in _kernels(backend, place, calls)]
+    return Plan(product.backend.name, dict(product.refused), product.reason, tuple(kernels))
+
+
+def _kernels(backend: Backend, place: Place, calls: Iterable[_Step]) -> list[str]:
+    """The launches of one backend's operators, recorded and not run."""
+    if backend.absence is None:
+        return ["operations of PyTorch"]
+    launch = importlib.import_module(f"dvdq_kernels.backends.{backend.name}.launch")
+    # On a CPU it is Triton's interpreter, which assumes a GPU of its own.
+    target = launch.INTERPRETED if place.capability is None else place.capability
+    with launch.recording(target, place.gpu) as record:
+        for _, operator, arguments in calls:
+            getattr(operators(backend.name), operator)(*arguments)
+    return [launched.description for launched in record.launches]

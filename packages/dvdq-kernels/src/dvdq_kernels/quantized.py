@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from dvdq_kernels.activation_codes import unpack_codes
 from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
 
 
@@ -33,11 +34,12 @@ class QuantizedWeight:
 
 @dataclass(frozen=True, eq=False)
 class QuantizedActivation:
-    """Activations ``[..., in]`` as integers: ``X R ≈ scale · codes``.
+    """Activations ``[..., in]`` as integers: ``X R ≈ scale · values``.
 
-    ``[7, 256]`` activations under ``ActivationRule(4, 128)`` have ``codes`` ``[7, 256]`` int8, ``scale`` ``[7, 2]``
-    float32 and ``token_sum`` ``[7]`` float32, the sum of ``scale · codes`` over a token, which is what a zero-point
-    of the weight costs. ``dtype`` is that of the activations, and of a product's output.
+    ``[7, 256]`` activations under ``ActivationRule(4, 128)`` have ``codes`` ``[7, 256]`` int8, or ``[7, 128]`` uint8
+    where they lie two a byte, the even channel low; ``scale`` ``[7, 2]`` float32, and ``token_sum`` ``[7]`` float32,
+    the sum of ``scale · values`` over a token, which is what a zero-point of the weight costs. ``dtype`` is that of the
+    activations, and of a product's output.
     """
 
     codes: torch.Tensor
@@ -46,3 +48,18 @@ class QuantizedActivation:
     rule: ActivationRule
     rotation: Rotation | None
     dtype: torch.dtype
+
+    @property
+    def packed(self) -> bool:
+        """Whether codes lie two a byte."""
+        return self.codes.dtype == torch.uint8
+
+    @property
+    def in_features(self) -> int:
+        """Input channels."""
+        return self.codes.shape[-1] * (2 if self.packed else 1)
+
+    @property
+    def values(self) -> torch.Tensor:
+        """The codes as integers, int8 ``[..., in]``, whichever way they are kept."""
+        return unpack_codes(self.codes) if self.packed else self.codes

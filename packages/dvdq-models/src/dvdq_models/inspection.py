@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from dvdq_kernels.call import Call, place_of
 from dvdq_kernels.plan import Plan, plan_linear
-from dvdq_kernels.registry import select
+from dvdq_kernels.selection import select
 from dvdq_models.families import family_of
 from dvdq_models.families.rules import Treatment
 from dvdq_models.linear import QuantizedLinear
@@ -37,7 +38,7 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class ModelReport:
-    """A whole transformer under a recipe."""
+    """A whole transformer under a recipe; ``backend`` is what multiplies here, several if widths differ in theirs."""
 
     family: str
     recipe: Recipe
@@ -98,9 +99,22 @@ def describe(transformer: nn.Module, recipe: Recipe) -> ModelReport:
         before = shape[0] * shape[1] * FULL_PRECISION_BYTES
         after = before if treatment == "keep" else _stored_bytes(shape, recipe, treatment)
         layers.append(LayerReport(name, shape, treatment, before, after))
-    selection = select("quantized_linear", "auto", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    refused = dict(selection.refused)
-    return ModelReport(family.name, recipe, parameters, tuple(layers), selection.backend.name, refused)
+    backend, refused = _backend(recipe)
+    return ModelReport(family.name, recipe, parameters, tuple(layers), backend, refused)
+
+
+def _backend(recipe: Recipe) -> tuple[str, dict[str, str]]:
+    """What multiplies here at each width of the schedule, and why nothing preferred does."""
+    place = place_of(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    found = [select(Call("quantized_linear", place, x_bits=bits, bits=recipe.weight.bits)) for bits in _widths(recipe)]
+    names = dict.fromkeys(selection.backend.name for selection in found)
+    refused = {name: reason for selection in found for name, reason in selection.refused.items()}
+    return " and ".join(names), refused
+
+
+def _widths(recipe: Recipe) -> tuple[int, ...]:
+    """Of activations, the higher first."""
+    return tuple(dict.fromkeys((recipe.schedule.high, recipe.schedule.low)))
 
 
 def _stored_bytes(shape: tuple[int, int], recipe: Recipe, treatment: Treatment) -> int:
@@ -146,10 +160,9 @@ def plan_layers(report: ModelReport, tokens: int, capability: int | None = None)
     """
     recipe = report.recipe
     kinds = dict.fromkeys((layer.treatment, layer.shape) for layer in report.layers if layer.treatment != "keep")
-    widths = dict.fromkeys((recipe.schedule.high, recipe.schedule.low))
     plans = []
     for treatment, shape in kinds:
-        for bits in (None,) if treatment == "weight-only" else widths:
+        for bits in (None,) if treatment == "weight-only" else _widths(recipe):
             rule = None if bits is None else dataclasses.replace(recipe.activation, bits=bits)
             rows = 1 if bits is None else tokens
             plan = plan_linear(rows, *shape, recipe.weight, rule, recipe.rotation, capability=capability)

@@ -18,7 +18,6 @@ from dvdq_eval.latency.rounds import Taken
 from dvdq_eval.latency.sizes import weight_bytes
 from dvdq_eval.latency.taps import Dissection
 from dvdq_kernels.plan import plan_linear
-from dvdq_kernels.registry import select
 from dvdq_models.attention import attention_of
 from dvdq_models.linear import QuantizedLinear
 from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
@@ -99,9 +98,6 @@ def _kernels(
     device: torch.device,
 ) -> str:
     """The backend that ``"auto"`` takes on ``device``, and what it starts."""
-    backend = select("quantized_linear", "auto", device).backend.name
-    if backend != "triton":
-        return f"{backend}: operations of PyTorch"
     shape = tokens, out_features, in_features
-    plan = plan_linear(*shape, weight, activation, rotation, dtype=dtype_on(device))
-    return f"{backend}: {'; '.join(plan.kernels)}"
+    plan = plan_linear(*shape, weight, activation, rotation, dtype=dtype_on(device), device=device)
+    return f"{plan.backend}: {'; '.join(plan.kernels)}"

@@ -16,8 +16,9 @@ from dvdq_eval.layers.shapes import SHAPES, Shape
 from dvdq_eval.layers.synthetic import CALIBRATION_TOKENS, draw_samples, draw_weight
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
-from dvdq_kernels.registry import select
+from dvdq_kernels.call import Call, Place
 from dvdq_kernels.rotation import check_rotation
+from dvdq_kernels.selection import select
 from dvdq_reference.spec.bits import check_bits
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.granularity import count_parts
@@ -77,7 +78,7 @@ def check_layers(
                     found[shape, kind, label].append(figures)
                 done += 1
                 tell(shape.label, done, total)
-    cpu, grids = torch.device("cpu"), dict.fromkeys(recipe.weight.grid for recipe in recipes.values())
+    cpu, grids = Place("cpu"), dict.fromkeys(recipe.weight.grid for recipe in recipes.values())
     return LayerTable(
         rows=tuple(
             _row(shape, kind, label, recipe, found[shape, kind, label])
@@ -91,8 +92,8 @@ def check_layers(
         seeds=tuple(seeds),
         spread=spread,
         backends={
-            **{f"quantize_weight, {grid}": select("quantize_weight", "auto", cpu, grid).backend.name for grid in grids},
-            "quantized_linear": select("quantized_linear", "auto", cpu).backend.name,
+            **{f"quantize_weight, {grid}": select(Call("quantize_weight", cpu, grid)).backend.name for grid in grids},
+            "quantized_linear": select(Call("quantized_linear", cpu)).backend.name,
         },
         provenance=provenance(),
     )

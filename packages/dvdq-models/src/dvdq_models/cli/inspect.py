@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from dvdq_kernels.plan import Plan
 from dvdq_models.cli.console import console, megabytes, print_json
 from dvdq_models.cli.options import AsJson, Bits, Delta, RecipeName
 from dvdq_models.cli.recipe import recipe_from
@@ -116,4 +117,10 @@ def _kernels(plans: tuple[LayerPlan, ...]) -> Table:
         widths.setdefault(same, []).append(width)
     for (shape, tokens, backend, kernels), names in widths.items():
         table.add_row(f"{shape[0]} × {shape[1]}", "\n".join(names), f"{tokens:,}", backend, "\n".join(kernels))
+    table.caption = "\n".join(dict.fromkeys(map(_why, (layer.plan for layer in plans))))
     return table
+
+
+def _why(plan: Plan) -> str:
+    refused = "; ".join(f"{name}: {reason}" for name, reason in plan.refused.items())
+    return f"{plan.backend}, {plan.reason}" + (f" ({refused})" if refused else "")

@@ -16,7 +16,8 @@ import diffusers
 import torch
 
 import dvdq_kernels
-from dvdq_kernels.registry import select
+from dvdq_kernels.call import Call, place_of
+from dvdq_kernels.selection import select
 from dvdq_models.calibration import Calibration
 from dvdq_models.checkpoint.checksums import check_sum
 from dvdq_models.checkpoint.writing import WeightFiles
@@ -222,11 +223,12 @@ def _identity(
     source: Source, recipe: Recipe, calibration: Calibration | None, device: torch.device, backend: str
 ) -> dict[str, Any]:
     """What must be the same for a run to go on with another's work, JSON-ready."""
+    call = Call("quantize_weight", place_of(device), recipe.weight.grid, bits=recipe.weight.bits)
     return {
         "source": source.fingerprint(),
         "recipe": recipe.to_dict(),
         "calibration": None if calibration is None else calibration.digest(),
-        "kernels": [device.type, select("quantize_weight", backend, device, recipe.weight.grid).backend.name],
+        "kernels": [device.type, select(call, backend).backend.name],
         "versions": {"format": FORMAT, "dvdq": dvdq_kernels.__version__, "torch": torch.__version__}
         | {"diffusers": diffusers.__version__},
     }

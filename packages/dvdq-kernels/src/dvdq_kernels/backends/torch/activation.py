@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from dvdq_kernels.activation_codes import pack_codes
 from dvdq_kernels.backends.torch.hadamard import transform
 from dvdq_reference.spec.bits import signed_range
 from dvdq_reference.spec.clip_factors import factor_of
@@ -13,9 +14,17 @@ _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
 
 def rotate_quantize(
-    x: torch.Tensor, bits: int, block: int | None, clip: Clip, kind: str | None, seed: int | None
+    x: torch.Tensor,
+    bits: int,
+    block: int | None,
+    clip: Clip,
+    kind: str | None,
+    seed: int | None,
+    packed: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Codes int8 ``[..., in]``, scale float32 ``[..., blocks]``, token sum float32 ``[...]``; computed in float32."""
+    """Codes int8 ``[..., in]`` or packed uint8 ``[..., in / 2]``, scale float32 ``[..., blocks]``, token sum float32
+    ``[...]``; computed in float32.
+    """
     values = x.to(torch.float32)
     if kind is not None:
         values = transform(values, kind, seed)
@@ -28,4 +37,5 @@ def rotate_quantize(
     scale = scale.masked_fill_(largest == 0, 1.0)
     rounded = (blocks / scale.unsqueeze(-1)).round_().clamp_(low, high)
     token_sum = (rounded.sum(dim=-1) * scale).sum(dim=-1)
-    return rounded.to(torch.int8).view(x.shape), scale, token_sum
+    codes = rounded.to(torch.int8).view(x.shape)
+    return pack_codes(codes) if packed else codes, scale, token_sum

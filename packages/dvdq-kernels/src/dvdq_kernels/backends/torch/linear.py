@@ -11,6 +11,7 @@ from math import gcd
 import torch
 import torch.nn.functional as F
 
+from dvdq_kernels.activation_codes import unpack_codes
 from dvdq_kernels.backends.torch.hadamard import transform
 from dvdq_kernels.backends.torch.packing import unpack
 from dvdq_kernels.backends.torch.weight import dequantize
@@ -31,8 +32,11 @@ def integer_linear(
     emulated: bool,
 ) -> torch.Tensor:
     """``Y[t,n] = Σ_c s[t,c] Δ[n,c] (Σ_{k∈c} v·u - (z[n,c] - 2^(b-1)) Σ_{k∈c} v) + bias``, c the parts of a row that
-    share both scales; ``codes`` int8 ``[..., in]``, ``x_scale`` ``[..., blocks]``, output ``[..., out]``.
+    share both scales; ``codes`` int8 ``[..., in]`` or packed uint8 ``[..., in / 2]``, ``x_scale`` ``[..., blocks]``,
+    output ``[..., out]``.
     """
+    if codes.dtype == torch.uint8:
+        codes = unpack_codes(codes)
     tokens, in_features = codes.shape[:-1], codes.shape[-1]
     v = codes.reshape(-1, in_features)
     s = x_scale.reshape(v.shape[0], x_scale.shape[-1])

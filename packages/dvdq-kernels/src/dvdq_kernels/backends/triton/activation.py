@@ -15,13 +15,25 @@ from dvdq_kernels.backends.triton.tiles import Tile, operands, rows_in_place, ti
 from dvdq_kernels.rotation import hadamard_size
 from dvdq_reference.spec.bits import signed_range
 from dvdq_reference.spec.clip_factors import factor_of
+from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Clip
 
 
 def rotate_quantize(
-    x: torch.Tensor, bits: int, block: int | None, clip: Clip, kind: str | None, seed: int | None
+    x: torch.Tensor,
+    bits: int,
+    block: int | None,
+    clip: Clip,
+    kind: str | None,
+    seed: int | None,
+    packed: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Codes int8 ``[..., in]``, scale float32 ``[..., blocks]``, token sum float32 ``[...]``; computed in float32."""
+    """Codes int8 ``[..., in]``, scale float32 ``[..., blocks]``, token sum float32 ``[...]``; computed in float32.
+
+    Triton has no product of INT4 codes, and so does not pack them.
+    """
+    if packed:
+        raise DvdqError("rotate_quantize", where="triton", expected="codes a byte each", got="packed=True")
     in_features = x.shape[-1]
     rule = _rule(bits, in_features if block is None else block, clip)
     blocks = in_features // rule.block
