@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dvdq_kernels.registry import Backend, operators, registered
+from dvdq_kernels.registry import Backend, operators, registered, registry
 
 Check = Callable[[str, str], None]
 """Of a backend's name and a device."""
@@ -42,7 +42,8 @@ def ask(backend: str, folder: Path, checks: dict[str, Check], broken: Break | No
     sys.path.insert(0, str(folder))
     try:
         copy = importlib.import_module(name)
-        with registered(Backend(name, lambda: copy, lambda: None, offers=_offered(copy.__all__))):
+        packed = registry()[backend].takes_packed
+        with registered(Backend(name, lambda: copy, lambda: None, offers=_offered(copy.__all__), takes_packed=packed)):
             for check in checks if broken is None else [broken.check]:
                 checks[check](name, "cpu")
     finally:

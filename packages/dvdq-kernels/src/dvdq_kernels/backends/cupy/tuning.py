@@ -1,0 +1,208 @@
+"""Which tiles ``product_mma.cu`` runs with: what is legal, what was measured to be fast, and a rule otherwise.
+
+Measured picks are data, ``picks.json``: runs of the tuning script, later ones before earlier ones. A run is::
+
+    {"device": "NVIDIA GeForce RTX 4090", "capability": 89, "date": "2026-11-22", "commit": "44acc4c",
+     "versions": {"torch": "2.11.0+cu130", "cupy": "14.2.0"},
+     "unpack_from": 2048,
+     "rows": [{"task": {…}, "config": {…}, "microseconds": 7012.5}, …]}
+
+with the fields of :class:`Task` and :class:`Config` in each row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import product, starmap
+from pathlib import Path
+
+import torch
+
+from dvdq_kernels.backends.cupy.launch import device_name_of, shared_memory, target_of
+
+
+@dataclass(frozen=True)
+class Config:
+    """Tiles ``block_m × block_n`` of the output, shared by ``warps_m × warps_n`` warps.
+
+    A step is ``block_k`` bytes of an activation row, with ``stages`` steps in shared memory; ``group_m`` rows of tiles
+    share L2. ``source`` says whether it was measured or follows from the rule.
+    """
+
+    block_m: int
+    block_n: int
+    block_k: int
+    warps_m: int
+    warps_n: int
+    stages: int
+    group_m: int
+    source: str = field(default="rule", compare=False)
+
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        return 32 * self.warps_m * self.warps_n
+
+    @property
+    def tile(self) -> str:
+        """In words, e.g. ``128×256×64 B, 2×4 warps, 4 stages``."""
+        sizes = f"{self.block_m}×{self.block_n}×{self.block_k} B"
+        return f"{sizes}, {self.warps_m}×{self.warps_n} warps, {self.stages} stages"
+
+    def constants(self) -> dict[str, int]:
+        """What the kernel is compiled with."""
+        names = "block_m", "block_n", "block_k", "warps_m", "warps_n", "stages", "group_m"
+        return {name.upper(): getattr(self, name) for name in names}
+
+    def shared_memory(self, task: Task) -> int:
+        """Bytes for a block."""
+        weight = self.block_k // 2 if task.decodes else self.block_k
+        return self.stages * (self.block_m * self.block_k + self.block_n * weight)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A product to choose for, e.g. ``Task(16, 12288, 3072, 1, False, False, True)`` for W4A8.
+
+    Args:
+        tokens: rows of the output.
+        out_features: its columns.
+        width: channels that share all scales.
+        parts: how many times ``width`` there are.
+        grouped: whether a weight's scale changes from part to part.
+        packed: whether activation codes lie two a byte, and INT4 tensor cores multiply.
+        decodes: whether the loop makes bytes of a weight's nibbles.
+    """
+
+    tokens: int
+    out_features: int
+    width: int
+    parts: int
+    grouped: bool
+    packed: bool
+    decodes: bool
+
+    @property
+    def width_bytes(self) -> int:
+        """Of activation codes in a part."""
+        return self.width // 2 if self.packed else self.width
+
+    def shape_class(self) -> Task:
+        """Tasks of a class share a pick: sizes rounded up to powers of two, and many parts are as many as two."""
+        tokens, out_features = _power_of_two(self.tokens), _power_of_two(self.out_features)
+        return replace(self, tokens=tokens, out_features=out_features, parts=min(self.parts, 2))
+
+
+SPACE = {
+    "block_m": (16, 32, 64, 128, 256),
+    "block_n": (16, 32, 64, 128, 256),
+    "block_k": (32, 64, 128, 256, 512),
+    "warps_m": (1, 2, 4),
+    "warps_n": (1, 2, 4, 8),
+    "stages": (2, 3, 4, 5, 6),
+    "group_m": (4, 8, 16),
+}
+"""What is tuned over, where :func:`is_legal`."""
+
+_REGISTERS = 255
+"""A thread can have."""
+_OTHER_REGISTERS = 56
+"""Addresses, counters, and what an epilogue works with."""
+_CALLED = 24
+"""More from 9.0 on, where the compiler calls a function for each product of nibbles."""
+_MOST_THREADS = 512
+"""Of a block: more would leave a thread too few registers for an epilogue."""
+_WIDE = 8192
+"""Output channels from which tiles of 64 are enough blocks to fill a GPU."""
+_UNPACK_FROM = 2048
+"""Tokens from which weights are unpacked first.
+
+Unpacking moves 1.5 bytes a weight, 0.75 to 1.5 ps at 1 to 2 TB/s; a token costs 2 operations a weight, 0.004 ps at 500
+Top/s. If decoding takes a tenth of the loop, both routes cost the same at 2,000 to 4,000 tokens. To be measured.
+"""
+_UNPACK_FROM_HOPPER = 256
+"""The same on 9.x, whose fastest product takes weights from shared memory alone: decoded ones pass through it twice."""
+
+
+def is_legal(config: Config, task: Task, target: int) -> bool:
+    """Whether ``config`` compiles for compute capability ``target`` without spilling, fits, and divides its work."""
+    m, n = config.block_m // config.warps_m, config.block_n // config.warps_n
+    if m % 16 or n % 16 or config.threads > _MOST_THREADS:
+        return False
+    if task.width_bytes % config.block_k or config.block_k % (64 if task.decodes else 32):
+        return False
+    if config.shared_memory(task) > shared_memory(target):
+        return False
+    called = _CALLED if task.packed and target >= 90 else 0
+    return _registers(config, task) + called <= min(_REGISTERS, 65536 // config.threads)
+
+
+def space(task: Task, target: int) -> Iterator[Config]:
+    """Every legal config."""
+    return (c for c in starmap(Config, product(*SPACE.values())) if is_legal(c, task, target))
+
+
+def choose(task: Task, device: torch.device) -> Config:
+    """What was measured for this GPU and class of shapes, if anything was and it is legal here, else :func:`rule`."""
+    target = target_of(device)
+    pick = _measured(device_name_of(device))[0].get(task.shape_class())
+    return pick if pick is not None and is_legal(pick, task, target) else rule(task, target)
+
+
+def unpack_from(device: torch.device) -> int:
+    """Tokens from which a weight is unpacked before its product, not in the product's loop."""
+    measured = _measured(device_name_of(device))[1]
+    if measured is not None:
+        return measured
+    return _UNPACK_FROM_HOPPER if target_of(device) // 10 == 9 else _UNPACK_FROM
+
+
+@lru_cache
+def rule(task: Task, target: int) -> Config:
+    """What runs where nothing was measured: the first legal of a list.
+
+    Many tokens are bound by operations: the largest tile goes first, since an operand's bytes are moved once a tile.
+    Few are bound by the bytes of the weight: a narrow tile, so that every multiprocessor has a block, and deep steps,
+    so that each block has some 16 KB on their way.
+    """
+    if task.tokens > 64:
+        tiles = [(128, 256, 2, 4), (128, 128, 2, 4), (128, 64, 4, 2), (64, 64, 2, 2)]
+        steps = [(128, 4), (128, 3), (64, 4), (64, 3), (32, 4)]
+    else:
+        rows = min(max(16, _power_of_two(task.tokens)), 64)
+        columns = 64 if task.out_features >= _WIDE else 32
+        tiles = [(rows, columns, 1, columns // 16)]
+        steps = [(256, 4), (128, 6), (64, 6), (32, 6)]
+    configs = (Config(m, n, k, wm, wn, stages, 8) for m, n, wm, wn in tiles for k, stages in steps)
+    return next(config for config in configs if is_legal(config, task, target))
+
+
+def _registers(config: Config, task: Task) -> int:
+    """About what a thread needs: sums and totals, scales, operands of a step, and where its copies come from."""
+    m, n = config.block_m // config.warps_m, config.block_n // config.warps_n
+    sums = m * n // 32 * (2 if task.parts > 1 else 1)
+    scales = m // 4 + n // 2 + 4 if task.grouped else m // 8 if task.parts > 1 else 0
+    operands = m // 4 + n // 4 + (m // 4 + 8 if task.decodes else 0)
+    copies = config.shared_memory(task) // config.stages // (16 * config.threads)
+    return sums + scales + operands + 2 * copies + _OTHER_REGISTERS
+
+
+def _power_of_two(size: int) -> int:
+    """The least that is not below ``size``."""
+    return 1 << max(0, size - 1).bit_length()
+
+
+@lru_cache
+def _measured(device: str | None) -> tuple[dict[Task, Config], int | None]:
+    """The config of each class of shapes on GPUs of that name, and from how many tokens weights are unpacked there."""
+    configs: dict[Task, Config] = {}
+    threshold: int | None = None
+    for run in json.loads(Path(__file__).with_name("picks.json").read_text())["runs"]:
+        if run["device"] == device:
+            threshold = run.get("unpack_from", threshold)
+            source = {"source": f"measured on {run['device']}, {run['date']}"}
+            configs |= {Task(**row["task"]).shape_class(): Config(**row["config"] | source) for row in run["rows"]}
+    return configs, threshold

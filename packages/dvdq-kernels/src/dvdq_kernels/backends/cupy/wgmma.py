@@ -1,0 +1,106 @@
+"""Products of int8 codes on Hopper GPUs, whose tensor cores multiply for whole warpgroups (``product_wgmma.cu``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dvdq_kernels.backends.cupy.launch import Launch, launch, multiprocessors, shared_memory, target_of
+from dvdq_kernels.backends.cupy.product import Product
+from dvdq_kernels.backends.cupy.tensor_map import tensor_map
+from dvdq_reference.spec.layout import is_packed
+
+_TARGET = 90
+_BLOCK_K = 128
+"""Bytes of a row in one step: what a swizzled box of a tensor map holds."""
+_DECODED = 3
+"""Steps of decoded weights: one is written, one is read, and the other warpgroup may still read a third."""
+_MOST_STAGES = 8
+_BARRIERS = 16
+"""Bytes of the two barriers of a stage."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """How a product is divided: tiles of ``block_m`` × ``block_n`` outputs, ``cluster`` of which share their weight."""
+
+    block_m: int
+    block_n: int
+    cluster: int
+
+
+def takes(product: Product) -> bool:
+    """Whether this kernel multiplies ``product``, else ``mma.sync`` does.
+
+    It needs a Hopper GPU, activation codes of one byte, a weight of int8 or of codes two a byte, rows as stored of a
+    multiple of 16 bytes and, where scales change along a row, parts of 32, 64 or a multiple of 128 channels.
+    """
+    return (
+        target_of(product.codes.device) == _TARGET
+        and product.codes.dtype == torch.int8
+        and (product.weight.dtype == torch.int8 or is_packed(product.bits))
+        and all(operand.shape[1] % 16 == 0 for operand in (product.codes, product.weight))
+        and (product.parts == 1 or product.width in (32, 64) or product.width % _BLOCK_K == 0)
+    )
+
+
+def choose(product: Product) -> Config:
+    """The tiles of a product.
+
+    As wide as registers allow, since a wide tile reads least: 256 columns, or 128 where float totals stand beside the
+    integer sums. Narrower, down to 64, while there are fewer tiles than multiprocessors. 64 rows where there are no
+    more tokens. Two blocks of a cluster share what they read of the weight where there are tiles for all.
+    """
+    block_m = 64 if product.tokens <= 64 else 128
+    block_n = 256 if product.parts == 1 else 128
+    blocks = multiprocessors(product.codes.device)
+    while block_n > 64 and _tiles(product, block_m, block_n) < blocks:
+        block_n //= 2
+    cluster = 2 if product.tokens > block_m and _tiles(product, 2 * block_m, block_n) >= blocks // 2 else 1
+    return Config(block_m, block_n, cluster)
+
+
+def multiply(product: Product, decodes: bool) -> None:
+    """Write the product; ``decodes`` if its weight is codes two a byte, which are decoded between copy and product."""
+    config = choose(product)
+    weight_k = _BLOCK_K // 2 if decodes else _BLOCK_K
+    stage = config.block_m * _BLOCK_K + config.block_n * weight_k
+    decoded = _DECODED if decodes else 0
+    fixed = decoded * config.block_n * _BLOCK_K
+    stages = min(_MOST_STAGES, (shared_memory(_TARGET) - fixed) // (stage + _BARRIERS))
+    launch(
+        Launch(
+            "product_wgmma",
+            "product_wgmma.cu",
+            (
+                tensor_map(product.codes, (config.block_m, _BLOCK_K), swizzled=True),
+                tensor_map(product.weight, (config.block_n // config.cluster, weight_k), swizzled=not decodes),
+                np.int32(-(-product.in_features // _BLOCK_K)),
+                *product.epilogue_arguments(),
+            ),
+            {
+                "BLOCK_M": config.block_m,
+                "BLOCK_N": config.block_n,
+                "CLUSTER": config.cluster,
+                "STAGES": stages,
+                "DECODES": decodes,
+                "DECODED": decoded,
+                "WIDTH": product.width if product.parts > 1 else _BLOCK_K,
+                **product.epilogue_constants(),
+            },
+            grid=min(
+                multiprocessors(product.codes.device) // config.cluster,
+                _tiles(product, config.cluster * config.block_m, config.block_n),
+            )
+            * config.cluster,
+            threads=128 * (config.block_m // 64 + 1),
+            shared=fixed + stages * (stage + _BARRIERS),
+            tile=f"{config.block_m}×{config.block_n}×{_BLOCK_K}",
+        )
+    )
+
+
+def _tiles(product: Product, block_m: int, block_n: int) -> int:
+    return -(-product.tokens // block_m) * -(-product.out_features // block_n)
