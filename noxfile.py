@@ -56,6 +56,15 @@ def interpret_triton(session: nox.Session) -> None:
         session.run("pytest", "--numprocesses=auto", *folders, *chosen, env={"TRITON_INTERPRET": "1"})
 
 
+def emulate_cupy(session: nox.Session) -> None:
+    """CUDA kernels on a CPU, as a GPU with INT4 tensor cores and as an H100 would run them: conformance and mutants."""
+    if sys.platform == "linux":
+        for capability in ("89", "90"):
+            folders = ("tests/conformance", "tests/mutants")
+            environment = {"DVDQ_CUPY_EMULATE": capability}
+            session.run("pytest", "--numprocesses=auto", *folders, "-k", "cupy", env=environment)
+
+
 def build_docs(session: nox.Session) -> None:
     """The documentation; a warning is an error, and so is a figure that differs from its recorded row."""
     session.run("python", "docs/figures.py", "--check")
@@ -72,11 +81,12 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All that CI runs: style, docs, what needs several packages, then each package alone."""
-    install(session, "dvdq-eval", "test", "lint", "docs", "workspace", "lora", "scale")
+    install(session, "dvdq-eval", "test", "lint", "docs", "workspace", "lora", "scale", "cuda")
     check_style(session)
     build_docs(session)
     session.run("pytest", "--numprocesses=auto", "tests")
     interpret_triton(session)
+    emulate_cupy(session)
     for alone in ("reference", "kernels", "models", "eval"):
         session.notify(alone)
 
@@ -116,22 +126,23 @@ def test_alone(session: nox.Session, package: str, *groups: str) -> None:
 @nox.session
 def conformance(session: nox.Session) -> None:
     """Every backend that can run here against the oracle; broken copies of the kernels must fail."""
-    install(session, "dvdq-models", "test", "workspace")
+    install(session, "dvdq-models", "test", "workspace", "cuda")
     session.run("pytest", "--numprocesses=auto", "tests/conformance", "tests/mutants", *session.posargs)
     interpret_triton(session)
+    emulate_cupy(session)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Format, rules, types and the direction of imports."""
-    install(session, "dvdq-eval", "test", "lint", "lora", "scale")
+    install(session, "dvdq-eval", "test", "lint", "lora", "scale", "cuda")
     check_style(session)
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build docs/_build with warnings as errors and run every example of the README and of docs/."""
-    install(session, "dvdq-eval", "test", "docs", "workspace", "lora", "scale")
+    install(session, "dvdq-eval", "test", "docs", "workspace", "lora", "scale", "cuda")
     build_docs(session)
     session.run("pytest", "tests/docs")
 
@@ -179,22 +190,33 @@ def vbench(session: nox.Session) -> None:
     session.run("pytest", "packages/dvdq-eval/tests/test_vbench_real.py")
 
 
+def sanitizer(session: nox.Session) -> str:
+    """Where its package has compute-sanitizer."""
+    packages = session.run("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", silent=True)
+    return str(Path(str(packages).strip()) / "nvidia/cu13/bin/compute-sanitizer")
+
+
 @nox.session
 def gpu(session: nox.Session) -> None:
     """Conformance on this GPU, then append its rows to benchmarks/results/; ``-- tune`` first tunes Triton's tiles.
 
-    At the end a pass of each whole model, in out/gpu/. Without a GPU it says so and fails. Other arguments go to every
-    benchmark: ``nox -s gpu -- --quick``.
+    CUDA kernels also go through compute-sanitizer, which ends the session if one strays or races. At the end a pass of
+    each whole model, in out/gpu/. Without a GPU it says so and fails. Other arguments go to every benchmark:
+    ``nox -s gpu -- --quick``.
     """
-    install(session, "dvdq-eval", "test", "peers")
+    install(session, "dvdq-eval", "test", "peers", "cuda", "sanitizer")
     session.run("python", "benchmarks/_gpu.py")
     session.run("pytest", "tests/conformance", "tests/mutants")
+    for tool in ("memcheck", "racecheck"):
+        watched = ("-m", "pytest", "tests/conformance", "-k", "cupy and (linear or activation or behaviour)")
+        session.run(sanitizer(session), f"--tool={tool}", "--error-exitcode=1", "python", *watched)
     options = [argument for argument in session.posargs if argument != "tune"]
     if "tune" in session.posargs:
         session.run("python", "benchmarks/tune_triton.py", *(o for o in options if o == "--quick"))
         session.run("python", "-m", "pip", "install", "--no-deps", "--force-reinstall", "packages/dvdq-kernels")
     for script in sorted(Path("benchmarks").glob("gpu_*.py")):
         session.run("python", str(script), *options)
+    session.run("python", "benchmarks/rank_backends.py")
     for model, video in MODELS.items():
         for what in ("latency", "memory"):
             session.run("dvdq-eval", what, model, f"--video={video}", "--device=cuda", f"--out=out/gpu/{model}-{what}")

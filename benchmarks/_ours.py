@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from _case import Case, Job, Provider
 from _gpu import Work
 from _truth import check_activation, check_product, check_weight_only
@@ -14,6 +15,7 @@ ROTATION = Rotation("full")
 WEIGHT = WeightRule(4, "minmax")
 RULES = {
     "W4A8 token": ActivationRule(8),
+    "W4A4 token": ActivationRule(4),
     f"W4A8 block {DEFAULT_BLOCK}": ActivationRule(8, DEFAULT_BLOCK),
     f"W4A4 block {DEFAULT_BLOCK}": ActivationRule(4, DEFAULT_BLOCK),
 }
@@ -37,10 +39,11 @@ def linears(backend: str) -> tuple[Provider, ...]:
 def product(case: Case, rule: ActivationRule, backend: str) -> Job:
     """Bytes: codes, packed weight, output."""
     activation, weight = _operands(case, rule, backend)
+    unit = _unit(activation)
     return Job(
         lambda: quantized_linear(activation, weight, rule, rotation=ROTATION, backend=backend),
         lambda out: check_product(out, activation, weight),
-        case.work(x_bytes=1, weight_bytes=0.5),
+        case.work(x_bytes=0.5 if unit == "int4" else 1, weight_bytes=0.5, unit=unit),
     )
 
 
@@ -50,8 +53,13 @@ def whole(case: Case, rule: ActivationRule, backend: str) -> Job:
     return Job(
         lambda: quantized_linear(case.x, weight, rule, rotation=ROTATION, backend=backend),
         lambda out: check_product(out, activation, weight),
-        case.work(x_bytes=2, weight_bytes=0.5),
+        case.work(x_bytes=2, weight_bytes=0.5, unit=_unit(activation)),
     )
+
+
+def _unit(activation: QuantizedActivation) -> str:
+    """What multiplies these codes: two of them a byte are for INT4 tensor cores."""
+    return "int4" if activation.codes.dtype == torch.uint8 else "int8"
 
 
 def _operands(case: Case, rule: ActivationRule, backend: str) -> tuple[QuantizedActivation, QuantizedWeight]:

@@ -83,7 +83,9 @@ def make_row(
         floor_share=_digits(floor / timing.p50),
         peak_bytes=timing.peak_bytes,
         note=found.note,
-        versions=versions("triton", *([] if label.package is None else [label.package])),
+        versions=versions(
+            "triton", "cupy-cuda13x", "nvidia-cuda-nvrtc", *([] if label.package is None else [label.package])
+        ),
         commit=commit(),
         date=now(),
     )

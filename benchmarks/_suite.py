@@ -22,12 +22,15 @@ import torch
 from _case import Case, Provider
 from _row import Label, Timed, make_row, show
 
+from dvdq_kernels import backends
+
 OWN = "dvdq-kernels"
+GPU_BACKENDS = ("cupy", "triton")
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Who does ``operation``: a reference, what is ours for the name of a backend, and peers, a group each.
+    """Who does ``operation``: a reference, what is timed ``beside`` ours, ours of a backend, and peers, a group each.
 
     ``cases`` are the inputs that the repeats of a call take turns over.
     """
@@ -37,9 +40,14 @@ class Suite:
     shapes: tuple[_shapes.Shape, ...]
     quick: tuple[_shapes.Shape, ...]
     reference: Provider
-    own: Callable[[str], tuple[Provider, ...]]
+    ours: Callable[[str], tuple[Provider, ...]]
+    beside: tuple[Provider, ...] = ()
     peers: tuple[Provider, ...] = ()
     cases: Callable[[_shapes.Shape, torch.device], list[Case]] = lambda shape, device: [Case(shape, device)]
+
+    def own(self, *backends: str) -> tuple[Provider, ...]:
+        """One group: what of several backends is compared was timed in one process."""
+        return (*self.beside, *(provider for backend in backends for provider in self.ours(backend)))
 
     def main(self, arguments: Sequence[str] | None = None) -> None:
         """Runs what the command line asks for: one group here, or each in its process."""
@@ -51,7 +59,7 @@ class Suite:
             return
         shapes = options.shapes or (self.quick if options.quick else self.shapes)
         if options.only in (None, OWN):
-            self._run(self.own(options.backend), shapes, device, own=True, seconds=math.inf)
+            self._run(self.own(*options.backend.split(",")), shapes, device, own=True, seconds=math.inf)
         else:
             peers = [peer for peer in self.peers if peer.name == options.only]
             self._run(peers, shapes, device, own=False, seconds=options.seconds)
@@ -60,7 +68,10 @@ class Suite:
         parser = argparse.ArgumentParser()
         parser.add_argument("--quick", action="store_true", help=f"only {', '.join(map(_shapes.name, self.quick))}")
         parser.add_argument("--shapes", type=_shapes.parse, help=f"such as {_shapes.name(self.shapes[0])}, by commas")
-        parser.add_argument("--backend", default="triton", help="of dvdq-kernels; triton")
+        able = ",".join(name for name in GPU_BACKENDS if backends()[name] is None)
+        parser.add_argument(
+            "--backend", default=able, help=f"of dvdq-kernels, by commas; here {able or 'none can run'}"
+        )
         parser.add_argument("--only", choices=self._groups(), help="one group of providers, in this process")
         parser.add_argument("--seconds", type=float, default=60.0, help="after which a peer begins no other shape; 60")
         return parser

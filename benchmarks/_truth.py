@@ -33,7 +33,7 @@ def check_activation(found: QuantizedActivation, x: torch.Tensor) -> None:
     size = values.shape[1]
     rotated = _rotated(values)
     error = (gamma(sum(hadamard.factor(size)) + 2) * values.abs().sum(dim=1) / math.sqrt(size))[:, None]
-    scale, codes = found.scale[some].double(), found.codes[some].double()
+    scale, codes = found.scale[some].double(), found.values[some].double()
     levels = 2 ** (found.rule.bits - 1) - 1
     largest = rotated.abs().view(*scale.shape, -1).amax(dim=2)
     _within("a scale", scale, largest / levels, error / levels + gamma(3) * scale)
@@ -50,7 +50,7 @@ def check_product(out: torch.Tensor, activation: QuantizedActivation, weight: Qu
     Each integer sum is converted, scaled, added to those of the other blocks, and takes the offset, Δ and no bias.
     """
     some = sample(out.shape[0], out.device)
-    v, s = activation.codes[some].double(), activation.scale[some].double()
+    v, s = activation.values[some].double(), activation.scale[some].double()
     u = _codes(weight).double() - code_offset(weight.rule.bits)
     delta, z = _grid(weight)
     parts = (-1, s.shape[1], weight.in_features // s.shape[1])

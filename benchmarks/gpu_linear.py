@@ -17,7 +17,8 @@ SUITE = Suite(
     shapes=shapes(),
     quick=((118_800, 12288, 3072), (75_600, 5120, 5120), (32_760, 8960, 1536)),
     reference=BF16,
-    own=lambda backend: (INT_MM, *linears(backend)),
+    ours=linears,
+    beside=(INT_MM,),
     peers=(TORCHAO, GEMLITE_A8W4, ORBITQUANT, NF4),
 )
 

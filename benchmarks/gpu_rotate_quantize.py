@@ -19,7 +19,7 @@ SUITE = Suite(
     shapes=activations(),
     quick=((118_800, 3072), (75_600, 5120), (32_760, 1536)),
     reference=Provider("copy", "", lambda case: copy(case, Work(3 * case.shape[0] * case.shape[1])), "torch"),
-    own=quantizers,
+    ours=quantizers,
 )
 
 if __name__ == "__main__":

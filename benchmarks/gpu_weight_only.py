@@ -36,7 +36,8 @@ SUITE = Suite(
     ),
     quick=((1, 18432, 3072), (16, 18432, 3072)),
     reference=Provider("copy", "", lambda case: copy(case, case.work(x_bytes=2, weight_bytes=0.5)), "torch"),
-    own=lambda backend: (BF16, *weight_only(backend)),
+    ours=weight_only,
+    beside=(BF16,),
     peers=(GEMLITE_A16W4, NF4),
     cases=cases,
 )

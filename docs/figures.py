@@ -25,6 +25,7 @@ ROWS = Path("benchmarks/results")
 TABLES, PICTURES = Path("docs/data/tables"), Path("docs/images/tables")
 PIPELINES = ("wan", "hunyuan-video")
 PUBLISHED = Path("packages/dvdq-models/tests/published.json")
+CODE, ESTIMATES = Path("docs/data/machine-code.csv"), Path("docs/data/estimates.csv")
 NOTHING_YET = "*Not recorded yet.*"
 REGION = re.compile(r"(<!-- begin:([\w-]+) -->\n).*?(<!-- end:\2 -->)", re.DOTALL)
 
@@ -251,6 +252,53 @@ def bench_bgr_models(root: Path) -> str:
     return by_device({device: of_device(rows) for device, rows in on_gpus(root, "bgr_model").items()})
 
 
+def read_rows(root: Path, file: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, none if it is not there."""
+    if not (root / file).exists():
+        return []
+    with (root / file).open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def machine_code(root: Path) -> str:
+    """Registers a thread and the share of its warps that a multiprocessor holds, of each CUDA kernel on each GPU."""
+    kernels: dict[str, dict[str, str]] = {}
+    targets: dict[str, None] = {}
+    for row in read_rows(root, CODE):
+        targets[row["target"]] = None
+        name = f"`{row['kernel']}` {row['tile']}".strip()
+        cells = kernels.setdefault(f"{row['case']}: {name}", {})
+        cells[row["target"]] = f"{row['registers']}, {float(row['occupancy']):.0%}"
+    if not kernels:
+        return NOTHING_YET
+    header = ["", *(f"{int(target) // 10}.{int(target) % 10}" for target in targets)]
+    return table(header, ([name, *(cells.get(t, "–") for t in targets)] for name, cells in kernels.items()))
+
+
+def estimates(root: Path) -> str:
+    """What a product takes at best on each GPU, in milliseconds, what bounds it, and how that compares with bf16."""
+
+    def of_gpu(rows: list[dict[str, str]]) -> str:
+        shapes: dict[str, dict[str, dict[str, str]]] = {}
+        for row in rows:
+            shapes.setdefault(row["shape"], {})[row["format"]] = row
+        formats = list(dict.fromkeys(row["format"] for row in rows))
+
+        def cell(row: dict[str, str]) -> str:
+            gain = float(row["bf16_ms"]) / float(row["least_ms"])
+            return f"{figures(row['least_ms'])} ({row['bound']}), {gain:.1f} ×"
+
+        return table(
+            ["tokens × out × in", *formats],
+            ([shape.replace("x", " × "), *(cell(found[f]) for f in formats)] for shape, found in shapes.items()),
+        )
+
+    gpus: dict[str, list[dict[str, str]]] = {}
+    for row in read_rows(root, ESTIMATES):
+        gpus.setdefault(row["gpu"], []).append(row)
+    return by_device({f"{gpu}, estimated": of_gpu(rows) for gpu, rows in gpus.items()})
+
+
 def teacache(root: Path) -> str:
     """What TeaCache skips and what it costs, the latest run of each pipeline, precision and threshold."""
     rows = latest_runs(recorded(root, "teacache"), "pipeline", "bits", "threshold")
@@ -293,6 +341,8 @@ FIGURES: dict[str, Callable[[Path], str]] = {
     "bench-rotate-quantize": lambda root: bench_copies(root, "rotate_quantize"),
     "bench-weight-only": lambda root: bench_copies(root, "weight_only"),
     "bench-bgr-models": bench_bgr_models,
+    "machine-code": machine_code,
+    "estimates": estimates,
     **{
         f"{pipeline}-{name}": partial(evaluated, pipeline=pipeline, name=name)
         for pipeline in PIPELINES

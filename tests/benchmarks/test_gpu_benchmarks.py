@@ -45,7 +45,7 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[d
     """On a CPU, with a clock that says the same of everything; what was recorded when it is called."""
     monkeypatch.setattr(_record, "RESULTS", tmp_path)
     monkeypatch.setattr(_gpu, "require_gpu", lambda: CPU)
-    monkeypatch.setattr(_gpu, "ceilings", lambda device: _gpu.Ceilings(1e9, {"bf16": 1e9, "int8": 2e9}))
+    monkeypatch.setattr(_gpu, "ceilings", lambda device: _gpu.Ceilings(1e9, {"bf16": 1e9, "int8": 2e9, "int4": 4e9}))
     monkeypatch.setattr(_gpu, "measure", clock)
     monkeypatch.setattr(_gpu, "elapsed", lambda call: clock([call]).p50)
     monkeypatch.setattr(_gpu, "peak_bytes", lambda call: clock([call]).peak_bytes)
@@ -138,7 +138,7 @@ def test_what_computes_something_else_is_not_recorded(rows: Rows, capsys: pytest
         )
 
     broken = Provider("broken", "", twice, "broken")
-    suite = _suite.Suite("x.py", "linear", ((33, 24, 256),), (), _peers.BF16, lambda backend: (), (broken,))
+    suite = _suite.Suite("x.py", "linear", ((33, 24, 256),), (), _peers.BF16, lambda backend: (), peers=(broken,))
     suite.main(["--only", "broken"])
     assert "broken not measured: RuntimeError: its output is off by 1.00" in capsys.readouterr().out
     assert rows() == []
