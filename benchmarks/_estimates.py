@@ -44,46 +44,54 @@ MULTIPROCESSORS = {
 
 @dataclass(frozen=True)
 class Gpu:
-    """A data sheet: tera-operations a second of dense tensor cores by format, of float32, and terabytes a second."""
+    """A data sheet: gigahertz, tera-operations a second of dense tensor cores by format, and terabytes a second."""
 
     name: str
     capability: int
     multiprocessors: int
+    clock: float
     tensor: dict[str, float]
-    float32: float
     bytes: float
+
+    @property
+    def issued(self) -> float:
+        """Tera-instructions of warps a second: each of a multiprocessor's four schedulers issues one a clock."""
+        return 4 * self.multiprocessors * self.clock / 1e3
 
 
 GPUS = (
-    Gpu("RTX 4090", 89, 128, {"s4": 1321.2, "s8": 660.6, "bf16": 165.2}, 82.6, 1.008),
-    Gpu("A100 SXM 80 GB", 80, 108, {"s4": 1248.0, "s8": 624.0, "bf16": 312.0}, 19.5, 2.039),
-    Gpu("H100 SXM", 90, 132, {"s8": 1978.9, "bf16": 989.4}, 66.9, 3.352),
+    Gpu("RTX 4090", 89, 128, 2.52, {"s4": 1321.2, "s8": 660.6, "bf16": 165.2}, 1.008),
+    Gpu("A100 SXM 80 GB", 80, 108, 1.41, {"s4": 1248.0, "s8": 624.0, "bf16": 312.0}, 2.039),
+    Gpu("H100 SXM", 90, 132, 1.83, {"s8": 1978.9, "bf16": 989.4}, 3.352),
 )
-"""NVIDIA's Ada whitepaper (table 2), A100 and H100 data sheets; bf16 with float32 sums; H100 has no INT4."""
+"""NVIDIA's Ada whitepaper (table 2), A100 and H100 data sheets: boost clocks, bf16 with float32 sums.
+
+An H100 has no INT4 tensor cores; its clock is the one at which its tensor cores reach the figures given.
+"""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Milliseconds that each unit is busy, and the one that is busy longest."""
+    """Milliseconds that each unit is busy."""
 
     tensor: float
-    float32: float
+    issue: float
     bytes: float
 
     @property
     def least(self) -> float:
         """Where all of them work at the same time."""
-        return max(self.tensor, self.float32, self.bytes)
+        return max(self.tensor, self.issue, self.bytes)
 
     @property
     def bound(self) -> str:
-        """Who decides that."""
-        busy = {"tensor cores": self.tensor, "float32": self.float32, "memory": self.bytes}
+        """Who is busy longest."""
+        busy = {"tensor cores": self.tensor, "instructions": self.issue, "memory": self.bytes}
         return max(busy, key=busy.__getitem__)
 
 
 def estimate_product(
-    gpu: Gpu, shape: tuple[int, int, int], tile: tuple[int, int], unit: str, x_bytes: float, parts: int
+    gpu: Gpu, shape: tuple[int, int, int], tile: tuple[int, int], unit: str, x_bytes: float, loop: tuple[int, int]
 ) -> Estimate:
     """Of a product on integer tensor cores.
 
@@ -93,16 +101,16 @@ def estimate_product(
         tile: rows and columns of the output that a block computes; the last round of tiles is not full.
         unit: ``"s4"`` or ``"s8"``.
         x_bytes: of an activation.
-        parts: of a row that have scales of their own. Each costs an output a conversion and a multiplication, two
-            instructions of the float32 units, of which the data sheet counts a fused one as two operations.
+        loop: instructions of a warp in one turn of the main loop, and what it multiplies and adds in it. What comes
+            before and after the loop is left out.
     """
     tokens, out_features, in_features = shape
     tiles = ceil(tokens / tile[0]) * ceil(out_features / tile[1])
     rounds = ceil(tiles / gpu.multiprocessors)
-    outputs = rounds * gpu.multiprocessors * tile[0] * tile[1]
+    multiplied = rounds * gpu.multiprocessors * tile[0] * tile[1] * in_features
     moved = tokens * in_features * x_bytes + out_features * in_features / 2 + 2 * tokens * out_features
     return Estimate(
-        tensor=2 * outputs * in_features / gpu.tensor[unit] / 1e9,
-        float32=2 * 2 * outputs * parts / gpu.float32 / 1e9,
+        tensor=2 * multiplied / gpu.tensor[unit] / 1e9,
+        issue=multiplied / loop[1] * loop[0] / gpu.issued / 1e9,
         bytes=moved / gpu.bytes / 1e9,
     )

@@ -1,13 +1,14 @@
 """What NVRTC makes of each CUDA kernel on each GPU that it is for; none has to be at hand.
 
 Writes ``docs/data/machine-code.csv``: registers, stack, shared memory, the blocks that a multiprocessor holds and the
-instructions that matter. A test holds the file against a new compilation. ``docs/data/estimates.csv`` derives from it
-what a product would take at best on three GPUs.
+instructions that matter, of a product also those of its main loop. ``docs/data/estimates.csv`` derives from it what a
+product would take at best on three GPUs. A test holds both against a new compilation.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -51,6 +52,8 @@ class Code:
     tensor_cores: str
     shuffles: int
     instructions: int
+    loop_instructions: int
+    loop_multiplied: int
     nvrtc: str
 
 
@@ -64,7 +67,7 @@ class Bound:
     kernel: str
     occupancy: float
     tensor_ms: float
-    float32_ms: float
+    issue_ms: float
     memory_ms: float
     least_ms: float
     bound: str
@@ -183,6 +186,8 @@ def code_of(case: str, launch: Launch, target: int) -> Code:
         tensor_cores=", ".join(f"{kind} {count}" for kind, count in kinds.items() if count),
         shuffles=found.count("SHFL"),
         instructions=sum(found.instructions.values()),
+        loop_instructions=found.loop[0],
+        loop_multiplied=found.loop[1],
         nvrtc=version(NVRTC),
     )
 
@@ -208,15 +213,15 @@ def bounds(gpus: Iterable[Gpu] = GPUS) -> list[Bound]:
 
 def _bound(gpu: Gpu, shape: Sequence[int], title: str, format_: dict[str, Any]) -> Bound:
     launch = launches(linear(shape, format_), gpu.capability)[-1]
-    tile = tuple(int(size) for size in launch.tile.split("×")[:2])
-    parts = 1 if format_["blocks"] == 1 else shape[2] // DEFAULT_BLOCK
+    code = code_of(title, launch, gpu.capability)
+    tile = tuple(int(size) for size in re.findall(r"\d+", launch.tile)[:2])
     unit, x_bytes = ("s4", 0.5) if format_["packed"] else ("s8", 1.0)
-    found = estimate_product(gpu, tuple(shape), tile, unit, x_bytes, parts if parts > 1 else 0)
-    occupancy = code_of(title, launch, gpu.capability).occupancy
-    times = (round(time, 3) for time in (found.tensor, found.float32, found.bytes, found.least))
+    loop = code.loop_instructions, code.loop_multiplied
+    found = estimate_product(gpu, tuple(shape), tile, unit, x_bytes, loop)
+    times = (round(time, 3) for time in (found.tensor, found.issue, found.bytes, found.least))
     bf16 = 2 * prod(shape) / gpu.tensor["bf16"] / 1e9
     kernel = f"{launch.kernel} {launch.tile}"
-    return Bound(gpu.name, name(tuple(shape)), title, kernel, occupancy, *times, found.bound, round(bf16, 3))
+    return Bound(gpu.name, name(tuple(shape)), title, kernel, code.occupancy, *times, found.bound, round(bf16, 3))
 
 
 def write(path: Path, rows: Sequence[Any]) -> None:

@@ -23,6 +23,7 @@ FLOAT = torch.float32
 BLOCKWISE = LinearCase(WeightRule(4, "minmax"), ActivationRule(4, 64), None, 256, 17, FLOAT)
 GROUPED = LinearCase(WeightRule(4, "minmax", 64), ActivationRule(8), None, 256, 17, FLOAT)
 MANY = LinearCase(WeightRule(4, "minmax"), ActivationRule(8), None, 256, 300, FLOAT)
+MANY_GROUPS = LinearCase(WeightRule(4, "minmax", 256), ActivationRule(8), None, 768, 300, FLOAT)
 MANY_BLOCKS = LinearCase(WeightRule(4, "minmax"), ActivationRule(8, 128), None, 768, 300, FLOAT)
 FULL = LinearCase(WeightRule(4, "minmax", 64), None, None, 256, 3, FLOAT)
 CHECKS = {
@@ -30,8 +31,10 @@ CHECKS = {
     "grouped linear": partial(checks.check_linear, case=GROUPED),
     "many tokens": partial(checks.check_linear, case=MANY),
     "many tokens in blocks": partial(checks.check_linear, case=MANY_BLOCKS),
+    "many tokens in groups": partial(checks.check_linear, case=MANY_GROUPS),
+    "emulated": checks.check_emulated,
     "packed": checks.check_packed_activation,
-    "weight-only linear": partial(checks.check_linear, case=FULL),
+    "W4A16": partial(checks.check_linear, case=FULL),
     "integer sums": checks.check_integer_sums,
     "views": checks.check_views,
     "weight ties": checks.check_weight_ties,
@@ -40,9 +43,10 @@ CHECKS = {
         checks.check_activation, rule=ActivationRule(4, 128, "gaussian"), rotation=SIGNS, dtype=FLOAT
     ),
     "16 bits": partial(checks.check_activation, rule=ActivationRule(8, 64), rotation=SIGNS, dtype=torch.bfloat16),
+    "narrow blocks": partial(checks.check_activation, rule=ActivationRule(8, 32), rotation=SIGNS, dtype=torch.bfloat16),
     "per token": partial(checks.check_activation, rule=ActivationRule(8), rotation=SIGNS, dtype=FLOAT),
     "rotation": partial(checks.check_rotation, rotation=SIGNS, in_features=768),
-    "block rotation": partial(checks.check_rotation, rotation=Rotation("block"), in_features=768),
+    "block rotation": partial(checks.check_rotation, rotation=Rotation("block"), in_features=1536),
     "decoding": partial(checks.check_dequantize, rule=WeightRule(4, "minmax", 64), in_features=256),
     "min-max": partial(checks.check_weight, rule=WeightRule(4, "minmax", 64), in_features=256, dtype=FLOAT),
     "BGR": partial(checks.check_weight, rule=WeightRule(4, "bgr"), in_features=256, dtype=FLOAT),
@@ -53,46 +57,55 @@ ANYWHERE = (
     Break("cuda/epilogue.cuh", "GROUPED ? c / of.block_parts : c;", "0;", "blockwise linear"),
     Break("cuda/epilogue.cuh", "const int group = c / of.group_parts;", "const int group = 0;", "grouped linear"),
     Break("cuda/epilogue.cuh", "? -at_row(of.code_sum", "? at_row(of.code_sum", "grouped linear"),
-    Break("cuda/epilogue.cuh", "? -__ldg(of.code_sum", "? __ldg(of.code_sum", "many tokens"),
-    Break("cuda/epilogue.cuh", "? to_float(unchanged(bias + column))", "? 0.0f", "many tokens"),
-    Break("cuda/epilogue.cuh", "at.row + 8 * half >= of.tokens", "at.row + 8 * half >= of.tokens - 1", "many tokens"),
-    Break(
-        "cuda/epilogue.cuh", "const Pair kept = odd ? high : low", "const Pair kept = odd ? low : high", "many tokens"
-    ),
+    Break("cuda/outputs.cuh", "? -__ldg(of.code_sum", "? __ldg(of.code_sum", "many tokens"),
+    Break("cuda/outputs.cuh", "? to_float(unchanged(bias + column))", "? 0.0f", "many tokens"),
+    Break("cuda/outputs.cuh", "8 * half >= of.tokens", "8 * half >= of.tokens - 1", "many tokens"),
+    Break("cuda/outputs.cuh", "kept = odd ? high : low", "kept = odd ? low : high", "many tokens"),
+    Break("cuda/unpack.cu", "codes + 0x80808080 - OFFSET", "codes + 0x80808080 - 7", "emulated"),
     Break("cuda/product_mma.cu", "copy_async_wait<STAGES - 2>();", "", "blockwise linear"),
     Break("cuda/product_mma.cu", "        __syncthreads();\n", "", "blockwise linear"),
-    Break("cuda/product_mma.cu", "if (!ONE_STEP) set(sums, NOTHING);", "", "integer sums"),
-    Break("cuda/unpack.cu", "codes + 0x80808080 - OFFSET", "codes + 0x80808080 - 7", "many tokens"),
-    Break("cuda/unpack.cu", "if (first + 16 <= size)", "if (first < size)", "views"),
+    Break("cuda/codes.cuh", "codes << 4 & 0xF0F0F0F0u", "codes << 4 & 0x70F0F0F0u", "grouped linear"),
+    Break("cuda/code_sums.cu", "mask = LANES / 2", "mask = LANES / 4", "grouped linear"),
     Break("cuda/transform.cuh", "rows.at(half, i | bit) = a - b;", "rows.at(half, i | bit) = b - a;", "rotation"),
     Break("cuda/transform.cuh", "rows.at(half, i) = kept + taken;", "rows.at(half, i) = kept - taken;", "rotation"),
-    Break("cuda/transform.cuh", "given.word[i] ^= mask.word[i];", "", "rotation"),
     Break("cuda/transform.cuh", "rest[i] = rest[i] - ", "rest[i] = 0 * ", "rotation"),
     Break("cuda/transform.cuh", "(both ^ both >> 1) << 31", "both << 31", "rotation"),
     Break("cuda/transform.cuh", "        copy_async_wait<AHEAD - 1>();\n", "", "16 bits"),
     Break("cuda/transform.cuh", "(DENSE ? k : static_cast", "(true ? k : static_cast", "block rotation"),
-    Break("cuda/rotate_quantize.cu", "row / ROWS * ABREAST + b", "row / ROWS * ABREAST", "16 bits"),
-    Break("cuda/rotate_quantize.cu", "+ 4 * RUN * j) / PER_BYTE", "+ 2 * RUN * j) / PER_BYTE", "16 bits"),
-    Break("cuda/blocks.cuh", "total + scale[b] * static_cast<float>(sum[b])", "total + scale[b] * 1.0f", "per token"),
-    Break("cuda/blocks.cuh", "scale < SMALLEST ? SMALLEST : scale", "scale", "small values"),
+    Break("cuda/rotate_quantize.cu", "row / ROWS * ABREAST + b", "row / ROWS * ABREAST", "narrow blocks"),
+    Break("cuda/rotate_quantize.cu", "+ 4 * RUN * j) / PER_BYTE", "+ 2 * RUN * j) / PER_BYTE", "narrow blocks"),
+    Break("cuda/blocks.cuh", "scale[b] * static_cast<float>(sum[b])", "scale[b]", "per token"),
     Break("cuda/quantize.cu", "return q + WHOLE;", "return q + 0.5f + WHOLE;", "activation ties"),
+    Break("cuda/encode.cu", "<< (i % PER_BYTE * 4)", "<< (4 - i % PER_BYTE * 4)", "min-max"),
+    Break(
+        "cuda/encode.cu",
+        "nearest(static_cast<double>(exact(value[i]))",
+        "floor(static_cast<double>(exact(value[i]))",
+        "min-max",
+    ),
+    Break("cuda/bgr.cu", "if (!(error < least_error)) continue;", "if (i > 0) continue;", "BGR"),
+    Break(
+        "cuda/weight_only.cu",
+        "part.scale[r] = __ldg(of.scale + grid);",
+        "part.scale[r] = __ldg(of.scale + n);",
+        "W4A16",
+    ),
+    Break("cuda/weight_only.cu", "    __syncthreads();\n", "", "W4A16"),
+    Break("cuda/decode.cu", "& 15", "& 7", "decoding"),
 )
 PACKING = (
-    Break(
-        "cuda/blocks.cuh", "(low & 0x0F0F0F0F) | (high << 4 & 0xF0F0F0F0)", "(high & 0x0F0F0F0F) | low << 4", "packed"
-    ),
+    Break("cuda/blocks.cuh", "(low & 0x0F0F0F0F) | (high << 4", "(high & 0x0F0F0F0F) | (low << 4", "packed"),
     Break("cuda/codes.cuh", "0x11111111u ^ 0x88888888u", "0x11111111u ^ 0x08888888u", "packed"),
 )
+INT8 = (Break("cuda/product_mma.cu", "if (!ONE_STEP) set(sums, NOTHING);", "", "many tokens in groups"),)
 HOPPER = (
-    Break("cuda/product_wgmma.cu", "barrier_wait(memory.empty + ring.stage, ring.parity ^ 1);", "", "many tokens"),
-    Break("cuda/product_wgmma.cu", "    wgmma_wait<0>();\n    settle(sums);\n", "", "many tokens"),
-    Break("cuda/product_wgmma.cu", "step * BLOCK_K, row, full", "step * BLOCK_K, row + 1, full", "many tokens"),
-    Break("cuda/product_wgmma.cu", "            fence_async();\n", "", "many tokens"),
+    Break("cuda/pipeline.cuh", "barrier_wait(memory.full + ring.stage, ring.parity);", "", "many tokens"),
+    Break("cuda/pipeline.cuh", "step * BLOCK_K, row", "step * BLOCK_K, row + 1", "many tokens"),
     Break(
         "cuda/product_wgmma.cu", "part % SHARES * SHARE, false", "part % SHARES * SHARE, true", "many tokens in blocks"
     ),
 )
-BREAKS = (*ANYWHERE, *PACKING, *(HOPPER if emulated_capability() == 90 else ()))
+BREAKS = (*ANYWHERE, *PACKING, *(HOPPER if emulated_capability() == 90 else INT8))
 
 
 def test_a_copy_with_nothing_broken_passes(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Kernels on a CPU: compiled by the C++ compiler at hand, as a GPU would run them.
 
-A thread of a block is a fiber, and each PTX instruction does what the manual says (``cuda/machine/emulation.cuh``). Every
-launch runs its threads in another order and ends asynchronous copies early or late, as the seed has it.
+A thread of a block is a fiber, and each PTX instruction does what the manual says (``cuda/machine/emulation.cuh``).
+Every launch runs its threads in another order and ends asynchronous copies early or late, as the seed has it.
 """
 
 from __future__ import annotations
