@@ -14,44 +14,23 @@ from dvdq_kernels.refusals import cupy_refusal, emulated_capability
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
 from mutants.copies import Break, ask
+from mutants.gpu_checks import CHECKS, FLOAT, SIGNS
 
 if emulated_capability() is None or cupy_refusal() is not None:
     pytest.skip("needs DVDQ_CUPY_EMULATE and a C++ compiler", allow_module_level=True)
 
-SIGNS = Rotation("full", seed=3)
-FLOAT = torch.float32
-BLOCKWISE = LinearCase(WeightRule(4, "minmax"), ActivationRule(4, 64), None, 256, 17, FLOAT)
-GROUPED = LinearCase(WeightRule(4, "minmax", 64), ActivationRule(8), None, 256, 17, FLOAT)
-MANY = LinearCase(WeightRule(4, "minmax"), ActivationRule(8), None, 256, 300, FLOAT)
 MANY_GROUPS = LinearCase(WeightRule(4, "minmax", 256), ActivationRule(8), None, 768, 300, FLOAT)
 MANY_BLOCKS = LinearCase(WeightRule(4, "minmax"), ActivationRule(8, 128), None, 768, 300, FLOAT)
-FULL = LinearCase(WeightRule(4, "minmax", 64), None, None, 256, 3, FLOAT)
-CHECKS = {
-    "blockwise linear": partial(checks.check_linear, case=BLOCKWISE),
-    "grouped linear": partial(checks.check_linear, case=GROUPED),
-    "many tokens": partial(checks.check_linear, case=MANY),
+SIXTEEN_BITS = partial(checks.check_activation, rotation=SIGNS, dtype=torch.bfloat16)
+ASKED = CHECKS | {
     "many tokens in blocks": partial(checks.check_linear, case=MANY_BLOCKS),
     "many tokens in groups": partial(checks.check_linear, case=MANY_GROUPS),
     "emulated": checks.check_emulated,
     "packed": checks.check_packed_activation,
-    "W4A16": partial(checks.check_linear, case=FULL),
-    "integer sums": checks.check_integer_sums,
-    "views": checks.check_views,
-    "weight ties": checks.check_weight_ties,
-    "activation ties": checks.check_activation_ties,
-    "activation": partial(
-        checks.check_activation, rule=ActivationRule(4, 128, "gaussian"), rotation=SIGNS, dtype=FLOAT
-    ),
-    "16 bits": partial(checks.check_activation, rule=ActivationRule(8, 64), rotation=SIGNS, dtype=torch.bfloat16),
-    "narrow blocks": partial(checks.check_activation, rule=ActivationRule(8, 32), rotation=SIGNS, dtype=torch.bfloat16),
-    "per token": partial(checks.check_activation, rule=ActivationRule(8), rotation=SIGNS, dtype=FLOAT),
-    "rotation": partial(checks.check_rotation, rotation=SIGNS, in_features=768),
+    "16 bits": partial(SIXTEEN_BITS, rule=ActivationRule(8, 64)),
+    "narrow blocks": partial(SIXTEEN_BITS, rule=ActivationRule(8, 32)),
     "block rotation": partial(checks.check_rotation, rotation=Rotation("block"), in_features=1536),
-    "decoding": partial(checks.check_dequantize, rule=WeightRule(4, "minmax", 64), in_features=256),
-    "min-max": partial(checks.check_weight, rule=WeightRule(4, "minmax", 64), in_features=256, dtype=FLOAT),
-    "BGR": partial(checks.check_weight, rule=WeightRule(4, "bgr"), in_features=256, dtype=FLOAT),
 }
-"""What is asked of a copy, by name."""
 
 ANYWHERE = (
     Break("cuda/epilogue.cuh", "GROUPED ? c / of.block_parts : c;", "0;", "blockwise linear"),
@@ -88,9 +67,9 @@ ANYWHERE = (
         "cuda/weight_only.cu",
         "part.scale[r] = __ldg(of.scale + grid);",
         "part.scale[r] = __ldg(of.scale + n);",
-        "W4A16",
+        "weight-only linear",
     ),
-    Break("cuda/weight_only.cu", "    __syncthreads();\n", "", "W4A16"),
+    Break("cuda/weight_only.cu", "    __syncthreads();\n", "", "weight-only linear"),
     Break("cuda/decode.cu", "& 15", "& 7", "decoding"),
 )
 PACKING = (
@@ -109,11 +88,11 @@ BREAKS = (*ANYWHERE, *PACKING, *(HOPPER if emulated_capability() == 90 else INT8
 
 
 def test_a_copy_with_nothing_broken_passes(tmp_path: Path) -> None:
-    ask("cupy", tmp_path, CHECKS)
+    ask("cupy", tmp_path, ASKED)
 
 
 @pytest.mark.parametrize("broken", BREAKS, ids=str)
 def test_a_broken_copy_fails(broken: Break, tmp_path: Path) -> None:
     # What touches memory that is not its own, or waits for ever, is refused before a result is compared.
     with pytest.raises((AssertionError, DvdqError)):
-        ask("cupy", tmp_path, CHECKS, broken)
+        ask("cupy", tmp_path, ASKED, broken)
