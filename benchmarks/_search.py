@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from itertools import permutations
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from dvdq_kernels.backends.triton.tuning import Config
+    from _typeshed import DataclassInstance
 
-EXCHANGED = ("block_m", "block_n", "block_k", "stages")
-"""Axes of which one goes up while another goes down, since together they fill shared memory."""
+Config = TypeVar("Config", bound="DataclassInstance")
+
+EXCHANGED = (("block_m", "block_n", "block_k", "stages"), ("warps_m", "warps_n"))
+"""Axes of which one goes up while another goes down: together they fill shared memory, or a block with threads."""
 
 
 def neighbours(config: Config, space: Mapping[str, Sequence[int]]) -> Iterator[Config]:
@@ -27,9 +30,9 @@ def neighbours(config: Config, space: Mapping[str, Sequence[int]]) -> Iterator[C
         for by in (1, -1):
             if (found := step(config, axis, by)) is not None:
                 yield found
-    for up in EXCHANGED:
-        for down in EXCHANGED:
-            if up != down and (half := step(config, up, 1)) is not None and (found := step(half, down, -1)) is not None:
+    for axes in EXCHANGED:
+        for up, down in permutations([axis for axis in axes if axis in space], 2):
+            if (half := step(config, up, 1)) is not None and (found := step(half, down, -1)) is not None:
                 yield found
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
+
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
 from math import inf
 from types import ModuleType
 from typing import Any
@@ -16,15 +16,54 @@ from unittest.mock import patch
 
 import _gpu
 import torch
-import triton
 from _case import Job
 from _search import descend, fastest, neighbours
 
-from dvdq_kernels.backends.triton import tuning
-from dvdq_kernels.backends.triton.launch import Launch, device_name_of, recording, target_of
-from dvdq_kernels.backends.triton.tuning import Config, Task
-
 REPEAT_MS = 60
+
+Launch = Any
+Config = Any
+Task = Any
+"""Each backend has its own, in its modules ``launch`` and ``tuning``."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What the tuner has to know of a backend.
+
+    Attributes:
+        name: as users give it.
+        integer: the module that chooses the tiles of integer products.
+        weight_only: that of products of full activations; None if nothing is chosen there.
+        compile_together: launches for a compute capability on all cores, where a launch will find them; None for one
+            that does not compile.
+        spills: whether a thread of what was compiled, and run since, takes local memory.
+        refusal: what is raised where a kernel does not fit.
+    """
+
+    name: str
+    integer: ModuleType
+    weight_only: ModuleType | None
+    compile_together: Callable[[Sequence[Launch], int], list[Any]]
+    spills: Callable[[Any], bool]
+    refusal: type[Exception]
+
+    def module(self, name: str) -> ModuleType:
+        """One of its modules, such as ``tuning``, that every backend with tiles has."""
+        return import_module(f"dvdq_kernels.backends.{self.name}.{name}")
+
+    def launches(self, call: Callable[[], object], device: torch.device) -> list[Launch]:
+        """The kernels that a call would start; the product is the last."""
+        launch = self.module("launch")
+        with launch.recording(launch.target_of(device), launch.device_name_of(device)) as record:
+            call()
+        found: list[Launch] = record.launches
+        return found
+
+    def target(self, device: torch.device) -> int:
+        """The compute capability of ``device``, e.g. 90."""
+        found: int = self.module("launch").target_of(device)
+        return found
 
 
 @dataclass(frozen=True)
@@ -40,77 +79,49 @@ class Subject:
         with patch.object(self.module, "choose", lambda task, device: config):
             yield
 
-    def task(self, device: torch.device) -> Task:
-        """What the module asks for."""
-        asked = []
-
-        def remember(task: Task, on: torch.device) -> Config:
-            asked.append(task)
-            return tuning.choose(task, on)
-
-        with patch.object(self.module, "choose", remember), recording(target_of(device), device_name_of(device)):
-            self.jobs[0].call()
-        return asked[0]
+    def task(self, backend: Backend, device: torch.device) -> Task | None:
+        """What the module asks for; None if another kernel multiplies."""
+        with patch.object(self.module, "choose", wraps=backend.module("tuning").choose) as choose:
+            backend.launches(self.jobs[0].call, device)
+        return choose.call_args.args[0] if choose.called else None
 
 
-def launches_of(call: Callable[[], object], device: torch.device) -> list[Launch]:
-    """The kernels that a call would start; the product is the last."""
-    with recording(target_of(device), device_name_of(device)) as record:
-        call()
-    return record.launches
-
-
-def compile_together(launches: Sequence[Launch]) -> list[Any]:
-    """The compiled kernel of each, as a launch will find it; None for one that does not compile."""
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        triton.AsyncCompileMode(pool, ignore_errors=True),
-    ):
-        found = [
-            launch.kernel.warmup(
-                grid=launch.grid,
-                num_warps=launch.warps,
-                num_stages=launch.stages,
-                **launch.arguments,
-                **launch.constants,
-            )
-            for launch in launches
-        ]
-    return [kernel.kernel if isinstance(kernel, triton.FutureKernel) else kernel for kernel in found]
-
-
-def time_all(subject: Subject, device: torch.device, configs: Sequence[Config]) -> dict[Config, float]:
+def time_all(
+    backend: Backend, subject: Subject, device: torch.device, configs: Sequence[Config]
+) -> dict[Config, float]:
     """Seconds with each config; infinite if it does not compile, does not fit or spills."""
     launches = []
     for config in configs:
         with subject.choosing(config):
-            launches.append(launches_of(subject.jobs[0].call, device)[-1])
-    times = {}
-    for config, kernel in zip(configs, compile_together(launches), strict=True):
-        times[config] = inf
-        if kernel is None:
+            launches.append(backend.launches(subject.jobs[0].call, device)[-1])
+    times = dict.fromkeys(configs, inf)
+    for config, compiled in zip(configs, backend.compile_together(launches, backend.target(device)), strict=True):
+        if compiled is None:
             continue
         with subject.choosing(config):
             try:
                 subject.jobs[0].call()
-            except triton.OutOfResources:
+            except backend.refusal:
                 continue
-            # Known once the kernel is loaded: words of local memory that a thread takes.
-            if not kernel.n_spills:
+            if not backend.spills(compiled):
                 times[config] = _gpu.measure([job.call for job in subject.jobs], REPEAT_MS).p50
     return times
 
 
-def tune(subject: Subject, task: Task, device: torch.device, starts: Sequence[Config], end: float) -> dict[str, Any]:
+def tune(
+    backend: Backend, subject: Subject, task: Task, device: torch.device, starts: Sequence[Config], end: float
+) -> dict[str, Any]:
     """A row of ``picks.json``."""
-    target = target_of(device)
+    tuning, target = backend.module("tuning"), backend.target(device)
     first = tuning.rule(task, target)
 
     def around(config: Config) -> list[Config]:
         return [c for c in neighbours(config, tuning.SPACE) if tuning.is_legal(c, task, target)]
 
     allowed = [config for config in starts if tuning.is_legal(config, task, target)]
-    times = descend([first, *allowed], around, partial(time_all, subject, device), lambda: time.monotonic() > end)
+    times = descend(
+        [first, *allowed], around, partial(time_all, backend, subject, device), lambda: time.monotonic() > end
+    )
     best = fastest(times)
     with subject.choosing(best):
         subject.jobs[0].check(subject.jobs[0].call())

@@ -165,9 +165,21 @@ def launches(operator: Operator, target: int) -> list[Launch]:
     return record.launches
 
 
+_Key = tuple[int, str, str, int, int]
+_COMPILED: dict[_Key, Compiled] = {}
+
+
+def key_of(launch: Launch, target: int) -> _Key:
+    """What makes a launch's machine code and its occupancy."""
+    return target, launch.kernel, str(launch.constants), launch.threads, launch.shared
+
+
 def code_of(case: str, launch: Launch, target: int) -> Code:
-    """Compiles a launch and counts."""
-    found: Compiled = compile_launch(launch, target)
+    """Compiles a launch, if that was not done, and counts."""
+    key = key_of(launch, target)
+    if key not in _COMPILED:
+        _COMPILED[key] = compile_launch(launch, target)
+    found = _COMPILED[key]
     held = MULTIPROCESSORS[target]
     usage = launch.threads, found.registers, found.shared
     kinds = {kind: found.count(pattern) for kind, pattern in TENSOR_CORES.items()}
@@ -198,7 +210,7 @@ def codes(targets: Iterable[int] = MULTIPROCESSORS) -> list[Code]:
     for target in targets:
         for case, operator in cases(target):
             for launch in launches(operator, target):
-                key = target, launch.kernel, str(launch.constants), launch.threads, launch.shared
+                key = key_of(launch, target)
                 if key not in seen:
                     seen.add(key)
                     rows.append(code_of(case, launch, target))

@@ -23,7 +23,9 @@ import machine_code
 from _estimates import GPUS, MULTIPROCESSORS, Gpu, Multiprocessor, estimate_product
 from machine_code import CODE, ESTIMATES, NVRTC, Code
 
+from dvdq_kernels.backends.cupy.compilation import cubin
 from dvdq_kernels.backends.cupy.launch import shared_memory
+from dvdq_reference.spec.errors import DvdqError
 
 TARGETS = tuple(MULTIPROCESSORS)
 
@@ -92,6 +94,22 @@ def test_the_table_is_what_the_compiler_says(target: int) -> None:
 def test_the_estimates_follow_from_the_table(gpu: Gpu) -> None:
     rows = [row for row in recorded(ESTIMATES) if row["gpu"] == gpu.name]
     assert rows == [{name: str(value) for name, value in asdict(row).items()} for row in machine_code.bounds([gpu])]
+
+
+def test_a_machine_without_nvrtc_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> tuple[int, int]:
+        raise RuntimeError("libnvrtc is nowhere")
+
+    monkeypatch.setattr("cupy_backends.cuda.libs.nvrtc.getVersion", missing)
+    with pytest.raises(DvdqError, match=r"NVRTC, which pip install .* brings.* got libnvrtc is nowhere"):
+        cubin("", 89)
+
+
+def test_a_kernel_that_does_not_compile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVDQ_KERNELS_CACHE", str(tmp_path))
+    with pytest.raises(DvdqError, match=r"sm_89: expected a kernel that compiles, got .*error"):
+        cubin("no kernel", 89)
+    assert not list(tmp_path.iterdir()), "nothing half-written"
 
 
 def test_occupancy_is_that_of_the_scarcest() -> None:

@@ -32,10 +32,15 @@ def cubin(source: str, target: int) -> Path:
     """The file of machine code for ``source``, compiled once for each GPU and version of NVRTC.
 
     Raises:
-        DvdqError: it does not compile.
+        DvdqError: it does not compile, or NVRTC is not installed.
     """
     from cupy_backends.cuda.libs import nvrtc
 
+    try:
+        version = str(nvrtc.getVersion())
+    except RuntimeError as error:
+        expected = "NVRTC, which pip install 'dvdq-kernels[cupy]' brings"
+        raise DvdqError("cubin", where="a CUDA kernel", expected=expected, got=str(error)) from error
     options = (f"-arch={architecture(target)}", *OPTIONS)
 
     def make(path: Path) -> None:
@@ -51,7 +56,7 @@ def cubin(source: str, target: int) -> Path:
         finally:
             nvrtc.destroyProgram(program)
 
-    return cached(".cubin", (source, *options, str(nvrtc.getVersion())), make)
+    return cached(".cubin", (source, *options, version), make)
 
 
 @dataclass(frozen=True)
