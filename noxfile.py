@@ -152,7 +152,9 @@ def bench(session: nox.Session) -> None:
     """Append rows of this CPU to benchmarks/results/; ``nox -s bench -- bgr_vs_oracle`` runs one script alone."""
     install(session, "dvdq-models", "bench")
     scripts = [path.stem for path in Path("benchmarks").glob("[!_]*.py")]
-    for name in session.posargs or sorted(name for name in scripts if not name.startswith(("gpu_", "tune_"))):
+    for name in session.posargs or sorted(
+        name for name in scripts if not name.startswith(("gpu_", "machine_", "rank_", "tune"))
+    ):
         session.run("python", f"benchmarks/{name}.py")
 
 
@@ -198,7 +200,7 @@ def sanitizer(session: nox.Session) -> str:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """Conformance on this GPU, then append its rows to benchmarks/results/; ``-- tune`` first tunes Triton's tiles.
+    """Conformance on this GPU, then append its rows to benchmarks/results/; ``-- tune`` first tunes tiles.
 
     CUDA kernels also go through compute-sanitizer, which ends the session if one strays or races. At the end a pass of
     each whole model, in out/gpu/. Without a GPU it says so and fails. Other arguments go to every benchmark:
@@ -209,10 +211,12 @@ def gpu(session: nox.Session) -> None:
     session.run("pytest", "tests/conformance", "tests/mutants")
     for tool in ("memcheck", "racecheck"):
         watched = ("-m", "pytest", "tests/conformance", "-k", "cupy and (linear or activation or behaviour)")
-        session.run(sanitizer(session), f"--tool={tool}", "--error-exitcode=1", "python", *watched)
+        session.run(sanitizer(session), f"--tool={tool}", "--error-exitcode=1", "python", *watched, external=True)
     options = [argument for argument in session.posargs if argument != "tune"]
     if "tune" in session.posargs:
-        session.run("python", "benchmarks/tune_triton.py", *(o for o in options if o == "--quick"))
+        for backend in ("cupy", "triton"):
+            quick = (option for option in options if option == "--quick")
+            session.run("python", "benchmarks/tune.py", f"--backend={backend}", *quick)
         session.run("python", "-m", "pip", "install", "--no-deps", "--force-reinstall", "packages/dvdq-kernels")
     for script in sorted(Path("benchmarks").glob("gpu_*.py")):
         session.run("python", str(script), *options)

@@ -11,10 +11,12 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from unittest.mock import patch
 
 import _gpu
@@ -50,9 +52,7 @@ def weight_only_subjects(backend: Backend, device: torch.device) -> Iterator[Sub
     if backend.weight_only is not None:
         plain, _ = weight_only(backend.name)
         for shape in gpu_weight_only.SUITE.shapes:
-            yield Subject(
-                backend.weight_only, [plain.build(case) for case in gpu_weight_only.cases(shape, device)]
-            )
+            yield Subject(backend.weight_only, [plain.build(case) for case in gpu_weight_only.cases(shape, device)])
 
 
 def crossing(backend: Backend, device: torch.device) -> int:
@@ -79,7 +79,7 @@ def crossing(backend: Backend, device: torch.device) -> int:
     return found
 
 
-def unpacking_from(backend: Backend, tokens: int) -> patch:
+def unpacking_from(backend: Backend, tokens: int) -> AbstractContextManager[object]:
     """In a ``with`` block weights are unpacked first from so many ``tokens`` on."""
     return patch.object(backend.module("linear"), "unpack_from", lambda device: tokens)
 
@@ -111,20 +111,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     backend: Backend = import_module(f"_tiles_{options.backend}").BACKEND
     path = Path(str(backend.module("tuning").__file__)).with_name("picks.json")
     picks = json.loads(path.read_text())
-    run = {
-        "device": _gpu.describe(device)[0],
-        "capability": backend.target(device),
-        "date": now(),
-        "commit": commit(),
-        "versions": {name: import_module(name).__version__ for name in ("torch", backend.name)},
-        "unpack_from": crossing(backend, device),
-        "rows": [],
-    }
-    picks["runs"].append(run)
+    threshold = crossing(backend, device)
+    rows: list[dict[str, Any]] = []
+    picks["runs"].append(
+        {
+            "device": _gpu.describe(device)[0],
+            "capability": backend.target(device),
+            "date": now(),
+            "commit": commit(),
+            "versions": {name: import_module(name).__version__ for name in ("torch", backend.name)},
+            "unpack_from": threshold,
+            "rows": rows,
+        }
+    )
     found: dict[tuple[ModuleType, Task], Config] = {}
-    given = integer_subjects(backend, options.shapes, device) if options.shapes else None
-    with unpacking_from(backend, run["unpack_from"]):
-        for subject in given or subjects(backend, device, options.quick):
+    chosen = (
+        integer_subjects(backend, options.shapes, device)
+        if options.shapes
+        else subjects(backend, device, options.quick)
+    )
+    with unpacking_from(backend, threshold):
+        for subject in chosen:
             task = subject.task(backend, device)
             if task is None or (subject.module, task.shape_class()) in found:
                 continue
@@ -133,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 break
             starts = [config for (module, _), config in found.items() if module is subject.module]
             row = tune(backend, subject, task, device, starts, end)
-            run["rows"].append(row)
+            rows.append(row)
             found[subject.module, task.shape_class()] = backend.module("tuning").Config(**row["config"])
             (options.output or path).write_text(json.dumps(picks, indent=1) + "\n")
             print(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -24,9 +23,8 @@ import gpu_weight_only
 import pytest
 import torch
 from _case import Case, Job, Provider
-from _search import descend, neighbours
 
-from dvdq_kernels import QuantizedActivation, backends
+from dvdq_kernels import QuantizedActivation
 
 CPU = torch.device("cpu")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -194,44 +192,3 @@ def test_the_models_have_the_linears_that_they_have() -> None:
     assert set(gpu_linear.SUITE.quick) <= set(gpu_linear.SUITE.shapes)
     assert set(gpu_rotate_quantize.SUITE.quick) <= set(gpu_rotate_quantize.SUITE.shapes)
     assert _shapes.parse("5x256,33x24x256") == ((5, 256), (33, 24, 256))
-
-
-@pytest.mark.skipif(backends()["triton"] == "triton is not installed", reason="tiles are Triton's")
-class TestTuning:
-    def test_the_search_ends_at_a_config_without_a_faster_neighbour(self) -> None:
-        from dvdq_kernels.backends.triton.tuning import SPACE, Config
-
-        goal = Config(128, 64, 128, 8, 8, 4)
-
-        def distance(config: Config) -> float:
-            return sum(
-                abs(values.index(getattr(config, n)) - values.index(getattr(goal, n))) for n, values in SPACE.items()
-            )
-
-        start = Config(16, 16, 32, 4, 2, 2)
-        found = descend([start], lambda c: list(neighbours(c, SPACE)), lambda cs: {c: distance(c) for c in cs}, bool)
-        assert min(found, key=lambda config: found[config]) == goal
-        assert list(descend([start], lambda c: [goal], lambda cs: {c: distance(c) for c in cs}, lambda: True)) == [
-            start
-        ]
-
-    @pytest.mark.skipif(not INTERPRETED, reason="needs TRITON_INTERPRET=1, under which a CPU runs the kernels")
-    def test_picks_are_written_as_they_are_read(
-        self, rows: Rows, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        import _tiles
-        import tune_triton
-
-        from dvdq_kernels.backends.triton.tuning import Config, Task
-
-        monkeypatch.setattr(tune_triton, "CROSSING_TOKENS", (1, 2))
-        monkeypatch.setattr(tune_triton, "CROSSING_SHAPE", (24, 256))
-        kernel = type("Kernel", (), {"n_spills": 0})
-        for module in (_tiles, tune_triton):
-            monkeypatch.setattr(module, "compile_together", lambda launches: [kernel for _ in launches])
-        target = tmp_path / "picks.json"
-        tune_triton.main(["--shapes", "17x24x256", "--output", str(target)])
-        run = json.loads(target.read_text())["runs"][-1]
-        assert (run["device"], run["unpack_from"]) == ("cpu", 4)
-        assert [Task(**row["task"]).parts for row in run["rows"]] == [1, 2]
-        assert all(Config(**row["config"]) and row["microseconds"] == SECONDS * 1e6 for row in run["rows"])
