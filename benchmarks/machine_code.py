@@ -23,7 +23,8 @@ from _shapes import linears, name
 
 from dvdq_kernels.backends import cupy
 from dvdq_kernels.backends.cupy.compilation import Compiled, compile_launch
-from dvdq_kernels.backends.cupy.launch import Launch, recording
+from dvdq_kernels.backends.cupy.launch import Launch
+from dvdq_kernels.gpu import recording
 from dvdq_reference.spec.recipe import BGR_BOUNDS, BGR_TOLERANCE, DEFAULT_BLOCK
 
 DATA = Path(__file__).parents[1] / "docs/data"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,6 +13,7 @@ import torch
 from dvdq_kernels import ops  # noqa: F401  (defines torch.ops.dvdq)
 from dvdq_kernels.activation_codes import is_packable
 from dvdq_kernels.call import Call, Place, place_of
+from dvdq_kernels.gpu import INTERPRETED, recording
 from dvdq_kernels.registry import Backend, operators
 from dvdq_kernels.selection import Selection, packs, select
 from dvdq_reference.spec.errors import DvdqError
@@ -122,10 +122,9 @@ def _kernels(backend: Backend, place: Place, calls: Iterable[_Step]) -> list[str
     """The launches of one backend's operators, recorded and not run."""
     if backend.absence is None:
         return ["operations of PyTorch"]
-    launch = importlib.import_module(f"dvdq_kernels.backends.{backend.name}.launch")
     # On a CPU it is Triton's interpreter, which assumes a GPU of its own.
-    target = launch.INTERPRETED if place.capability is None else place.capability
-    with launch.recording(target, place.gpu) as record:
+    target = INTERPRETED if place.capability is None else place.capability
+    with recording(target, place.gpu) as record:
         for _, operator, arguments in calls:
             getattr(operators(backend.name), operator)(*arguments)
     return [launched.description for launched in record.launches]

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from dvdq_kernels.backends.cupy.grids import empty_grid
-from dvdq_kernels.backends.cupy.launch import Launch, launch, shared_memory, target_of
+from dvdq_kernels.backends.cupy.launch import Launch, launch
 from dvdq_kernels.backends.cupy.rows import Rows
+from dvdq_kernels.gpu import shared_memory, target_of
 from dvdq_reference.spec.bits import unsigned_range
 from dvdq_reference.spec.recipe import BGR_MAX_ROUNDS
 

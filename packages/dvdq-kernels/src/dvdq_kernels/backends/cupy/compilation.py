@@ -16,8 +16,11 @@ from dvdq_reference.spec.errors import DvdqError
 if TYPE_CHECKING:
     from dvdq_kernels.backends.cupy.launch import Launch
 
-OPTIONS = ("-std=c++17", "--fmad=false", "-lineinfo")
-"""Fused multiply-adds are asked for by name, so that emulation and a GPU round alike."""
+OPTIONS = ("-std=c++17", "-default-device", "--fmad=false", "-lineinfo")
+"""Generic lambdas are device functions to NVRTC 13.0 only if all functions are.
+
+Fused multiply-adds are asked for by name, so that emulation and a GPU round alike.
+"""
 
 _ARCHITECTURES = {90: "90a", 100: "100a", 103: "103a"}
 """Those whose own instructions, such as ``wgmma``, no later GPU has."""

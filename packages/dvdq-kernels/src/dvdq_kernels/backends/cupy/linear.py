@@ -65,7 +65,8 @@ def integer_linear(
     product = Product(
         codes=v,
         x_scale=s,
-        code_sum=token_sum.reshape(-1).contiguous() if scale.shape[1] == 1 else code_sums(v, parts),
+        # Without zero-points nobody reads them.
+        code_sum=code_sums(v, parts) if zero is not None and scale.shape[1] > 1 else token_sum.reshape(-1).contiguous(),
         weight=weight,
         scale=scale,
         zero=None if zero is None else zero.contiguous(),
@@ -73,6 +74,7 @@ def integer_linear(
         out=out,
         in_features=filled * parts,
         width=filled,
+        x_bits=x_bits,
         bits=bits,
     )
     _multiply(product)

@@ -57,7 +57,7 @@ def multiply(product: Product) -> None:
                 "PACKED": packed,
                 "WEIGHT": WEIGHT_BYTES if product.weight.dtype == torch.int8 else stored,
                 "ONE_STEP": product.parts > 1 and steps == product.parts,
-                "BIASED": product.parts > 1 and _largest_sum(product, task) < 2**22,
+                "BIASED": product.parts > 1 and _largest_sum(product, task.decodes) < 2**22,
                 **config.constants(),
                 **product.epilogue_constants(),
             },
@@ -70,7 +70,7 @@ def multiply(product: Product) -> None:
     )
 
 
-def _largest_sum(product: Product, task: Task) -> int:
+def _largest_sum(product: Product, decodes: bool) -> int:
     """What no sum of a part exceeds; decoded weights count 16 times."""
-    largest = (8 if task.packed else 128) * code_offset(product.bits)
-    return product.width * largest * (16 if task.decodes else 1)
+    largest = code_offset(product.x_bits) * code_offset(product.bits)
+    return product.width * largest * (16 if decodes else 1)

@@ -28,6 +28,7 @@ class Product:
         out: where Y goes.
         in_features: channels.
         width: channels of a part.
+        x_bits: of an activation code: v is from ``-2^(x_bits-1)`` on, whatever holds it.
         bits: of a weight.
     """
 
@@ -41,6 +42,7 @@ class Product:
     out: torch.Tensor
     in_features: int
     width: int
+    x_bits: int
     bits: int
 
     @property
@@ -78,5 +80,6 @@ class Product:
             "GROUPED": self.grouped,
             "HAS_ZERO": self.zero is not None,
             "HAS_BIAS": self.bias is not None,
+            "FOURS": self.out_features % 4 == 0,
             "OFFSET": code_offset(self.bits),
         }

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from dvdq_kernels.backends.cupy.launch import Launch, launch, multiprocessors, shared_memory, target_of
+from dvdq_kernels.backends.cupy.launch import Launch, launch
+from dvdq_kernels.gpu import multiprocessors, shared_memory, target_of
 from dvdq_kernels.rotation import core_size, hadamard_size, paley, rotation_signs, sylvester
 
 _WIDTHS = (32, 64, 128, 256)
 _MOST_ROWS = 160
 """Rows that a dense outer factor may mix: each warp reads all of them."""
+_RESERVED = 1024
+"""Bytes of shared memory that a block takes besides those it asks for."""
 _REGISTERS, _OVERHEAD = 65536, 32
 """Of a multiprocessor; of a thread, besides its values and its part of the factor."""
 _MOST_BLOCKS = 16
@@ -57,16 +60,17 @@ class Tile:
         """Bytes of a token in shared memory, 16 more a row than it has; a float32 is three times 16 bits."""
         return self.members * (2 * self.width + 16) * (3 if dtype == torch.float32 else 1)
 
-    def stages(self, dtype: torch.dtype, room: int) -> int:
-        """Tokens in ``room`` bytes, of which each resident block has its part: the one that is computed and the next.
+    def stages(self, dtype: torch.dtype, room: int, fixed: int) -> int:
+        """Tokens that a block holds: the one that is computed and the next.
 
-        Where there is one alone, the next takes its place once it has been multiplied. So do float32, which come
-        through registers.
+        Each resident block has its part of ``room`` bytes, and ``fixed`` of them for other things. Where there is room
+        for one token alone, the next takes its place once it has been multiplied. So do float32, which come through
+        registers.
         """
         if dtype == torch.float32:
             return 1
         wanted = -(-_ON_THE_WAY // self.stage(dtype)) + 1
-        return max(min(wanted, room // self.resident // self.stage(dtype)), 1)
+        return max(min(wanted, (room // self.resident - fixed) // self.stage(dtype)), 1)
 
 
 def tile_of(x: torch.Tensor, kind: str, extra: int = 0) -> Tile | None:
@@ -132,9 +136,10 @@ def launch_rotation(
     """
     tokens, in_features = rows.shape
     signs = _signs(tile, kind, seed, rows.dtype.itemsize, rows.device)
-    room = shared_memory(target_of(rows.device)) - extra
-    stages = tile.stages(rows.dtype, room)
-    resident = min(tile.resident, room // (stages * tile.stage(rows.dtype)))
+    # A multiprocessor has what one block can have and what it reserves of it for each.
+    room, fixed = shared_memory(target_of(rows.device)) + _RESERVED, extra + _RESERVED
+    stages = tile.stages(rows.dtype, room, fixed)
+    resident = min(tile.resident, room // (stages * tile.stage(rows.dtype) + fixed))
     launch(
         Launch(
             kernel,

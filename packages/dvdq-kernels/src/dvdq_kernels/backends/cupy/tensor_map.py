@@ -8,9 +8,11 @@ import torch
 from dvdq_reference.spec.errors import DvdqError
 
 _BYTES = 128
+_TensorMap = np.ndarray[tuple[int], np.dtype[np.void]]
+"""An array of one structure, which CuPy passes by value."""
 
 
-def tensor_map(tensor: torch.Tensor, box: tuple[int, int], swizzled: bool) -> np.void:
+def tensor_map(tensor: torch.Tensor, box: tuple[int, int], swizzled: bool) -> _TensorMap:
     """Boxes of ``box`` = (rows, columns) of a contiguous matrix of 1-byte elements, with zeros beyond its edges.
 
     It is passed to a kernel by value, as ``TENSOR_MAP``. A row and the address are multiples of 16 bytes; a box has at
@@ -44,17 +46,16 @@ def tensor_map(tensor: torch.Tensor, box: tuple[int, int], swizzled: bool) -> np
     )
     if status != driver.CUresult.CUDA_SUCCESS:
         raise DvdqError("tensor_map", expected="cuTensorMapEncodeTiled to succeed", got=status)
-    return _void([int(word) for word in encoded.opaque])
+    return _words([int(word) for word in encoded.opaque])
 
 
-def _emulated(tensor: torch.Tensor, box: tuple[int, int], swizzled: bool) -> np.void:
+def _emulated(tensor: torch.Tensor, box: tuple[int, int], swizzled: bool) -> _TensorMap:
     """As ``emulation_hopper.cuh`` reads it; of a meta tensor the address is 0."""
     address = 0 if tensor.is_meta else tensor.data_ptr()
-    return _void([address, tensor.shape[1], tensor.shape[0], box[1], box[0], 128 if swizzled else 0])
+    return _words([address, tensor.shape[1], tensor.shape[0], box[1], box[0], 128 if swizzled else 0])
 
 
-def _void(words: list[int]) -> np.void:
+def _words(words: list[int]) -> _TensorMap:
     whole = np.zeros(_BYTES // 8, np.uint64)
     whole[: len(words)] = words
-    scalar: np.void = whole.view(f"V{_BYTES}")[0]
-    return scalar
+    return whole.view(f"V{_BYTES}")

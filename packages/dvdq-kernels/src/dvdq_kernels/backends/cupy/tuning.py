@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from dvdq_kernels.backends.cupy.launch import device_name_of, shared_memory, target_of
+from dvdq_kernels.gpu import device_name_of, shared_memory, target_of
 
 
 @dataclass(frozen=True)

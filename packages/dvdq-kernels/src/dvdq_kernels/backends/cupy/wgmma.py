@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dvdq_kernels.backends.cupy.launch import Launch, launch, multiprocessors, shared_memory, target_of
+from dvdq_kernels.backends.cupy.launch import Launch, launch
 from dvdq_kernels.backends.cupy.product import Product
 from dvdq_kernels.backends.cupy.tensor_map import tensor_map
+from dvdq_kernels.gpu import multiprocessors, shared_memory, target_of
 from dvdq_reference.spec.layout import is_packed
 
 _TARGET = 90

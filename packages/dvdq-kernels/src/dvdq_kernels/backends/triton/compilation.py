@@ -18,7 +18,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from dvdq_kernels.backends.triton.launch import Launch, options, shared_memory
+from dvdq_kernels.backends.triton.launch import Launch, options
+from dvdq_kernels.gpu import shared_memory
 from dvdq_reference.spec.errors import DvdqError
 
 _POINTERS = {

@@ -1,27 +1,17 @@
 """Starting a kernel, or only writing down that it would be started.
 
-Every kernel of this backend is started through :func:`launch`. Inside :func:`recording` nothing runs: operators called
-on meta tensors leave the launches that a GPU of the given compute capability would get, which
-:mod:`~dvdq_kernels.backends.triton.compilation` can compile without that GPU.
+Every kernel of this backend is started through :func:`launch`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import triton
 
-INTERPRETED = 80
-"""The compute capability that host code assumes in Triton's interpreter, which runs any configuration."""
-
-_SHARED_MEMORY = {80: 166912, 87: 166912, 90: 232448, 100: 232448, 103: 232448}
-_LEAST_SHARED_MEMORY = 101376
-"""That of the others: 8.6, 8.9, 12.0."""
+from dvdq_kernels.gpu import recorded
 
 _TILE = ("BLOCK_M", "BLOCK_N", "BLOCK_K")
 
@@ -47,58 +37,6 @@ class Launch:
         tile = "×".join(str(self.constants[name]) for name in _TILE if name in self.constants)
         words = [f"{self.kernel.__name__.strip('_')} {tile}".strip(), f"{self.warps} warps", f"{self.stages} stages"]
         return ", ".join(words) + (f" ({self.note})" if self.note else "")
-
-
-@dataclass
-class Recording:
-    """What :func:`recording` gathers, for a GPU of compute capability ``target`` (90 for 9.0) and of this name."""
-
-    target: int
-    device_name: str | None
-    launches: list[Launch] = field(default_factory=list)
-
-
-_recording: ContextVar[Recording | None] = ContextVar("dvdq_triton_recording", default=None)
-
-
-@contextmanager
-def recording(target: int, device_name: str | None = None) -> Iterator[Recording]:
-    """In a ``with`` block, launches are written down and not run; a GPU of no name is one that nobody measured."""
-    record = Recording(target, device_name)
-    token = _recording.set(record)
-    try:
-        yield record
-    finally:
-        _recording.reset(token)
-
-
-def target_of(device: torch.device) -> int:
-    """The compute capability to choose configurations for, e.g. 90."""
-    record = _recording.get()
-    if record is not None:
-        return record.target
-    if device.type != "cuda":
-        return INTERPRETED
-    major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
-
-
-def device_name_of(device: torch.device) -> str | None:
-    """The name under which a GPU's measurements are kept; None for any other device."""
-    record = _recording.get()
-    if record is not None:
-        return record.device_name
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
-
-
-def shared_memory(target: int) -> int:
-    """Bytes of shared memory that a program can have at a compute capability (CUDA C++ Programming Guide)."""
-    return _SHARED_MEMORY.get(target, _LEAST_SHARED_MEMORY)
-
-
-def multiprocessors(device: torch.device) -> int:
-    """How many multiprocessors ``device`` has; 132, an H100's, where none is at hand."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 132
 
 
 def options(warps: int, stages: int) -> dict[str, int | bool]:
@@ -138,7 +76,7 @@ def launch(
     """
     if 0 in grid:
         return
-    record = _recording.get()
+    record = recorded()
     if record is not None:
         record.launches.append(Launch(kernel, grid, arguments, constants, warps, stages, note))
         return

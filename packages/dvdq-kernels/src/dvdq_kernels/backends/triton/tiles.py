@@ -9,7 +9,8 @@ import numpy as np
 import torch
 import triton
 
-from dvdq_kernels.backends.triton.launch import held_dtype, multiprocessors
+from dvdq_kernels.backends.triton.launch import held_dtype
+from dvdq_kernels.gpu import multiprocessors
 from dvdq_kernels.rotation import core_size, hadamard_size, paley, rotation_signs, sylvester
 
 _WIDEST = 256

@@ -69,7 +69,8 @@ DEVICE void write_outputs(const float (&total)[N][4], float unit, const Fragment
             const Quad quad = odd ? Quad{{taken, kept}} : Quad{{kept, taken}};
             if (at.row + 8 * half >= of.tokens) continue;
             OUT* const to = out + half * 8 * static_cast<int64>(of.out_features) + 8 * j;
-            if (of.out_features % 4 == 0) {
+            // A branch at run time holds back the loads of later tiles, whose registers a grouped weight needs.
+            if (GROUPED ? of.out_features % 4 == 0 : FOURS) {
                 if (8 * j < stored_columns) *reinterpret_cast<Quad*>(to) = quad;
             } else {
                 OUT from[4];

@@ -1,10 +1,5 @@
 // Weight codes as the bytes that an integer product multiplies, written once before it.
-
-// u = q - OFFSET in each byte. No byte carries into the next: q + 128 - OFFSET stays below 256.
-DEVICE uint32 centred(uint32 codes) {
-    if constexpr (OFFSET == 128) return codes ^ 0x80808080;
-    return (codes + 0x80808080 - OFFSET * 0x01010101) ^ 0x80808080;
-}
+#include "codes.cuh"
 
 // u, int8 and one after the other, of `size` bytes of codes as stored, two a byte if PACKED.
 // A thread turns 16 bytes; rows hold whole bytes, so that nothing of their length matters here.
@@ -16,14 +11,14 @@ KERNEL(256, 1) unpack(const uint8* __restrict__ stored, int8* __restrict__ out, 
             Words4 pairs[2];
             UNROLL for (int i = 0; i < 4; ++i) {
                 const uint32 even = given.word[i] & 0x0F0F0F0F, odd = given.word[i] >> 4 & 0x0F0F0F0F;
-                pairs[i / 2].word[i % 2 * 2] = centred(__byte_perm(even, odd, 0x5140));
-                pairs[i / 2].word[i % 2 * 2 + 1] = centred(__byte_perm(even, odd, 0x7362));
+                pairs[i / 2].word[i % 2 * 2] = centred_bytes(__byte_perm(even, odd, 0x5140));
+                pairs[i / 2].word[i % 2 * 2 + 1] = centred_bytes(__byte_perm(even, odd, 0x7362));
             }
             reinterpret_cast<Words4*>(out + 2 * first)[0] = pairs[0];
             reinterpret_cast<Words4*>(out + 2 * first)[1] = pairs[1];
         } else {
             Words4 bytes;
-            UNROLL for (int i = 0; i < 4; ++i) bytes.word[i] = centred(given.word[i]);
+            UNROLL for (int i = 0; i < 4; ++i) bytes.word[i] = centred_bytes(given.word[i]);
             *reinterpret_cast<Words4*>(out + first) = bytes;
         }
         return;

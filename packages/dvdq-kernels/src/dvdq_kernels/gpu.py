@@ -1,0 +1,86 @@
+"""The GPU that kernels start on, or one that need not be here, for which they are only written down.
+
+Inside :func:`recording` nothing runs: a backend's operators, called on meta tensors, leave the launches that a GPU of
+the given compute capability would get, which the backend's ``compilation`` can compile without that GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from dvdq_kernels.call import capability_of
+from dvdq_kernels.refusals import emulated_capability, is_emulated
+
+INTERPRETED = 80
+"""The compute capability that host code assumes in Triton's interpreter, which runs any configuration."""
+
+_SHARED_MEMORY = {80: 166912, 87: 166912, 90: 232448, 100: 232448, 103: 232448}
+_LEAST_SHARED_MEMORY = 101376
+"""That of the others: 8.6, 8.9, 12.0."""
+
+_MULTIPROCESSORS, _EMULATED_MULTIPROCESSORS = 132, 2
+
+
+@dataclass
+class Recording:
+    """What :func:`recording` gathers, for a GPU of compute capability ``target`` (90 for 9.0) and of this name.
+
+    Each of the ``launches`` is a backend's own and has a ``description``.
+    """
+
+    target: int
+    device_name: str | None
+    launches: list[Any] = field(default_factory=list)
+
+
+_recording: ContextVar[Recording | None] = ContextVar("dvdq_recording", default=None)
+
+
+@contextmanager
+def recording(target: int, device_name: str | None = None) -> Iterator[Recording]:
+    """In a ``with`` block, launches are written down and not run; a GPU of no name is one that nobody measured."""
+    record = Recording(target, device_name)
+    token = _recording.set(record)
+    try:
+        yield record
+    finally:
+        _recording.reset(token)
+
+
+def recorded() -> Recording | None:
+    """The recording that launches belong to, if they are not to run."""
+    return _recording.get()
+
+
+def target_of(device: torch.device) -> int:
+    """The compute capability to choose kernels and tiles for, e.g. 90."""
+    record = recorded()
+    if record is not None:
+        return record.target
+    return capability_of(device) or emulated_capability() or INTERPRETED
+
+
+def device_name_of(device: torch.device) -> str | None:
+    """The name under which a GPU's measurements are kept; None where none is at hand."""
+    record = recorded()
+    if record is not None:
+        return record.device_name
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
+def shared_memory(target: int) -> int:
+    """Bytes of shared memory that a block can have at a compute capability (CUDA C++ Programming Guide)."""
+    return _SHARED_MEMORY.get(target, _LEAST_SHARED_MEMORY)
+
+
+def multiprocessors(device: torch.device) -> int:
+    """How many multiprocessors ``device`` has; two if it is emulated, and 132, an H100's, where none is at hand."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).multi_processor_count
+    return _EMULATED_MULTIPROCESSORS if is_emulated() and recorded() is None else _MULTIPROCESSORS
