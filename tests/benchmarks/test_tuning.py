@@ -155,7 +155,8 @@ def test_picks_are_read_as_they_are_written(name: str, monkeypatch: pytest.Monke
 def test_triton_compiles_what_a_launch_will_find() -> None:
     from _tiles_triton import compile_together
 
-    from dvdq_kernels.backends.triton.launch import launch, recording
+    from dvdq_kernels.backends.triton.launch import launch
+    from dvdq_kernels.gpu import recording
 
     class Kernel:
         """Keeps by what names it was compiled, and started."""

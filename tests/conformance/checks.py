@@ -265,11 +265,8 @@ def check_packed_activation(backend: str, device: str) -> None:
     """Packed codes are the others, two a byte as the oracle packs their nibbles, and have the very same products."""
     rotation = Rotation("full", seed=2)
     x = cases.activations(17, 768, torch.bfloat16).to(device)
-    weights = [
-        kernels.quantize_weight(cases.weights(768).to(device), rule, rotation=rotation, backend=backend)
-        for rule in cases.PACKED_WEIGHT_RULES
-    ]
-    for rule in cases.PACKED_RULES:
+    weight = cases.weights(768).to(device)
+    for rule, weight_rule in zip(cases.PACKED_RULES, cases.PACKED_WEIGHT_RULES, strict=True):
         with poisoned():
             plain, packed = (
                 kernels.rotate_quantize(x, rule, rotation=rotation, backend=backend, packed=choice)
@@ -280,13 +277,13 @@ def check_packed_activation(backend: str, device: str) -> None:
         assert torch.equal(packed.values, plain.codes)
         assert torch.equal(packed.scale, plain.scale)
         assert torch.equal(packed.token_sum, plain.token_sum)
-        for qweight in weights:
-            with poisoned():
-                got, expected = (
-                    kernels.quantized_linear(given, qweight, rule, rotation=rotation, backend=backend)
-                    for given in (packed, plain)
-                )
-            assert torch.equal(got, expected), f"{qweight.rule}, {rule}: the products of packed codes are others"
+        qweight = kernels.quantize_weight(weight, weight_rule, rotation=rotation, backend=backend)
+        with poisoned():
+            got, expected = (
+                kernels.quantized_linear(given, qweight, rule, rotation=rotation, backend=backend)
+                for given in (packed, plain)
+            )
+        assert torch.equal(got, expected), f"{weight_rule}, {rule}: the products of packed codes are others"
 
 
 def check_emulated(backend: str, device: str) -> None:

@@ -1,4 +1,4 @@
-"""Integer products by ``mma``, emulated: the emulated instructions, the index arithmetic, and sums to the last bit.
+"""Integer products by ``mma``, emulated, against sums in int64.
 
 Scales are powers of two and sums small, so that float32 rounds nothing and outputs are equal in any order.
 """
@@ -19,168 +19,13 @@ if backends()["cupy"] is not None or not os.environ.get("DVDQ_CUPY_EMULATE"):
     pytest.skip("needs DVDQ_CUPY_EMULATE", allow_module_level=True)
 
 from dvdq_kernels.activation_codes import pack_codes
-from dvdq_kernels.backends.cupy import emulation, linear, mma, tuning
+from dvdq_kernels.backends.cupy import linear, mma, tuning
 from dvdq_kernels.backends.cupy.code_sums import code_sums
-from dvdq_kernels.backends.cupy.launch import shared_memory
-from dvdq_kernels.backends.cupy.sources import translation_unit
 from dvdq_kernels.backends.cupy.tuning import Config, Task
+from dvdq_kernels.gpu import recording, shared_memory
 from dvdq_reference.oracle import packing
-from dvdq_reference.oracle.inputs import Ints
 from dvdq_reference.spec.bits import code_offset
 from dvdq_reference.spec.errors import DvdqError
-
-LANES = range(32)
-
-
-def run(text: str, *arguments: object, file: str = "machine.cuh", shared: int = 0, **constants: int) -> None:
-    """One warp."""
-    source = translation_unit(file, constants) + "\nKERNEL(32, 1) probe" + text
-    emulation.run("probe", source, arguments, 1, 32, shared)
-
-
-def words(values: Ints, bits: int) -> torch.Tensor:
-    """Signed elements ``[..., n]`` as 32-bit words, the first lowest."""
-    shifts = np.arange(values.shape[-1]) * bits
-    return torch.from_numpy(((values & (1 << bits) - 1) << shifts).sum(axis=-1).astype(np.uint32).view(np.int32))
-
-
-def fragments(bits: int, rng: np.random.Generator, draw: range) -> tuple[Ints, Ints, torch.Tensor, torch.Tensor]:
-    """A ``[16, K]``, B ``[8, K]``, and the registers of each lane, by the tables of the PTX ISA, "Matrix Fragments"."""
-    per, k = 32 // bits, 256 // bits
-    a, b = (rng.integers(draw.start, draw.stop, (rows, k)) for rows in (16, 8))
-    a_lanes, b_lanes = np.zeros((32, 4 * per), np.int64), np.zeros((32, 2 * per), np.int64)
-    for lane in LANES:
-        group, thread = lane // 4, lane % 4
-        for i in range(4 * per):
-            row = group if i < per or 2 * per <= i < 3 * per else group + 8
-            a_lanes[lane, i] = a[row, thread * per + i % per + (k // 2 if i >= 2 * per else 0)]
-        for i in range(2 * per):
-            b_lanes[lane, i] = b[group, thread * per + i % per + (k // 2 if i >= per else 0)]
-    return a, b, words(a_lanes.reshape(32, 4, per), bits), words(b_lanes.reshape(32, 2, per), bits)
-
-
-def gathered(d: torch.Tensor) -> Ints:
-    """D ``[16, 8]`` of the registers ``[32, 4]`` of each lane."""
-    result = np.zeros((16, 8), np.int64)
-    for lane, i in product(LANES, range(4)):
-        result[lane // 4 + (8 if i >= 2 else 0), lane % 4 * 2 + i % 2] = d[lane, i]
-    return result
-
-
-MULTIPLY = """(const unsigned (*a)[4], const unsigned (*b)[2], {sum} (*out)[4]) {{
-    const int lane = threadIdx.x;
-    unsigned mine[4];
-    {sum} d[4];
-    for (int i = 0; i < 4; ++i) {{
-        mine[i] = a[lane][i];
-        d[i] = out[lane][i];
-    }}
-    {instruction}(d, mine, b[lane][0], b[lane][1]);
-    for (int i = 0; i < 4; ++i) out[lane][i] = d[i];
-}}"""
-
-
-@pytest.mark.parametrize(("instruction", "bits"), [("mma_s8", 8), ("mma_s4", 4)])
-def test_integer_fragments(instruction: str, bits: int) -> None:
-    half = code_offset(bits)
-    a, b, a_words, b_words = fragments(bits, np.random.default_rng(1), range(-half, half))
-    d = torch.arange(128, dtype=torch.int32).view(32, 4)
-    before = gathered(d)
-    run(MULTIPLY.format(sum="int", instruction=instruction), a_words, b_words, d)
-    np.testing.assert_array_equal(gathered(d), before + a @ b.T)
-
-
-@pytest.mark.parametrize(("instruction", "dtype"), [("mma_bf16", torch.bfloat16), ("mma_f16", torch.float16)])
-def test_float_fragments(instruction: str, dtype: torch.dtype) -> None:
-    a, b, a_words, b_words = fragments(16, np.random.default_rng(2), range(-8, 8))
-    d = torch.zeros(32, 4)
-    given = ((w.view(torch.int16).to(dtype).view(torch.int32)) for w in (a_words, b_words))
-    run(MULTIPLY.format(sum="float", instruction=instruction), *given, d)
-    np.testing.assert_array_equal(gathered(d), a @ b.T)
-
-
-@pytest.mark.parametrize("transposed", [False, True])
-def test_loaded_matrices(transposed: bool) -> None:
-    """Register i of a lane is of matrix i the row lane / 4, columns lane % 4 · 2 and + 1, or those of its transpose."""
-    matrices = torch.arange(4 * 64, dtype=torch.int16).view(4, 8, 8)
-    out = torch.zeros((32, 4), dtype=torch.int32)
-    name = "load_matrices_transposed" if transposed else "load_matrices"
-    text = f"""(const Words4* rows, unsigned (*out)[4]) {{
-        Words4* const shared = reinterpret_cast<Words4*>(shared_memory());
-        shared[threadIdx.x] = rows[threadIdx.x];
-        __syncwarp();
-        unsigned r[4];
-        {name}(r, shared + threadIdx.x);
-        for (int i = 0; i < 4; ++i) out[threadIdx.x][i] = r[i];
-    }}"""
-    run(text, matrices, out, shared=512)
-    found = out.view(torch.int16).view(32, 4, 2)
-    for lane, i, e in product(LANES, range(4), range(2)):
-        row, column = lane // 4, lane % 4 * 2 + e
-        assert found[lane, i, e] == matrices[i, *((column, row) if transposed else (row, column))]
-
-
-@pytest.mark.parametrize("turn", [1, 2])
-@pytest.mark.parametrize("row_bytes", [16, 32, 64, 128, 256, 512])
-def test_a_tile_in_shared_memory(row_bytes: int, turn: int) -> None:
-    """Every 16 bytes have their own place, and what a warp reads at once lies on different banks."""
-    rows, chunks = 64, row_bytes // 16
-    places = torch.zeros((rows, chunks), dtype=torch.int32)
-    text = """(int* out) {
-        if (threadIdx.x == 0)
-            for (int row = 0; row < ROWS; ++row)
-                for (int chunk = 0; chunk < CHUNKS; ++chunk) *out++ = place<16 * CHUNKS, TURN>(row, chunk);
-    }"""
-    run(text, places, file="layouts.cuh", ROWS=rows, CHUNKS=chunks, TURN=turn)
-    assert sorted(places.flatten().tolist()) == list(range(0, rows * row_bytes, 16))
-    if turn == 1:  # ldmatrix: 8 rows of 16 bytes
-        at_once = [places[row : row + 8, chunk] for row in range(0, rows, 8) for chunk in range(chunks)]
-    elif chunks > 1:  # half a warp: 4 rows of 4 lanes with 8 bytes each
-        at_once = [places[row : row + 4, i : i + 2] for row in range(0, rows, 4) for i in range(0, chunks, 2)]
-    else:
-        return
-    for found in at_once:
-        assert len(set((found.flatten() // 16 % 8).tolist())) == 8
-
-
-@pytest.mark.parametrize(("down", "across"), [(1, 1), (3, 5), (8, 2), (21, 4)])
-def test_every_tile_is_one_blocks(down: int, across: int) -> None:
-    found = torch.zeros((down * across, 2), dtype=torch.int64)
-    text = """(long long* out) {
-        for (int i = threadIdx.x; i < DOWN * ACROSS; i += 32) {
-            const Position at = tile_of<8>(i, DOWN, ACROSS);
-            out[2 * i] = at.row;
-            out[2 * i + 1] = at.column;
-        }
-    }"""
-    run(text, found, file="layouts.cuh", DOWN=down, ACROSS=across)
-    assert sorted(map(tuple, found.tolist())) == list(product(range(down), range(across)))
-    band = found[: 8 * across, 0]
-    assert band.max() < 8, "8 rows of tiles come first"
-
-
-@pytest.mark.parametrize("bits", [2, 3, 4])
-def test_nibbles_are_decoded(bits: int) -> None:
-    q = np.random.default_rng(3).integers(0, 2**bits, (32, 8))
-    out = torch.zeros((32, 3), dtype=torch.int32)
-    text = """(const unsigned* codes, unsigned (*out)[3]) {
-        out[threadIdx.x][0] = centred_nibbles(codes[threadIdx.x]);
-        decode_nibbles(codes[threadIdx.x], out[threadIdx.x][1], out[threadIdx.x][2]);
-    }"""
-    run(text, words(q, 4), out, file="codes.cuh", OFFSET=code_offset(bits))
-    u = q - code_offset(bits)
-    expected = torch.stack((words(u, 4), words(16 * u[:, 0::2], 8), words(16 * u[:, 1::2], 8)), dim=1)
-    assert torch.equal(out, expected)
-
-
-@pytest.mark.parametrize("bits", [5, 6, 7, 8])
-def test_bytes_are_centred(bits: int) -> None:
-    q = np.random.default_rng(3).integers(0, 2**bits, (32, 4))
-    q[0] = 0, 2**bits - 1, 0, 2**bits - 1
-    out = torch.zeros(32, dtype=torch.int32)
-    text = "(const unsigned* codes, unsigned* out) { out[threadIdx.x] = centred_bytes(codes[threadIdx.x]); }"
-    run(text, words(q, 8), out, file="codes.cuh", OFFSET=code_offset(bits))
-    assert torch.equal(out, words(q - code_offset(bits), 8))
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -248,10 +93,8 @@ CASES = (
     Case(bits=8, in_features=128),
     Case(bits=6, blocks=2, groups=2, zero=False),
     Case(blocks=2, bias=None, dtype=torch.float64),
-    Case(groups=2),
     Case(blocks=2, groups=8),
     Case(blocks=4, groups=2, tokens=70, dtype=torch.bfloat16),
-    Case(x_bits=4, packed=True),
     Case(x_bits=4, packed=True, tokens=70, out_features=41, in_features=768),
     Case(x_bits=4, packed=True, bits=2),
     Case(x_bits=4, packed=True, blocks=2, bias=torch.float32),
@@ -271,21 +114,16 @@ def test_exact(case: Case) -> None:
     case.check()
 
 
-@pytest.mark.parametrize("case", CASES[:3], ids=str)
-def test_unpacked_first(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unpacked_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "unpack_from", lambda _: 1)
-    case.check()
+    Case(tokens=70, out_features=41, dtype=torch.bfloat16).check()
 
 
 TILES = (
     Config(16, 16, 64, 1, 1, 2, 4),
-    Config(32, 64, 64, 2, 1, 3, 4),
-    Config(64, 32, 128, 1, 2, 2, 8),
     Config(64, 32, 256, 4, 2, 4, 16),
     Config(32, 64, 32, 2, 4, 6, 4),
 )
-
-
 KINDS = ((False, 8, 4), (False, 4, 8), (True, 4, 4))
 
 
@@ -319,6 +157,21 @@ def test_operands_need_no_alignment(blocks: int) -> None:
     assert torch.equal(found, codes.sum(dim=1, dtype=torch.float32)[:, None].expand(3, 8))
 
 
+@pytest.mark.parametrize(("x_bits", "bits", "edge"), [(8, 4, 256), (4, 4, 4096), (8, 8, 256), (4, 8, 4096)])
+def test_sums_at_the_edge_of_what_becomes_a_float_by_its_bits(x_bits: int, bits: int, edge: int) -> None:
+    """That is 2^22, of which decoded nibbles fill 16 times what they are; the widths are one step below and above."""
+    half, offset = code_offset(x_bits), code_offset(bits)
+    for width in (edge - 64, edge + 64):
+        codes = torch.full((1, 2 * width), -half, dtype=torch.int8)
+        qweight = torch.from_numpy(packing.pack(np.zeros((1, 2 * width), np.int64), bits))
+        given = codes, torch.ones(1, 2), torch.zeros(1), qweight, torch.ones(1, 1)
+        rest = None, None, x_bits, bits, torch.float32, False
+        with recording(89) as record:
+            linear.integer_linear(*(tensor.to("meta") for tensor in given), *rest)
+        assert record.launches[-1].constants["BIASED"] == (width < edge)
+        assert linear.integer_linear(*given, *rest).item() == 2 * width * half * offset
+
+
 def test_sums_that_int32_cannot_hold_are_refused() -> None:
     codes, qweight = torch.zeros((1, 2**17), dtype=torch.int8), torch.zeros((1, 2**17), dtype=torch.uint8)
     scales = torch.ones(1, 1), torch.zeros(1), qweight, torch.ones(1, 1)
@@ -338,4 +191,4 @@ def test_there_is_a_rule_for_every_product(target: int, tokens: int) -> None:
         config = tuning.rule(task, target)
         assert tuning.is_legal(config, task, target)
         assert config.shared_memory(task) <= shared_memory(target)
-        assert config in set(tuning.space(task, target)), "what is tuned over has the rule's tiles"
+        assert all(getattr(config, name) in values for name, values in tuning.SPACE.items()), "not tuned over"

@@ -81,6 +81,7 @@ def product(case: Case) -> tuple[Product, torch.Tensor]:
         out=torch.full((case.tokens, case.out_features), torch.nan, dtype=case.dtype),
         in_features=case.in_features,
         width=width,
+        x_bits=8,
         bits=case.bits,
     )
     return given, torch.from_numpy(scaled.sum(0) + b).to(torch.float32).to(case.dtype)

@@ -19,8 +19,8 @@ if [int(part) for part in version("triton").split(".")[:2]] < [3, 9]:
     pytest.skip("states what Triton 3.9 compiles; 3.6 has no integer products for 10.x", allow_module_level=True)
 
 from dvdq_kernels.backends.triton.compilation import Compiled, compile_launch
-from dvdq_kernels.backends.triton.launch import recording
 from dvdq_kernels.backends.triton.tuning import Task
+from dvdq_kernels.gpu import recording
 from dvdq_kernels.registry import operators
 from dvdq_reference.spec.recipe import BGR_BOUNDS, BGR_TOLERANCE
 

@@ -40,7 +40,7 @@ ANYWHERE = (
     Break("cuda/outputs.cuh", "? to_float(unchanged(bias + column))", "? 0.0f", "many tokens"),
     Break("cuda/outputs.cuh", "8 * half >= of.tokens", "8 * half >= of.tokens - 1", "many tokens"),
     Break("cuda/outputs.cuh", "kept = odd ? high : low", "kept = odd ? low : high", "many tokens"),
-    Break("cuda/unpack.cu", "codes + 0x80808080 - OFFSET", "codes + 0x80808080 - 7", "emulated"),
+    Break("cuda/codes.cuh", "codes + (128 - OFFSET)", "codes + (129 - OFFSET)", "emulated"),
     Break("cuda/product_mma.cu", "copy_async_wait<STAGES - 2>();", "", "blockwise linear"),
     Break("cuda/product_mma.cu", "        __syncthreads();\n", "", "blockwise linear"),
     Break("cuda/codes.cuh", "codes << 4 & 0xF0F0F0F0u", "codes << 4 & 0x70F0F0F0u", "grouped linear"),

@@ -22,7 +22,7 @@ from dvdq_kernels.backends.cupy.cache import cached
 from dvdq_kernels.backends.cupy.guarded import Guarded
 from dvdq_reference.spec.errors import DvdqError
 
-_OPTIONS = ("-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-U_FORTIFY_SOURCE", "-w", "-x", "c++")
+_OPTIONS = ("-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-U_FORTIFY_SOURCE", "-w", "-x", "c++")
 _seeds = count()
 
 

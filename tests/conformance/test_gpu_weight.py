@@ -1,4 +1,4 @@
-"""Triton's weights beyond what every backend is asked: how often its grids are not the oracle's, and odd rows."""
+"""What conformance does not ask of the weights of GPU backends: how often grids are not the oracle's, and odd rows."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from dvdq_reference.oracle import affine, bgr, bounds
 from dvdq_reference.oracle.inputs import Floats
 from dvdq_reference.spec.recipe import BGR_BOUNDS, WeightRule
 
-DEVICES = [device for backend, device in places("quantize_weight") if backend == "triton"]
-pytestmark = pytest.mark.parametrize("device", DEVICES)
+PLACES = [place for place in places("quantize_weight") if place[0] in ("triton", "cupy")]
+pytestmark = pytest.mark.parametrize(("backend", "device"), PLACES)
 TIE = 2.0**-32
 """The search rounds quotients to multiples of this, so that it takes what is nearer than that to a tie for one."""
 
 
-def quantized(weight: torch.Tensor, rule: WeightRule, device: str) -> affine.Grid:
+def quantized(weight: torch.Tensor, rule: WeightRule, backend: str, device: str) -> affine.Grid:
     """The stored grid; the codes have been found to be its codes."""
     with poisoned():
-        qweight = kernels.quantize_weight(weight.to(device), rule, backend="triton")
+        qweight = kernels.quantize_weight(weight.to(device), rule, backend=backend)
     codes, grid = stored(qweight)
     np.testing.assert_array_equal(codes, affine.quantize(weight.double().numpy(), grid))
     return grid
 
 
-def differs(weight: torch.Tensor, rule: WeightRule, device: str) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def differs(
+    weight: torch.Tensor, rule: WeightRule, backend: str, device: str
+) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     """Which rows or groups, ``[out, groups]``, have another grid than the oracle's, stored as float32."""
-    grid = quantized(weight, rule, device)
+    grid = quantized(weight, rule, backend, device)
     exact = weight.double().numpy()
     if rule.grid == "bgr":
         truth = bgr.refine_grid(exact, rule.bits, group_size=rule.group_size).grid
@@ -53,7 +55,7 @@ def student_t(*shape: int, seed: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("sample", [cases.gaussian, student_t])
-def test_grids_are_the_oracles(device: str, sample: Callable[..., torch.Tensor]) -> None:
+def test_grids_are_the_oracles(backend: str, device: str, sample: Callable[..., torch.Tensor]) -> None:
     """None of 400 differs, which is what the odds are.
 
     The search makes the oracle's decisions in the oracle's arithmetic, float64. One that comes out otherwise needs a
@@ -62,11 +64,11 @@ def test_grids_are_the_oracles(device: str, sample: Callable[..., torch.Tensor])
     for the ties and less for the comparisons, under a thousandth for all rows together.
     """
     weight = sample(200, 128, seed=1)
-    assert differs(weight, WeightRule(4, "bgr", 64), device).sum() == 0
+    assert differs(weight, WeightRule(4, "bgr", 64), backend, device).sum() == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_grid_that_differs_had_a_tie(device: str, dtype: torch.dtype) -> None:
+def test_a_grid_that_differs_had_a_tie(backend: str, device: str, dtype: torch.dtype) -> None:
     """Short floats do lie on ties of the grids that a search starts from.
 
     Such a start, Δ, is itself rounded where its range is cut by a sixth, and then it is that rounding which decides
@@ -82,10 +84,10 @@ def test_a_grid_that_differs_had_a_tie(device: str, dtype: torch.dtype) -> None:
         quotient = exact / scale[:, None]
         tied |= (np.abs(quotient - np.floor(quotient) - 0.5) < TIE).any(axis=1)
     assert 0 < tied.sum() < len(exact)
-    assert not (differs(weight, WeightRule(4, "bgr"), device)[:, 0] & ~tied).any()
+    assert not (differs(weight, WeightRule(4, "bgr"), backend, device)[:, 0] & ~tied).any()
 
 
-def test_ties_of_a_start(device: str) -> None:
+def test_ties_of_a_start(backend: str, device: str) -> None:
     """Half of these values lie on ties of the grid from min to max, whose Δ, twice a whole number, divides exactly.
 
     Its reciprocal is not exact: a search that multiplied by it, and did no more, would have other grids in some rows.
@@ -94,7 +96,7 @@ def test_ties_of_a_start(device: str) -> None:
     steps = rng.integers(-13, 16, (300, 64))
     steps[:, :2] = -14, 16
     weight = torch.from_numpy(steps * rng.integers(100, 400, (300, 1))).float()
-    assert not differs(weight, WeightRule(4, "bgr"), device).any()
+    assert not differs(weight, WeightRule(4, "bgr"), backend, device).any()
 
 
 def odd_rows() -> torch.Tensor:
@@ -117,16 +119,16 @@ def odd_rows() -> torch.Tensor:
 
 @pytest.mark.parametrize("grid", ["minmax", "bgr"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_odd_rows(device: str, grid: str, dtype: torch.dtype) -> None:
-    assert not differs(odd_rows().to(dtype), WeightRule(4, grid), device).any()
+def test_odd_rows(backend: str, device: str, grid: str, dtype: torch.dtype) -> None:
+    assert not differs(odd_rows().to(dtype), WeightRule(4, grid), backend, device).any()
 
 
-def test_never_worse_than_minmax(device: str) -> None:
+def test_never_worse_than_minmax(backend: str, device: str) -> None:
     """But for the rounding of the two Δ to float32, which moves Ŵ by at most u |Ŵ|."""
     weight = torch.cat([odd_rows(), cases.weights(64), student_t(60, 64, seed=4)])
     exact = weight.double().numpy()
-    found = quantized(weight, WeightRule(4, "bgr"), device)
-    start = quantized(weight, WeightRule(4, "minmax"), device)
+    found = quantized(weight, WeightRule(4, "bgr"), backend, device)
+    start = quantized(weight, WeightRule(4, "minmax"), backend, device)
     decoded = affine.dequantize(affine.quantize(exact, start), start)
     assert (error(exact, found) <= error(exact, start) + 2 * bounds.gamma(1) * np.linalg.norm(decoded, axis=1)).all()
 
@@ -145,13 +147,13 @@ def test_never_worse_than_minmax(device: str) -> None:
     ],
     ids=str,
 )
-def test_sizes_of_all_kinds(device: str, shape: tuple[int, int], rule: WeightRule) -> None:
+def test_sizes_of_all_kinds(backend: str, device: str, shape: tuple[int, int], rule: WeightRule) -> None:
     """No size divides a block; what lies behind the weight is NaN and is not looked at."""
     base = torch.full((shape[0] + 2, shape[1]), torch.nan)
     base[: shape[0]] = cases.gaussian(*shape, seed=5)
-    assert not differs(base[: shape[0]], rule, device).any()
-    qweight = kernels.quantize_weight(base[: shape[0]].to(device), rule, backend="triton")
+    assert not differs(base[: shape[0]], rule, backend, device).any()
+    qweight = kernels.quantize_weight(base[: shape[0]].to(device), rule, backend=backend)
     with poisoned():
-        decoded = kernels.dequantize(qweight, backend="triton")
+        decoded = kernels.dequantize(qweight, backend=backend)
     codes, grid = stored(qweight)
     np.testing.assert_array_equal(decoded.cpu().numpy(), affine.dequantize(codes, grid).astype(np.float32))
