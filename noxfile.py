@@ -155,7 +155,7 @@ def bench(session: nox.Session) -> None:
     install(session, "dvdq-models", "bench")
     scripts = [path.stem for path in Path("benchmarks").glob("[!_]*.py")]
     for name in session.posargs or sorted(
-        name for name in scripts if not name.startswith(("gpu_", "machine_", "rank_", "tune"))
+        name for name in scripts if not name.startswith(("gpu_", "machine_", "estimates", "rank_", "tune"))
     ):
         session.run("python", f"benchmarks/{name}.py")
 

@@ -1,25 +1,21 @@
 """What NVRTC makes of each CUDA kernel on each GPU that it is for; none has to be at hand.
 
 Writes ``docs/data/machine-code.csv``: registers, stack, shared memory, the blocks that a multiprocessor holds and the
-instructions that matter, of a product also those of its main loop. ``docs/data/estimates.csv`` derives from it what a
-product would take at best on three GPUs. A test holds both against a new compilation.
+instructions that matter, of a product also those of its main loop. A test holds it against a new compilation.
 """
 
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from importlib.metadata import version
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from _estimates import GPUS, MULTIPROCESSORS, Gpu, estimate_product
-from _shapes import linears, name
+from _roofline import MULTIPROCESSORS
 
 from dvdq_kernels.backends import cupy
 from dvdq_kernels.backends.cupy.compilation import Compiled, compile_launch
@@ -28,7 +24,7 @@ from dvdq_kernels.gpu import recording
 from dvdq_reference.spec.recipe import BGR_BOUNDS, BGR_TOLERANCE, DEFAULT_BLOCK
 
 DATA = Path(__file__).parents[1] / "docs/data"
-CODE, ESTIMATES = DATA / "machine-code.csv", DATA / "estimates.csv"
+CODE = DATA / "machine-code.csv"
 TENSOR_CORES = {"int4": r"IMMA\..*S4", "int8": r"IMMA\..*S8", "wgmma int8": r"IGMMA", "16-bit": r"HMMA|HGMMA"}
 NVRTC = "nvidia-cuda-nvrtc"
 
@@ -58,36 +54,29 @@ class Code:
     nvrtc: str
 
 
-@dataclass(frozen=True)
-class Bound:
-    """What a product takes at best, in milliseconds, and one in bf16: estimates, from data sheets and machine code."""
-
-    gpu: str
-    shape: str
-    format: str
-    kernel: str
-    occupancy: float
-    tensor_ms: float
-    issue_ms: float
-    memory_ms: float
-    least_ms: float
-    bound: str
-    bf16_ms: float
-
-
 def empty(*shape: int, dtype: torch.dtype) -> torch.Tensor:
     """A tensor that holds nothing."""
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def product(tokens: int, out: int, channels: int, *, x_bits: int, packed: bool, blocks: int, groups: int = 1) -> None:
-    """A linear on codes, without values."""
+def product(
+    integer_linear: Callable[..., torch.Tensor],
+    tokens: int,
+    out: int,
+    channels: int,
+    *,
+    x_bits: int,
+    packed: bool,
+    blocks: int,
+    groups: int = 1,
+) -> None:
+    """A linear on codes, without values, by a backend's function."""
     codes = empty(tokens, channels // 2, dtype=torch.uint8) if packed else empty(tokens, channels, dtype=torch.int8)
     x_scale, token_sum = empty(tokens, blocks, dtype=torch.float32), empty(tokens, dtype=torch.float32)
     qweight = empty(out, channels // 2, dtype=torch.uint8)
     scale, zero = empty(out, groups, dtype=torch.float32), empty(out, groups, dtype=torch.int16)
     bias = empty(out, dtype=torch.bfloat16)
-    cupy.integer_linear(codes, x_scale, token_sum, qweight, scale, zero, bias, x_bits, 4, torch.bfloat16, False)
+    integer_linear(codes, x_scale, token_sum, qweight, scale, zero, bias, x_bits, 4, torch.bfloat16, False)
 
 
 def quantized(tokens: int, channels: int, *, bits: int, block: int | None, kind: str | None, packed: bool) -> None:
@@ -126,11 +115,16 @@ def formats(target: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def linear(shape: Sequence[int], format_: dict[str, Any], **options: int) -> Operator:
+def linear(
+    shape: Sequence[int],
+    format_: dict[str, Any],
+    integer_linear: Callable[..., torch.Tensor] = cupy.integer_linear,
+    **options: int,
+) -> Operator:
     """The product of a format at a shape."""
     tokens, out, channels = shape
     blocks = format_["blocks"] or channels // DEFAULT_BLOCK
-    return partial(product, tokens, out, channels, **{**format_, "blocks": blocks, **options})
+    return partial(product, integer_linear, tokens, out, channels, **{**format_, "blocks": blocks, **options})
 
 
 def cases(target: int) -> Iterable[tuple[str, Operator]]:
@@ -218,25 +212,6 @@ def codes(targets: Iterable[int] = MULTIPROCESSORS) -> list[Code]:
     return rows
 
 
-def bounds(gpus: Iterable[Gpu] = GPUS) -> list[Bound]:
-    """What every linear of the models would take at best, by format."""
-    return [_bound(gpu, shape, title, format_) for gpu in gpus for shape in linears() for title, format_ in
-            formats(gpu.capability).items()]  # fmt: skip
-
-
-def _bound(gpu: Gpu, shape: Sequence[int], title: str, format_: dict[str, Any]) -> Bound:
-    launch = launches(linear(shape, format_), gpu.capability)[-1]
-    code = code_of(title, launch, gpu.capability)
-    tile = tuple(int(size) for size in re.findall(r"\d+", launch.tile)[:2])
-    unit, x_bytes = ("s4", 0.5) if format_["packed"] else ("s8", 1.0)
-    loop = code.loop_instructions, code.loop_multiplied
-    found = estimate_product(gpu, tuple(shape), tile, unit, x_bytes, loop)
-    times = (round(time, 3) for time in (found.tensor, found.issue, found.bytes, found.least))
-    bf16 = 2 * prod(shape) / gpu.tensor["bf16"] / 1e9
-    kernel = f"{launch.kernel} {launch.tile}"
-    return Bound(gpu.name, name(tuple(shape)), title, kernel, code.occupancy, *times, found.bound, round(bf16, 3))
-
-
 def write(path: Path, rows: Sequence[Any]) -> None:
     """A CSV file of dataclasses, in place of what was there."""
     with path.open("w", newline="") as file:
@@ -247,5 +222,4 @@ def write(path: Path, rows: Sequence[Any]) -> None:
 
 if __name__ == "__main__":
     write(CODE, codes())
-    write(ESTIMATES, bounds())
-    print(f"{CODE}\n{ESTIMATES}")
+    print(CODE)

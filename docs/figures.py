@@ -276,27 +276,24 @@ def machine_code(root: Path) -> str:
 
 
 def estimates(root: Path) -> str:
-    """What a product takes at best on each GPU, in milliseconds, what bounds it, and how that compares with bf16."""
+    """What a product takes at best on each GPU by either backend, in milliseconds, and what bounds it."""
 
     def of_gpu(rows: list[dict[str, str]]) -> str:
         shapes: dict[str, dict[str, dict[str, str]]] = {}
         for row in rows:
-            shapes.setdefault(row["shape"], {})[row["format"]] = row
-        formats = list(dict.fromkeys(row["format"] for row in rows))
+            shapes.setdefault(row["shape"], {})[f"{row['format']}, {row['backend']}"] = row
+        names = list(dict.fromkeys(name for found in shapes.values() for name in found))
 
-        def cell(row: dict[str, str]) -> str:
-            gain = float(row["bf16_ms"]) / float(row["least_ms"])
-            return f"{figures(row['least_ms'])} ({row['bound']}), {gain:.1f} ×"
+        def line(shape: str, found: dict[str, dict[str, str]]) -> list[str]:
+            cells = [f"{figures(found[name]['least_ms'])} ({found[name]['bound']})" for name in names]
+            return [shape.replace("x", " × "), figures(found[names[0]]["bf16_ms"]), *cells]
 
-        return table(
-            ["tokens × out × in", *formats],
-            ([shape.replace("x", " × "), *(cell(found[f]) for f in formats)] for shape, found in shapes.items()),
-        )
+        return table(["tokens × out × in", "bf16", *names], (line(*item) for item in shapes.items()))
 
     gpus: dict[str, list[dict[str, str]]] = {}
     for row in read_rows(root, ESTIMATES):
         gpus.setdefault(row["gpu"], []).append(row)
-    return by_device({f"{gpu}, estimated": of_gpu(rows) for gpu, rows in gpus.items()})
+    return by_device({f"{gpu}, estimated, in ms": of_gpu(rows) for gpu, rows in gpus.items()})
 
 
 def teacache(root: Path) -> str:

@@ -19,9 +19,11 @@ if find_spec("cupy") is None or find_spec("triton") is None or os.environ.get("T
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import estimates
 import machine_code
-from _estimates import GPUS, MULTIPROCESSORS, Gpu, Multiprocessor, estimate_product
-from machine_code import CODE, ESTIMATES, NVRTC, Code
+from _roofline import GPUS, MULTIPROCESSORS, Gpu, Multiprocessor, estimate_product
+from estimates import ESTIMATES
+from machine_code import CODE, NVRTC, Code
 
 from dvdq_kernels.backends.cupy.compilation import cubin
 from dvdq_kernels.gpu import shared_memory
@@ -100,7 +102,7 @@ def test_the_table_is_what_the_compiler_says(target: int) -> None:
 @pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)
 def test_the_estimates_follow_from_the_table(gpu: Gpu) -> None:
     rows = [row for row in recorded(ESTIMATES) if row["gpu"] == gpu.name]
-    assert rows == [{name: str(value) for name, value in asdict(row).items()} for row in machine_code.bounds([gpu])]
+    assert rows == [{name: str(value) for name, value in asdict(row).items()} for row in estimates.bounds([gpu])]
 
 
 def test_a_machine_without_nvrtc_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from dvdq_kernels.backends.cupy.cache import cached
 from dvdq_kernels.backends.cupy.sources import translation_unit
+from dvdq_kernels.sass import instructions, tensor_loop
 from dvdq_reference.spec.errors import DvdqError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Compiled:
         shared: bytes of shared memory a block, what the launch asks for included.
         instructions: how often each instruction occurs, with its modifiers, e.g. ``IMMA.16832.S8.S8``.
         loop: instructions of the loop that keeps the tensor cores busy, and what a warp multiplies and adds in one turn
-            of it; zeros if there is none. What a turn may skip is counted.
+            of it (:func:`~dvdq_kernels.sass.tensor_loop`).
     """
 
     kernel: str
@@ -82,7 +83,7 @@ class Compiled:
     registers: int
     stack: int
     shared: int
-    instructions: dict[str, int]
+    instructions: Counter[str]
     loop: tuple[int, int]
 
     def count(self, pattern: str) -> int:
@@ -99,44 +100,10 @@ def compile_launch(launch: Launch, target: int) -> Compiled:
     found = re.search(rf"Function {launch.kernel}:\s+REG:(\d+) STACK:(\d+) SHARED:(\d+)", usage)
     assert found is not None, usage
     registers, stack, static = map(int, found.groups())
-    lines = _run(knobs.nvidia.nvdisasm.path, "-c", str(path)).splitlines()
-    names = [_name(line) for line in lines]
-    instructions = dict(Counter(filter(None, names)))
+    code = _run(knobs.nvidia.nvdisasm.path, "-c", str(path))
     return Compiled(
-        launch.kernel, target, registers, stack, static + launch.shared, instructions, _tensor_loop(lines, names)
+        launch.kernel, target, registers, stack, static + launch.shared, Counter(instructions(code)), tensor_loop(code)
     )
-
-
-_INSTRUCTION = re.compile(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]+)")
-
-
-def _name(line: str) -> str | None:
-    found = _INSTRUCTION.match(line)
-    return found[1] if found else None
-
-
-def _tensor_loop(lines: list[str], names: list[str | None]) -> tuple[int, int]:
-    """The shortest loop with a product in it: from a label to a branch back there."""
-    labels: dict[str, int] = {}
-    loops = []
-    for at, line in enumerate(lines):
-        label = re.match(r"(\.L_\w+):", line)
-        branch = re.search(r"\bBRA\S* .*`\((\.L_\w+)\)", line)
-        if label:
-            labels[label[1]] = at
-        elif branch and branch[1] in labels:
-            inside = [name for name in names[labels[branch[1]] : at + 1] if name]
-            loops.append((len(inside), sum(map(_multiplied, inside))))
-    return min((loop for loop in loops if loop[1]), default=(0, 0))
-
-
-def _multiplied(name: str) -> int:
-    """What a warp multiplies and adds by one instruction of tensor cores; four warps share a ``GMMA``."""
-    tile = re.match(r"I?H?MMA\.(16)(8)(\d+)\.|[IH]GMMA\.(64)x(\d+)x(\d+)\.", name)
-    if tile is None:
-        return 0
-    rows, columns, channels = (int(size) for size in tile.groups() if size)
-    return min(rows, 16) * columns * channels
 
 
 def _run(*command: str) -> str:

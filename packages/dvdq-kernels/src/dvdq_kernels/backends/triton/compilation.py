@@ -20,6 +20,7 @@ from triton.compiler import ASTSource
 
 from dvdq_kernels.backends.triton.launch import Launch, options
 from dvdq_kernels.gpu import shared_memory
+from dvdq_kernels.sass import instructions
 from dvdq_reference.spec.errors import DvdqError
 
 _POINTERS = {
@@ -95,8 +96,8 @@ def compile_launch(launch: Launch, target: int) -> Compiled:
         usage = _run(triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(binary))
         sass = _run(triton.knobs.nvidia.nvdisasm.path, "-c", str(binary))
     registers, stack = (int(n) for n in re.search(r"REG:(\d+) STACK:(\d+)", usage).groups())  # type: ignore[union-attr]
-    instructions = re.findall(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z]\w+)", sass, re.MULTILINE)
-    local = sum(instruction in ("LDL", "STL") for instruction in instructions) / len(instructions)
+    names = instructions(sass)
+    local = sum(name.partition(".")[0] in ("LDL", "STL") for name in names) / len(names)
     return Compiled(name, target, registers, stack, local, shared, compiled.asm["ptx"], sass)
 
 
