@@ -18,6 +18,8 @@ import torch
 from _case import Job
 from _search import descend, fastest, neighbours
 
+from dvdq_kernels.gpu import device_name_of, recording, target_of
+
 REPEAT_MS = 60
 
 Launch = Any
@@ -51,18 +53,12 @@ class Backend:
         """One of its modules, such as ``tuning``, that every backend with tiles has."""
         return import_module(f"dvdq_kernels.backends.{self.name}.{name}")
 
-    def launches(self, call: Callable[[], object], device: torch.device) -> list[Launch]:
-        """The kernels that a call would start; the product is the last."""
-        launch = self.module("launch")
-        with launch.recording(launch.target_of(device), launch.device_name_of(device)) as record:
-            call()
-        found: list[Launch] = record.launches
-        return found
 
-    def target(self, device: torch.device) -> int:
-        """The compute capability of ``device``, e.g. 90."""
-        found: int = self.module("launch").target_of(device)
-        return found
+def launches_of(call: Callable[[], object], device: torch.device) -> list[Launch]:
+    """The kernels that a call would start on ``device``; the product is the last."""
+    with recording(target_of(device), device_name_of(device)) as record:
+        call()
+    return record.launches
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ class Subject:
     def task(self, backend: Backend, device: torch.device) -> Task | None:
         """What the module asks for; None if another kernel multiplies."""
         with patch.object(self.module, "choose", wraps=backend.module("tuning").choose) as choose:
-            backend.launches(self.jobs[0].call, device)
+            launches_of(self.jobs[0].call, device)
         return choose.call_args.args[0] if choose.called else None
 
 
@@ -92,9 +88,9 @@ def time_all(
     launches = []
     for config in configs:
         with subject.choosing(config):
-            launches.append(backend.launches(subject.jobs[0].call, device)[-1])
+            launches.append(launches_of(subject.jobs[0].call, device)[-1])
     times = dict.fromkeys(configs, inf)
-    for config, compiled in zip(configs, backend.compile_together(launches, backend.target(device)), strict=True):
+    for config, compiled in zip(configs, backend.compile_together(launches, target_of(device)), strict=True):
         if compiled is None:
             continue
         with subject.choosing(config):
@@ -111,7 +107,7 @@ def tune(
     backend: Backend, subject: Subject, task: Task, device: torch.device, starts: Sequence[Config], end: float
 ) -> dict[str, Any]:
     """A row of ``picks.json``."""
-    tuning, target = backend.module("tuning"), backend.target(device)
+    tuning, target = backend.module("tuning"), target_of(device)
     first = tuning.rule(task, target)
 
     def around(config: Config) -> list[Config]:

@@ -28,7 +28,9 @@ from _case import Case
 from _ours import RULES, product, weight_only
 from _record import commit, now
 from _suite import GPU_BACKENDS
-from _tiles import REPEAT_MS, Backend, Config, Subject, Task, tune
+from _tiles import REPEAT_MS, Backend, Config, Subject, Task, launches_of, tune
+
+from dvdq_kernels.gpu import target_of
 
 FEW_TOKENS = (16, 256, 512)
 """Few, and those of a prompt in HunyuanVideo and in Wan."""
@@ -65,8 +67,8 @@ def crossing(backend: Backend, device: torch.device) -> int:
     seconds = {}
     for first in (1, never):
         with unpacking_from(backend, first):
-            launches = [backend.launches(job.call, device)[-1] for job in jobs.values()]
-            backend.compile_together(launches, backend.target(device))
+            launches = [launches_of(job.call, device)[-1] for job in jobs.values()]
+            backend.compile_together(launches, target_of(device))
             for tokens, job in jobs.items():
                 seconds[tokens, first] = _gpu.measure([job.call], REPEAT_MS).p50
     found = never
@@ -116,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     picks["runs"].append(
         {
             "device": _gpu.describe(device)[0],
-            "capability": backend.target(device),
+            "capability": target_of(device),
             "date": now(),
             "commit": commit(),
             "versions": {name: import_module(name).__version__ for name in ("torch", backend.name)},

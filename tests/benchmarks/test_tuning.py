@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import _gpu
+import _tiles
 import gpu_linear
 import gpu_weight_only
 import pytest
@@ -24,6 +25,7 @@ from _gpu import Work
 from _search import descend, neighbours
 from _tiles import Backend, Subject, time_all
 
+from dvdq_kernels.gpu import recording
 from dvdq_kernels.refusals import EMULATE, cupy_absence, triton_absence, triton_interprets
 from dvdq_reference.spec.recipe import ActivationRule
 
@@ -101,8 +103,7 @@ def test_what_does_not_run_well_takes_for_ever(monkeypatch: pytest.MonkeyPatch) 
         spills=lambda compiled: compiled == "spilling",
         refusal=RefusalError,
     )
-    monkeypatch.setattr(Backend, "launches", lambda self, call, device: [module.choose(None, device)])
-    monkeypatch.setattr(Backend, "target", lambda self, device: 80)
+    monkeypatch.setattr(_tiles, "launches_of", lambda call, device: [module.choose(None, device)])
     subject = Subject(module, [Job(call, lambda out: None, Work(1))])
     found = time_all(stand_in, subject, CPU, ["broken", "refused", "spilling", "fine"])
     assert found == {"broken": inf, "refused": inf, "spilling": inf, "fine": SECONDS}
@@ -141,7 +142,7 @@ def test_picks_are_read_as_they_are_written(name: str, monkeypatch: pytest.Monke
     assert [(task.tokens, task.parts, task.decodes) for task in tasks] == TASKS[name]
     monkeypatch.setattr(tuning, "__file__", str(tmp_path / "tuning.py"))
     monkeypatch.setattr(tuning, "_measured", tuning._measured.__wrapped__)
-    with stand_in.module("launch").recording(80, "cpu"):
+    with recording(80, "cpu"):
         assert tuning.unpack_from(CPU) == 4
         for task, row in zip(tasks, run["rows"], strict=True):
             pick = tuning.choose(task, CPU)
@@ -156,7 +157,6 @@ def test_triton_compiles_what_a_launch_will_find() -> None:
     from _tiles_triton import compile_together
 
     from dvdq_kernels.backends.triton.launch import launch
-    from dvdq_kernels.gpu import recording
 
     class Kernel:
         """Keeps by what names it was compiled, and started."""
@@ -189,12 +189,14 @@ def test_cupy_sees_what_spills_and_what_does_not_compile() -> None:
     from _tiles_cupy import BACKEND
     from machine_code import product
 
-    tuning, launch = BACKEND.module("tuning"), BACKEND.module("launch")
+    from dvdq_kernels.backends.cupy import integer_linear
+
+    tuning = BACKEND.module("tuning")
     launches = []
     for tile in ((64, 64, 64, 2, 2), (256, 256, 64, 2, 2), (64, 64, 64, 0, 2)):
         subject = Subject(BACKEND.integer, [])
-        with subject.choosing(tuning.Config(*tile, stages=2, group_m=8)), launch.recording(89) as record:
-            product(4096, 256, 256, x_bits=4, packed=True, blocks=1)
+        with subject.choosing(tuning.Config(*tile, stages=2, group_m=8)), recording(89) as record:
+            product(integer_linear, 4096, 256, 256, x_bits=4, packed=True, blocks=1)
         launches += record.launches
     fine, spilling, broken = BACKEND.compile_together(launches, 89)
     assert (BACKEND.spills(fine), BACKEND.spills(spilling), broken) == (False, True, None)
