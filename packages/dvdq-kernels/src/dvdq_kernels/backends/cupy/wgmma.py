@@ -14,8 +14,12 @@ from dvdq_kernels.gpu import multiprocessors, shared_memory, target_of
 from dvdq_reference.spec.layout import is_packed
 
 _TARGET = 90
+_BLOCK_M = 128
+"""Rows of a tile: two warpgroups multiply 64 each."""
 _BLOCK_K = 128
 """Bytes of a row in one step: what a swizzled box of a tensor map holds."""
+_THREADS = 384
+"""Of a block: of two warpgroups that multiply and one that brings what they need."""
 _DECODED = 3
 """Steps of decoded weights: one is written, one is read, and the other warpgroup may still read a third."""
 _MOST_STAGES = 8
@@ -25,9 +29,8 @@ _BARRIERS = 16
 
 @dataclass(frozen=True)
 class Config:
-    """How a product is divided: tiles of ``block_m`` × ``block_n`` outputs, ``cluster`` of which share their weight."""
+    """How a product is divided: tiles of 128 × ``block_n`` outputs, ``cluster`` of which share their weight."""
 
-    block_m: int
     block_n: int
     cluster: int
 
@@ -51,23 +54,22 @@ def choose(product: Product) -> Config:
     """The tiles of a product.
 
     As wide as registers allow, since a wide tile reads least: 256 columns, or 128 where float totals stand beside the
-    integer sums. Narrower, down to 64, while there are fewer tiles than multiprocessors. 64 rows where there are no
-    more tokens. Two blocks of a cluster share what they read of the weight where there are tiles for all.
+    integer sums. Narrower, down to 64, while there are fewer tiles than multiprocessors. Two blocks of a cluster share
+    what they read of the weight where there are tiles for all.
     """
-    block_m = 64 if product.tokens <= 64 else 128
     block_n = 256 if product.parts == 1 else 128
     blocks = multiprocessors(product.codes.device)
-    while block_n > 64 and _tiles(product, block_m, block_n) < blocks:
+    while block_n > 64 and _tiles(product, 1, block_n) < blocks:
         block_n //= 2
-    cluster = 2 if product.tokens > block_m and _tiles(product, 2 * block_m, block_n) >= blocks // 2 else 1
-    return Config(block_m, block_n, cluster)
+    cluster = 2 if product.tokens > _BLOCK_M and _tiles(product, 2, block_n) >= blocks // 2 else 1
+    return Config(block_n, cluster)
 
 
 def multiply(product: Product, decodes: bool) -> None:
     """Write the product; ``decodes`` if its weight is codes two a byte, which are decoded between copy and product."""
     config = choose(product)
     weight_k = _BLOCK_K // 2 if decodes else _BLOCK_K
-    stage = config.block_m * _BLOCK_K + config.block_n * weight_k
+    stage = _BLOCK_M * _BLOCK_K + config.block_n * weight_k
     decoded = _DECODED if decodes else 0
     fixed = decoded * config.block_n * _BLOCK_K
     stages = min(_MOST_STAGES, (shared_memory(_TARGET) - fixed) // (stage + _BARRIERS))
@@ -76,13 +78,12 @@ def multiply(product: Product, decodes: bool) -> None:
             "product_wgmma",
             "product_wgmma.cu",
             (
-                tensor_map(product.codes, (config.block_m, _BLOCK_K), swizzled=True),
+                tensor_map(product.codes, (_BLOCK_M, _BLOCK_K), swizzled=True),
                 tensor_map(product.weight, (config.block_n // config.cluster, weight_k), swizzled=not decodes),
                 np.int32(-(-product.in_features // _BLOCK_K)),
                 *product.epilogue_arguments(),
             ),
             {
-                "BLOCK_M": config.block_m,
                 "BLOCK_N": config.block_n,
                 "CLUSTER": config.cluster,
                 "STAGES": stages,
@@ -93,15 +94,16 @@ def multiply(product: Product, decodes: bool) -> None:
             },
             grid=min(
                 multiprocessors(product.codes.device) // config.cluster,
-                _tiles(product, config.cluster * config.block_m, config.block_n),
+                _tiles(product, config.cluster, config.block_n),
             )
             * config.cluster,
-            threads=128 * (config.block_m // 64 + 1),
+            threads=_THREADS,
             shared=fixed + stages * (stage + _BARRIERS),
-            tile=f"{config.block_m}×{config.block_n}×{_BLOCK_K}",
+            tile=f"{_BLOCK_M}×{config.block_n}×{_BLOCK_K}",
         )
     )
 
 
-def _tiles(product: Product, block_m: int, block_n: int) -> int:
-    return -(-product.tokens // block_m) * -(-product.out_features // block_n)
+def _tiles(product: Product, cluster: int, block_n: int) -> int:
+    """How many, counting those of a cluster as one."""
+    return -(-product.tokens // (cluster * _BLOCK_M)) * -(-product.out_features // block_n)

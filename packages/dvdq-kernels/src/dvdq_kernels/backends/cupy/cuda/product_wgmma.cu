@@ -102,11 +102,11 @@ product_wgmma(TENSOR_MAP codes, TENSOR_MAP weight, int steps, LINEAR_ARGUMENTS) 
     cluster_sync();
     Tiles tiles(tokens, out_features);
     if (threadIdx.x / WARPGROUP == CONSUMERS) {
-        if constexpr (CONSUMERS == 2) fewer_registers<40>();
+        fewer_registers<40>();
         if (threadIdx.x % WARPGROUP == 0) produce(memory, codes, weight, steps, tiles);
         __syncwarp();
     } else {
-        if constexpr (CONSUMERS == 2) more_registers<232>();
+        more_registers<232>();
         const Linear of = LINEAR;
         Pipeline pipeline(memory);
         for (int row, column; tiles.take(row, column);) {
