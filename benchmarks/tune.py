@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_grad_enabled(False)
     end = time.monotonic() + options.seconds
     backend: Backend = import_module(f"_tiles_{options.backend}").BACKEND
-    path = Path(str(backend.module("tuning").__file__)).with_name("picks.json")
+    path: Path = backend.module("tuning").PICKS
     picks = json.loads(path.read_text())
     threshold = crossing(backend, device)
     rows: list[dict[str, Any]] = []

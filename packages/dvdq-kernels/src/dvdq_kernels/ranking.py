@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import geometric_mean
 
 from dvdq_kernels.call import Call
+from dvdq_kernels.picks import power_of_two
 
 RANKING = Path(__file__).with_name("ranking.json")
 
@@ -78,7 +79,7 @@ def measured(call: Call) -> Measured | None:
 
 def shape_class(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shapes of a class share measurements: each size rounded up to a power of two."""
-    return tuple(1 << max(0, size - 1).bit_length() for size in shape)
+    return tuple(map(power_of_two, shape))
 
 
 @lru_cache

@@ -1,18 +1,10 @@
 """Which tiles ``product_mma.cu`` runs with: what is legal, what was measured to be fast, and a rule otherwise.
 
-Measured picks are data, ``picks.json``: runs of the tuning script, later ones before earlier ones. A run is::
-
-    {"device": "NVIDIA GeForce RTX 4090", "capability": 89, "date": "2026-11-22", "commit": "44acc4c",
-     "versions": {"torch": "2.11.0+cu130", "cupy": "14.2.0"},
-     "unpack_from": 2048,
-     "rows": [{"task": {…}, "config": {…}, "microseconds": 7012.5}, …]}
-
-with the fields of :class:`Task` and :class:`Config` in each row.
+Measured picks are data, ``picks.json``, in the form that :mod:`~dvdq_kernels.picks` tells.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -22,6 +14,9 @@ from pathlib import Path
 import torch
 
 from dvdq_kernels.gpu import device_name_of, shared_memory, target_of
+from dvdq_kernels.picks import measured, power_of_two
+
+PICKS = Path(__file__).with_name("picks.json")
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,7 @@ class Task:
 
     def shape_class(self) -> Task:
         """Tasks of a class share a pick: sizes rounded up to powers of two, and many parts are as many as two."""
-        tokens, out_features = _power_of_two(self.tokens), _power_of_two(self.out_features)
+        tokens, out_features = power_of_two(self.tokens), power_of_two(self.out_features)
         return replace(self, tokens=tokens, out_features=out_features, parts=min(self.parts, 2))
 
 
@@ -148,15 +143,15 @@ def space(task: Task, target: int) -> Iterator[Config]:
 def choose(task: Task, device: torch.device) -> Config:
     """What was measured for this GPU and class of shapes, if anything was and it is legal here, else :func:`rule`."""
     target = target_of(device)
-    pick = _measured(device_name_of(device))[0].get(task.shape_class())
+    pick = measured(PICKS, device_name_of(device), Task, Config)[0].get(task.shape_class())
     return pick if pick is not None and is_legal(pick, task, target) else rule(task, target)
 
 
 def unpack_from(device: torch.device) -> int:
     """Tokens from which a weight is unpacked before its product, not in the product's loop."""
-    measured = _measured(device_name_of(device))[1]
-    if measured is not None:
-        return measured
+    threshold = measured(PICKS, device_name_of(device), Task, Config)[1]
+    if threshold is not None:
+        return threshold
     return _UNPACK_FROM_HOPPER if target_of(device) // 10 == 9 else _UNPACK_FROM
 
 
@@ -172,7 +167,7 @@ def rule(task: Task, target: int) -> Config:
         tiles = [(128, 256, 2, 4), (128, 128, 2, 4), (128, 64, 4, 2), (64, 64, 2, 2)]
         steps = [(128, 4), (128, 3), (64, 4), (64, 3), (32, 4)]
     else:
-        rows = min(max(16, _power_of_two(task.tokens)), 64)
+        rows = min(max(16, power_of_two(task.tokens)), 64)
         columns = 64 if task.out_features >= _WIDE else 32
         tiles = [(rows, columns, 1, columns // 16)]
         steps = [(256, 4), (128, 6), (64, 6), (32, 6)]
@@ -188,21 +183,3 @@ def _registers(config: Config, task: Task) -> int:
     operands = m // 4 + n // 4 + (m // 4 + 8 if task.decodes else 0)
     copies = config.shared_memory(task) // config.stages // (16 * config.threads)
     return sums + scales + operands + 2 * copies + _OTHER_REGISTERS
-
-
-def _power_of_two(size: int) -> int:
-    """The least that is not below ``size``."""
-    return 1 << max(0, size - 1).bit_length()
-
-
-@lru_cache
-def _measured(device: str | None) -> tuple[dict[Task, Config], int | None]:
-    """The config of each class of shapes on GPUs of that name, and from how many tokens weights are unpacked there."""
-    configs: dict[Task, Config] = {}
-    threshold: int | None = None
-    for run in json.loads(Path(__file__).with_name("picks.json").read_text())["runs"]:
-        if run["device"] == device:
-            threshold = run.get("unpack_from", threshold)
-            source = {"source": f"measured on {run['device']}, {run['date']}"}
-            configs |= {Task(**row["task"]).shape_class(): Config(**row["config"] | source) for row in run["rows"]}
-    return configs, threshold

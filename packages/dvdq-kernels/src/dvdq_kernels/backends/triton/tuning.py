@@ -1,18 +1,10 @@
 """Which tiles the products run with: what is legal, what was measured to be fast, and a rule where nothing was.
 
-Measured picks are data, ``picks.json``: runs of the tuning script, later ones before earlier ones. A run is::
-
-    {"device": "NVIDIA H100 80GB HBM3", "capability": 90, "date": "2026-11-22", "commit": "44acc4c",
-     "versions": {"torch": "2.11.0+cu130", "triton": "3.6.0"},
-     "unpack_from": 256,
-     "rows": [{"task": {…}, "config": {…}, "microseconds": 7012.5}, …]}
-
-with the fields of :class:`Task` and :class:`Config` in each row.
+Measured picks are data, ``picks.json``, in the form that :mod:`~dvdq_kernels.picks` tells.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -22,6 +14,9 @@ from pathlib import Path
 import torch
 
 from dvdq_kernels.gpu import device_name_of, shared_memory, target_of
+from dvdq_kernels.picks import measured, power_of_two
+
+PICKS = Path(__file__).with_name("picks.json")
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ class Task:
 
     def shape_class(self) -> Task:
         """Tasks of a class share a pick: sizes rounded up to powers of two, and many parts are as many as two."""
-        tokens, out_features = _power_of_two(self.tokens), _power_of_two(self.out_features)
+        tokens, out_features = power_of_two(self.tokens), power_of_two(self.out_features)
         return replace(self, tokens=tokens, out_features=out_features, parts=min(self.parts, 2))
 
 
@@ -108,7 +103,7 @@ more, of 2 µs, is as long as another 100 in a 3072² layer. To be measured.
 def is_legal(config: Config, task: Task, target: int) -> bool:
     """Whether ``config`` compiles for compute capability ``target`` without spilling, fits, and leaves no step idle."""
     m, n, k = config.block_m, config.block_n, config.block_k
-    if not _least_k(task) <= k <= max(_least_k(task), _power_of_two(task.width)):
+    if not _least_k(task) <= k <= max(_least_k(task), power_of_two(task.width)):
         return False
     # Weights that are decoded on their way to the tensor cores pass through shared memory a second time.
     decoded = n * k * task.x_bytes if task.decodes else 0
@@ -135,13 +130,14 @@ def space(task: Task, target: int) -> Iterator[Config]:
 def choose(task: Task, device: torch.device) -> Config:
     """What was measured for this GPU and class of shapes, if anything was and it is legal here, else :func:`rule`."""
     target = target_of(device)
-    pick = _measured(device_name_of(device))[0].get(task.shape_class())
+    pick = measured(PICKS, device_name_of(device), Task, Config)[0].get(task.shape_class())
     return pick if pick is not None and is_legal(pick, task, target) else rule(task, target)
 
 
 def unpack_from(device: torch.device) -> int:
     """Tokens from which a weight is unpacked before its product, not in the product's loop."""
-    return _measured(device_name_of(device))[1]
+    threshold = measured(PICKS, device_name_of(device), Task, Config)[1]
+    return _UNPACK_FROM if threshold is None else threshold
 
 
 @lru_cache
@@ -156,12 +152,12 @@ def rule(task: Task, target: int) -> Config:
         tiles = [(128, 256, 8), (128, 128, 8), (128, 64, 8), (64, 64, 4)]
         steps = [(128, 4), (128, 3), (64, 4), (64, 3), (32, 3)]
     else:
-        rows = min(max(16, _power_of_two(task.tokens)), 64 if task.x_bytes <= 2 else 16)
+        rows = min(max(16, power_of_two(task.tokens)), 64 if task.x_bytes <= 2 else 16)
         columns = 64 if task.out_features >= 2 * _WIDE else 32 if task.out_features >= _WIDE or rows > 16 else 16
         tiles = [(rows, columns, min(4, columns // 8)), (rows, 16, 2)]
         steps = [(8192 // columns, 4), (128, 6), (128, 3), (64, 6), (64, 2), (32, 2), (16, 2)]
     whole = task.width & -task.width
-    widest = whole if whole >= _least_k(task) else max(_least_k(task), _power_of_two(task.width))
+    widest = whole if whole >= _least_k(task) else max(_least_k(task), power_of_two(task.width))
     configs = (Config(m, n, min(k, widest), 8, warps, stages) for m, n, warps in tiles for k, stages in steps)
     return next(config for config in configs if is_legal(config, task, target))
 
@@ -176,21 +172,3 @@ def _operands(config: Config, task: Task) -> int:
 def _least_k(task: Task) -> int:
     """The fewest channels a step of a tensor core product can have; packed weights are multiplied half by half."""
     return max(16, 32 // task.x_bytes) * task.per_byte
-
-
-def _power_of_two(size: int) -> int:
-    """The least that is not below ``size``."""
-    return 1 << max(0, size - 1).bit_length()
-
-
-@lru_cache
-def _measured(device: str | None) -> tuple[dict[Task, Config], int]:
-    """The config of each class of shapes on GPUs of that name, and from how many tokens weights are unpacked."""
-    configs: dict[Task, Config] = {}
-    threshold = _UNPACK_FROM
-    for run in json.loads(Path(__file__).with_name("picks.json").read_text())["runs"]:
-        if run["device"] == device:
-            threshold = run.get("unpack_from", threshold)
-            source = {"source": f"measured on {run['device']}, {run['date']}"}
-            configs |= {Task(**row["task"]).shape_class(): Config(**row["config"] | source) for row in run["rows"]}
-    return configs, threshold
