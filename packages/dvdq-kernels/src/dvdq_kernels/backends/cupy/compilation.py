@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dvdq_kernels.backends.cupy.cache import cached
+from dvdq_kernels.cache import cached
 from dvdq_kernels.backends.cupy.sources import translation_unit
 from dvdq_kernels.sass import instructions, tensor_loop
 from dvdq_reference.spec.errors import DvdqError

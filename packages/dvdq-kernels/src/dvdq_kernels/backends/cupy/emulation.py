@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dvdq_kernels.backends.cupy.cache import cached
+from dvdq_kernels.cache import cached
 from dvdq_kernels.backends.cupy.guarded import Guarded
 from dvdq_reference.spec.errors import DvdqError
 
