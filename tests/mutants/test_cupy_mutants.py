@@ -25,7 +25,6 @@ SIXTEEN_BITS = partial(checks.check_activation, rotation=SIGNS, dtype=torch.bflo
 ASKED = CHECKS | {
     "many tokens in blocks": partial(checks.check_linear, case=MANY_BLOCKS),
     "many tokens in groups": partial(checks.check_linear, case=MANY_GROUPS),
-    "emulated": checks.check_emulated,
     "packed": checks.check_packed_activation,
     "16 bits": partial(SIXTEEN_BITS, rule=ActivationRule(8, 64)),
     "narrow blocks": partial(SIXTEEN_BITS, rule=ActivationRule(8, 32)),
@@ -40,7 +39,7 @@ ANYWHERE = (
     Break("cuda/outputs.cuh", "? to_float(unchanged(bias + column))", "? 0.0f", "many tokens"),
     Break("cuda/outputs.cuh", "8 * half >= of.tokens", "8 * half >= of.tokens - 1", "many tokens"),
     Break("cuda/outputs.cuh", "kept = odd ? high : low", "kept = odd ? low : high", "many tokens"),
-    Break("cuda/codes.cuh", "codes + (128 - OFFSET)", "codes + (129 - OFFSET)", "emulated"),
+    Break("cuda/codes.cuh", "codes + (128 - OFFSET)", "codes + (129 - OFFSET)", "many tokens"),
     Break("cuda/product_mma.cu", "copy_async_wait<STAGES - 2>();", "", "blockwise linear"),
     Break("cuda/product_mma.cu", "        __syncthreads();\n", "", "blockwise linear"),
     Break("cuda/codes.cuh", "codes << 4 & 0xF0F0F0F0u", "codes << 4 & 0x70F0F0F0u", "grouped linear"),

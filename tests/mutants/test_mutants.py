@@ -25,7 +25,6 @@ CHECKS = (
     checks.check_integer_sums,
     checks.check_shared_activation,
     checks.check_packed_activation,
-    checks.check_emulated,
     checks.check_views,
     checks.check_inputs_unchanged,
     partial(checks.check_rotation, rotation=SIGNS, in_features=768),

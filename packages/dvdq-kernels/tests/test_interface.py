@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from inspect import signature
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 
 import dvdq_kernels as kernels
 from dvdq_kernels.call import Call, Place
-from dvdq_kernels.registry import Backend, operators, registered
+from dvdq_kernels.ops import OPERATORS
+from dvdq_kernels.registry import Backend, operators, registered, registry
 from dvdq_kernels.selection import select
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
@@ -197,6 +199,27 @@ def test_a_backend_gets_the_codes_that_its_product_wants() -> None:
         assert not kernels.rotate_quantize(x, ActivationRule(4)).packed
 
 
+@pytest.mark.parametrize("name", kernels.backends())
+def test_a_backend_has_operators_as_they_are_stated(name: str) -> None:
+    """Their names, and each one's parameters, in order and without defaults, but for the backend's name."""
+    backend = registry()[name]
+    try:
+        functions = backend.load()
+    except ImportError as error:
+        pytest.skip(str(error))
+    offered = {name for name in OPERATORS if backend.offers is None or OPERATION.get(name, name) in backend.offers}
+    assert set(functions.__all__) == offered
+    for name in offered:
+        *stated, last = signature(OPERATORS[name]).parameters.values()
+        found = signature(getattr(functions, name)).parameters.values()
+        assert last.name == "backend"
+        assert [(p.name, p.default) for p in found] == [(p.name, p.default) for p in stated], name
+
+
+OPERATION = {"integer_linear": "quantized_linear", "float_linear": "quantized_linear"}
+"""The public function that an operator serves, where it has another name."""
+
+
 def operator_calls() -> list[tuple[str, tuple[object, ...]]]:
     x = torch.randn(3, 7, 256)
     rule = ActivationRule(4, 64)
@@ -214,9 +237,9 @@ def operator_calls() -> list[tuple[str, tuple[object, ...]]]:
         ("rotate", (x, "regular", None, "torch")),
         ("rotate_quantize", (x, 8, None, "absmax", None, None, False, "torch")),
         ("rotate_quantize", (x, 4, 128, "gaussian", "block", None, True, "torch")),
-        ("integer_linear", (*codes, *grids[0], torch.randn(8), 4, 4, torch.float32, False, "torch")),
-        ("integer_linear", (*packed, *grids[0], None, 4, 4, torch.float32, False, "auto")),
-        ("integer_linear", (*codes, *grids[1], None, 4, 8, torch.bfloat16, True, "torch")),
+        ("integer_linear", (*codes, *grids[0], torch.randn(8), 4, 4, torch.float32, "torch")),
+        ("integer_linear", (*packed, *grids[0], None, 4, 4, torch.float32, "auto")),
+        ("integer_linear", (*codes, *grids[1], None, 4, 8, torch.bfloat16, "torch")),
         ("float_linear", (x, *grids[0], None, 4, "full", None, "torch")),
     ]
 

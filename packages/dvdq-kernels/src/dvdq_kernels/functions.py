@@ -127,7 +127,6 @@ def quantized_linear(
     rotation: Rotation | None = None,
     bias: torch.Tensor | None = None,
     backend: str = "auto",
-    emulated: bool = False,
 ) -> torch.Tensor:
     """``Y = (X R)(W R)ᵀ + bias`` on codes, accumulated in exact integer arithmetic; ``[..., out]`` in X's dtype.
 
@@ -142,7 +141,6 @@ def quantized_linear(
         rotation: R; must be the weight's, and that of ``x`` if it is quantized.
         bias: ``[out]``.
         backend: ``"auto"`` or a name of :func:`~dvdq_kernels.backends`.
-        emulated: the same codes, multiplied as dequantized floats, for comparison.
     """
     operation = "quantized_linear"
     if rotation != qweight.rotation:
@@ -167,7 +165,7 @@ def quantized_linear(
     elif rule != x.rule or rotation != x.rotation:
         raise DvdqError(operation, where="x", expected=f"{rule}, {rotation}", got=f"{x.rule}, {x.rotation}")
     result = torch.ops.dvdq.integer_linear(
-        x.codes, x.scale, x.token_sum, *grid, bias, x.rule.bits, qweight.rule.bits, x.dtype, emulated, backend
+        x.codes, x.scale, x.token_sum, *grid, bias, x.rule.bits, qweight.rule.bits, x.dtype, backend
     )
     return result
 

@@ -97,7 +97,7 @@ def plan_linear(
     product = select(Call(linear, place, None, bits, weight.bits, (*shape, block), packed))
     quantizing = x, bits, activation.block, activation.clip, kind, seed, packed
     codes = torch.ops.dvdq.rotate_quantize(*quantizing, "auto")
-    multiplying = *codes, *grid, bits, weight.bits, dtype, False
+    multiplying = *codes, *grid, bits, weight.bits, dtype
     steps: list[_Step] = [
         (quantizer.backend, "rotate_quantize", quantizing),
         (product.backend, "integer_linear", multiplying),

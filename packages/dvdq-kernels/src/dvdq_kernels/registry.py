@@ -6,75 +6,13 @@ import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, cast
-
-import torch
+from typing import Any
 
 # Loaded before the package binds the function of that name: when it loads, the folder takes the name.
 import dvdq_kernels.backends  # noqa: F401
 from dvdq_kernels import refusals
 from dvdq_kernels.call import Call, Place
 from dvdq_reference.spec.errors import DvdqError
-from dvdq_reference.spec.recipe import Clip
-
-
-class Operators(Protocol):
-    """What a backend's folder offers: one function an operator, over plain tensors (:mod:`dvdq_kernels.ops`)."""
-
-    def quantize_weight(
-        self,
-        weight: torch.Tensor,
-        bits: int,
-        grid: str,
-        group_size: int | None,
-        symmetric: bool,
-        num_bounds: int,
-        tolerance: float,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
-
-    def dequantize(
-        self, qweight: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor | None, bits: int, in_features: int
-    ) -> torch.Tensor: ...
-
-    def rotate(self, x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor: ...
-
-    def rotate_quantize(
-        self,
-        x: torch.Tensor,
-        bits: int,
-        block: int | None,
-        clip: Clip,
-        kind: str | None,
-        seed: int | None,
-        packed: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
-
-    def integer_linear(
-        self,
-        codes: torch.Tensor,
-        x_scale: torch.Tensor,
-        token_sum: torch.Tensor,
-        qweight: torch.Tensor,
-        scale: torch.Tensor,
-        zero: torch.Tensor | None,
-        bias: torch.Tensor | None,
-        x_bits: int,
-        bits: int,
-        dtype: torch.dtype,
-        emulated: bool,
-    ) -> torch.Tensor: ...
-
-    def float_linear(
-        self,
-        x: torch.Tensor,
-        qweight: torch.Tensor,
-        scale: torch.Tensor,
-        zero: torch.Tensor | None,
-        bias: torch.Tensor | None,
-        bits: int,
-        kind: str | None,
-        seed: int | None,
-    ) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -96,7 +34,7 @@ class Backend:
     """
 
     name: str
-    load: Callable[[], Operators]
+    load: Callable[[], Any]
     refusal: Callable[[], str | None]
     absence: Callable[[], str | None] | None = None
     device_types: Callable[[], frozenset[str]] | None = None
@@ -124,8 +62,8 @@ class Backend:
         return None
 
 
-def _folder(name: str) -> Callable[[], Operators]:
-    return lambda: cast(Operators, importlib.import_module(f"dvdq_kernels.backends.{name}"))
+def _folder(name: str) -> Callable[[], Any]:
+    return lambda: importlib.import_module(f"dvdq_kernels.backends.{name}")
 
 
 def _has_int4(place: Place, bits: int) -> bool:
@@ -193,7 +131,7 @@ def registry() -> dict[str, Backend]:
     return _BACKENDS
 
 
-def operators(name: str) -> Operators:
+def operators(name: str) -> Any:
     """The functions of a backend that was selected."""
     return _BACKENDS[name].load()
 

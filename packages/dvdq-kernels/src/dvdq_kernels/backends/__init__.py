@@ -1,1 +1,1 @@
-"""One folder a backend; each has the functions of :class:`dvdq_kernels.registry.Operators`, none imports another."""
+"""One folder a backend; each has the functions that :mod:`dvdq_kernels.ops` states, none imports another."""
