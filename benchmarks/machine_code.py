@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from _roofline import MULTIPROCESSORS
 
-from dvdq_kernels.backends import cupy
+from dvdq_kernels.backends.cupy import operators as cupy
 from dvdq_kernels.backends.cupy.compilation import Compiled, compile_launch
 from dvdq_kernels.backends.cupy.launch import Launch
 from dvdq_kernels.gpu import recording

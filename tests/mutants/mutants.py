@@ -10,8 +10,8 @@ from unittest.mock import patch
 
 import torch
 
-from dvdq_kernels.backends import torch as right
 from dvdq_kernels.backends.torch import clip_search, hadamard
+from dvdq_kernels.backends.torch import operators as right
 from dvdq_kernels.backends.torch.sorted_rows import SortedRows
 from dvdq_kernels.rotation import paley
 from dvdq_reference.spec.recipe import BGR_BOUNDS, BGR_TOLERANCE

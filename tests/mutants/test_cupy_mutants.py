@@ -10,13 +10,14 @@ import torch
 from conformance import checks
 from conformance.cases import LinearCase
 
-from dvdq_kernels.refusals import cupy_refusal, emulated_capability
+from dvdq_kernels.backends.cupy.target import emulated_capability
+from dvdq_kernels.registry import backends
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
 from mutants.copies import Break, ask
 from mutants.gpu_checks import CHECKS, FLOAT, SIGNS
 
-if emulated_capability() is None or cupy_refusal() is not None:
+if emulated_capability() is None or backends()["cupy"] is not None:
     pytest.skip("needs DVDQ_CUPY_EMULATE and a C++ compiler", allow_module_level=True)
 
 MANY_GROUPS = LinearCase(WeightRule(4, "minmax", 256), ActivationRule(8), None, 768, 300, FLOAT)

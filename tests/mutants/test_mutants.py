@@ -10,7 +10,8 @@ import torch
 from conformance import checks
 from conformance.cases import LinearCase
 
-from dvdq_kernels.registry import Backend, registered
+from dvdq_kernels.backend import Backend
+from dvdq_kernels.registry import registered
 from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
 from mutants.mutants import MUTANTS, Mutant, mutant
 

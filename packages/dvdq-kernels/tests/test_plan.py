@@ -13,7 +13,7 @@ from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
 
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Triton is there on Linux alone")
-WITH_CUPY = pytest.mark.skipif(refusals.cupy_absence() is not None, reason=str(refusals.cupy_absence()))
+WITH_CUPY = pytest.mark.skipif(refusals.absence("cupy") is not None, reason=str(refusals.absence("cupy")))
 
 
 @pytest.fixture

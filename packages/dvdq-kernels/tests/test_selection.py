@@ -13,6 +13,7 @@ import torch
 
 import dvdq_kernels as kernels
 from dvdq_kernels import ranking, refusals
+from dvdq_kernels.backends.cupy.target import EMULATE
 from dvdq_kernels.call import Call, Place
 from dvdq_kernels.registry import registry
 from dvdq_kernels.selection import packs, preferences, select
@@ -163,7 +164,7 @@ def test_a_refused_backend_is_told_with_the_next(able: None, monkeypatch: pytest
 
 @pytest.fixture
 def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(refusals.EMULATE, "89")
+    monkeypatch.setenv(EMULATE, "89")
     monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
 
 
@@ -198,14 +199,14 @@ def test_what_is_emulated_here_changes_no_plan_for_another_gpu(
 @pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize(("capability", "packed"), [("80", True), ("90", False), ("120", False)])
 def test_what_is_emulated_decides_on_packing(capability: str, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(refusals.EMULATE, capability)
+    monkeypatch.setenv(EMULATE, capability)
     assert packs(Place("cpu"), 4, "cupy") == packed
 
 
 @pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize("value", ["75", "8.9", "yes", "-80"])
 def test_a_gpu_that_cannot_be_emulated_is_a_reason(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(refusals.EMULATE, value)
+    monkeypatch.setenv(EMULATE, value)
     assert str(kernels.backends()["cupy"]).endswith(f"such as 89: {value}")
 
 
@@ -218,7 +219,7 @@ def test_emulation_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["cupy", "triton"])
 def test_an_old_gpu_is_a_reason(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(refusals.EMULATE, raising=False)
+    monkeypatch.delenv(EMULATE, raising=False)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(refusals, "is_installed", lambda module: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

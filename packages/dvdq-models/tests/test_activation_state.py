@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dvdq_kernels.registry import Backend, operators, registered
+from dvdq_kernels.backend import Backend
+from dvdq_kernels.registry import operators, registered
 from dvdq_models import Recipe, quantize
 from dvdq_models.activation_state import ActivationState
 from dvdq_reference.spec.recipe import ActivationRule, Rotation

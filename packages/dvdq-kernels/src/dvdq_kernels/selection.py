@@ -1,7 +1,7 @@
 """Which backend a call gets, and why.
 
-``"auto"`` is the backend preferred among those that can run the call: the fastest where the GPU was measured, else as a
-rule says (:mod:`~dvdq_kernels.ranking`). A name is that backend or an error: nothing falls back in silence.
+``"auto"`` is the backend preferred among those that can run the call: the fastest where the GPU was measured, else by
+the places that backends give themselves. A name is that backend or an error: nothing falls back in silence.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from types import MappingProxyType
 
 import torch
 
+from dvdq_kernels.backend import Backend
 from dvdq_kernels.call import Call, Place, place_of
-from dvdq_kernels.ranking import measured, rule
-from dvdq_kernels.registry import Backend, offering, registry
+from dvdq_kernels.ranking import measured
+from dvdq_kernels.registry import offering, registry
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -59,9 +60,9 @@ def preferences(call: Call) -> tuple[tuple[str, ...], str]:
 
     Those that were measured stand in the order of their times, in the places that the rule gives them.
     """
-    ruled, why = rule(call)
-    offered = offering(call.operation)
-    order = (*(name for name in ruled if name in offered), *(name for name in offered if name not in ruled))
+    places = {name: registry()[name].preference(call) for name in offering(call.operation)}
+    order = tuple(sorted(places, key=lambda name: -places[name].place))
+    why = places[order[0]].why
     reason = f"by rule: {', '.join(order)}" + (f", {why}" if why else "")
     # Times of unlike codes do not compare at one shape: how codes lie is decided by the means of the whole format.
     for asked in (call, replace(call, shape=None)):
