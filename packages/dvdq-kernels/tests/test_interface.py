@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import dvdq_kernels as kernels
-from dvdq_kernels.backend import Backend
+from dvdq_kernels.backend import Backend, Preference
 from dvdq_kernels.call import Call, Place
 from dvdq_kernels.ops import OPERATORS
 from dvdq_kernels.registry import operators, registered, registry
@@ -129,6 +129,31 @@ def test_a_backend_may_refuse_a_device() -> None:
     assert "only-cuda" not in kernels.backends()
     with pytest.raises(DvdqError, match="not taken"), registered(Backend("torch", only_cuda.load, only_cuda.refusal)):
         pass
+
+
+def test_a_backend_may_refuse_a_dtype() -> None:
+    """By name it is an error, ``"auto"`` takes the next, and for all operators alike."""
+    right, rule = operators("torch"), ActivationRule(4, 128)
+
+    def limits(call: Call) -> str | None:
+        return "computes in float32" if call.dtype == torch.float64 else None
+
+    narrow = Backend("narrow", lambda: right, limits=limits, preference=lambda call: Preference(99))
+    with registered(narrow):
+        assert select(Call("rotate", CPU, dtype=torch.float32)).backend is narrow
+        wide = select(Call("rotate", CPU, dtype=torch.float64))
+        assert (wide.backend.name, wide.refused["narrow"]) == ("torch", "computes in float32")
+        x, qweight = torch.randn(2, 256, dtype=torch.float64), weight()
+        for call in (
+            lambda backend: kernels.rotate(x, Rotation(), backend=backend),
+            lambda backend: kernels.quantize_weight(x, WeightRule(4, "minmax"), backend=backend),
+            lambda backend: kernels.rotate_quantize(x, rule, backend=backend),
+            lambda backend: kernels.quantized_linear(x, qweight, rule, backend=backend),
+            lambda backend: kernels.quantized_linear(x, qweight, None, backend=backend),
+        ):
+            call("auto")
+            with pytest.raises(DvdqError, match=r"narrow \(computes in float32\)"):
+                call("narrow")
 
 
 NAN_ROW = torch.ones(3, 4).index_put((torch.tensor(1), torch.tensor(2)), torch.tensor(torch.nan))

@@ -94,7 +94,7 @@ def test_the_nearest_shape_that_was_measured_decides(measure: Callable[..., None
     assert select(Call("rotate_quantize", linear(90).place, x_bits=4, shape=(9, 256, 64))).backend.name == "cupy"
     # Nothing of these was measured.
     assert select(linear(90, x_bits=6)).reason.startswith("by rule")
-    assert select(replace(linear(90), place=Place("cuda", 90, "another"))).reason.startswith("by rule")
+    assert select(linear(90)._replace(place=Place("cuda", 90, "another"))).reason.startswith("by rule")
 
 
 @pytest.mark.usefixtures("able")
@@ -145,7 +145,7 @@ def test_the_shipped_ranking_can_be_read() -> None:
     for run in json.loads(ranking.RANKING.read_text())["runs"]:
         for row in run["rows"]:
             call = Call(row["operation"], Place("cuda", 80, run["device"]), None, row["x_bits"], row["bits"])
-            assert ranking.measured(replace(call, shape=tuple(row["shape"]))) is not None
+            assert ranking.measured(call._replace(shape=tuple(row["shape"]))) is not None
 
 
 def test_a_refused_backend_is_told_with_the_next(able: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +192,7 @@ def test_what_is_emulated_here_changes_no_plan_for_another_gpu(
 ) -> None:
     monkeypatch.setattr(refusals, "is_installed", lambda module: module in ("cupy", "triton"))
     planned = Place("cuda", capability, here=False)
-    assert select(replace(linear(capability), place=planned)).backend.name == ("cupy" if capability == 89 else "triton")
+    assert select(linear(capability)._replace(place=planned)).backend.name == ("cupy" if capability == 89 else "triton")
     assert packs(planned, 4, "auto") == (capability == 89)
 
 

@@ -3,7 +3,7 @@
 Each is stated once, as a function of its name and parameters that gives shapes and dtypes: that is its schema and its
 fake, so that ``torch.compile(fullgraph=True)`` sees one node an operator. A backend's function has the same parameters
 but for the last, the backend's name, and runs below autograd. Which backend it is is decided when an operator runs,
-where sizes are numbers, in a compiled graph too. Operators are defined by schema rather than with
+where sizes are numbers, in a compiled graph too, and remembered. Operators are defined by schema rather than with
 ``torch.library.custom_op``, whose wrapper costs more time than a small linear. Arguments are checked by the callers in
 :mod:`dvdq_kernels.functions`.
 """
@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import signature
-from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from dvdq_kernels.call import Call, place_of
-from dvdq_kernels.registry import operators
+from dvdq_kernels.registry import operators, remembered
 from dvdq_kernels.selection import select
 from dvdq_reference.spec.granularity import count_parts
 from dvdq_reference.spec.layout import packed_width
@@ -27,6 +26,12 @@ _LIBRARY = torch.library.Library("dvdq", "DEF")
 
 OPERATORS: dict[str, Callable[..., Any]] = {}
 """The statement of each, by name."""
+
+
+@remembered
+def _function(operator: str, call: Call, backend: str) -> Callable[..., Any]:
+    """The function that runs ``call``: that of the backend that it gets."""
+    return cast(Callable[..., Any], getattr(operators(select(call, backend).backend.name), operator))
 
 
 def _operator(call: Callable[..., Call]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -41,9 +46,7 @@ def _operator(call: Callable[..., Call]) -> Callable[[Callable[..., Any]], Calla
         needed = [parameters.index(parameter) for parameter in signature(call).parameters]
 
         def kernel(*args: Any) -> Any:
-            *rest, backend = args
-            chosen = select(call(*(args[i] for i in needed)), backend).backend
-            return getattr(operators(chosen.name), name)(*rest)
+            return _function(name, call(*map(args.__getitem__, needed)), args[-1])(*args[:-1])
 
         _LIBRARY.define(name + torch.library.infer_schema(statement, mutates_args=()))
         _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
@@ -54,7 +57,11 @@ def _operator(call: Callable[..., Call]) -> Callable[[Callable[..., Any]], Calla
     return decorate
 
 
-@_operator(lambda weight, bits, grid: Call("quantize_weight", place_of(weight.device), grid, bits=bits))
+def _call_to_quantize_weight(weight: torch.Tensor, bits: int, grid: str) -> Call:
+    return Call("quantize_weight", place_of(weight.device), grid, bits=bits, dtype=weight.dtype)
+
+
+@_operator(_call_to_quantize_weight)
 def quantize_weight(
     weight: torch.Tensor,
     bits: int,
@@ -83,15 +90,16 @@ def dequantize(
     return scale.new_empty((qweight.shape[0], in_features))
 
 
-@_operator(lambda x: Call("rotate", place_of(x.device)))
+@_operator(lambda x: Call("rotate", place_of(x.device), dtype=x.dtype))
 def rotate(x: torch.Tensor, kind: str, seed: int | None, backend: str) -> torch.Tensor:
     """``X R`` in the dtype of ``x``."""
     return x.new_empty(x.shape)
 
 
 def _call_to_quantize(x: torch.Tensor, bits: int, block: int | None, packed: bool) -> Call:
-    shape = prod(x.shape[:-1]), x.shape[-1], x.shape[-1] if block is None else block
-    return Call("rotate_quantize", place_of(x.device), x_bits=bits, shape=shape, packed=packed)
+    in_features = x.shape[-1]
+    shape = x.numel() // in_features, in_features, in_features if block is None else block
+    return Call("rotate_quantize", place_of(x.device), None, bits, None, shape, packed, x.dtype)
 
 
 @_operator(_call_to_quantize)
@@ -122,12 +130,12 @@ def rotate_quantize(
 
 
 def _call_to_multiply_codes(
-    codes: torch.Tensor, x_scale: torch.Tensor, qweight: torch.Tensor, x_bits: int, bits: int
+    codes: torch.Tensor, x_scale: torch.Tensor, qweight: torch.Tensor, x_bits: int, bits: int, dtype: torch.dtype
 ) -> Call:
-    packed = codes.dtype == torch.uint8
-    in_features = codes.shape[-1] * (2 if packed else 1)
-    shape = prod(codes.shape[:-1]), qweight.shape[0], in_features, in_features // x_scale.shape[-1]
-    return Call("quantized_linear", place_of(codes.device), None, x_bits, bits, shape, packed)
+    packed, width = codes.dtype == torch.uint8, codes.shape[-1]
+    in_features = 2 * width if packed else width
+    shape = codes.numel() // width, qweight.shape[0], in_features, in_features // x_scale.shape[-1]
+    return Call("quantized_linear", place_of(codes.device), None, x_bits, bits, shape, packed, dtype)
 
 
 @_operator(_call_to_multiply_codes)
@@ -151,8 +159,9 @@ def integer_linear(
 
 
 def _call_to_multiply_floats(x: torch.Tensor, qweight: torch.Tensor) -> Call:
-    shape = prod(x.shape[:-1]), qweight.shape[0], x.shape[-1], x.shape[-1]
-    return Call("quantized_linear", place_of(x.device), shape=shape)
+    in_features = x.shape[-1]
+    shape = x.numel() // in_features, qweight.shape[0], in_features, in_features
+    return Call("quantized_linear", place_of(x.device), shape=shape, dtype=x.dtype)
 
 
 @_operator(_call_to_multiply_floats)

@@ -86,14 +86,14 @@ def plan_linear(
     kind, seed = (None, None) if rotation is None else (rotation.kind, rotation.seed)
     linear, shape = "quantized_linear", (tokens, out_features, in_features)
     if activation is None:
-        product = select(Call(linear, place, shape=(*shape, in_features)))
+        product = select(Call(linear, place, shape=(*shape, in_features), dtype=dtype))
         return _plan(place, product, [(product.backend, "float_linear", (x, *grid, weight.bits, kind, seed))])
 
     bits, block = activation.bits, activation.block or in_features
     count_parts(operation, in_features, activation.block)
-    packed = is_packable(in_features, bits) and packs(place, bits, "auto")
-    quantizer = select(Call("rotate_quantize", place, None, bits, None, (tokens, in_features, block), packed))
-    product = select(Call(linear, place, None, bits, weight.bits, (*shape, block), packed))
+    packed = is_packable(in_features, bits) and packs(place, bits, "auto", dtype)
+    quantizer = select(Call("rotate_quantize", place, None, bits, None, (tokens, in_features, block), packed, dtype))
+    product = select(Call(linear, place, None, bits, weight.bits, (*shape, block), packed, dtype))
     quantizing = x, bits, activation.block, activation.clip, kind, seed, packed
     codes = torch.ops.dvdq.rotate_quantize(*quantizing, "auto")
     multiplying = *codes, *grid, bits, weight.bits, dtype

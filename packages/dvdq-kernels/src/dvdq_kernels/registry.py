@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib import import_module
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import dvdq_kernels.backends as _folder
 from dvdq_kernels.backend import Backend
@@ -49,13 +50,34 @@ def operators(name: str) -> Any:
     return _BACKENDS[name].load()
 
 
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+_MOST_REMEMBERED = 4096
+_remembered: list[Any] = []
+
+
+def remembered(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """``function`` with its results kept, until the registry changes or they are to :func:`forget`."""
+    kept = lru_cache(_MOST_REMEMBERED)(function)
+    _remembered.append(kept)
+    return cast(Callable[Parameters, Result], kept)
+
+
+def forget() -> None:
+    """Ask again what depends on this machine, such as environment variables that a backend reads."""
+    for function in _remembered:
+        function.cache_clear()
+
+
 @contextmanager
 def registered(backend: Backend) -> Iterator[Backend]:
     """A further backend, asked for by name, for the length of a ``with`` block."""
     if backend.name in _BACKENDS:
         raise DvdqError("registered", expected="a name that is not taken", got=backend.name)
     _BACKENDS[backend.name] = backend
+    forget()
     try:
         yield backend
     finally:
         del _BACKENDS[backend.name]
+        forget()

@@ -6,7 +6,7 @@ the places that backends give themselves. A name is that backend or an error: no
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
@@ -14,7 +14,7 @@ import torch
 from dvdq_kernels.backend import Backend
 from dvdq_kernels.call import Call, Place, place_of
 from dvdq_kernels.ranking import measured
-from dvdq_kernels.registry import offering, registry
+from dvdq_kernels.registry import offering, registry, remembered
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -65,7 +65,7 @@ def preferences(call: Call) -> tuple[tuple[str, ...], str]:
     why = places[order[0]].why
     reason = f"by rule: {', '.join(order)}" + (f", {why}" if why else "")
     # Times of unlike codes do not compare at one shape: how codes lie is decided by the means of the whole format.
-    for asked in (call, replace(call, shape=None)):
+    for asked in (call, call._replace(shape=None)):
         found = measured(asked)
         if found is None:
             break
@@ -84,17 +84,20 @@ def _wants(backend: str, call: Call) -> bool:
     return registry()[backend].packs(call.place, call.x_bits) == call.packed
 
 
-def packs(place: Place, bits: int, backend: str) -> bool:
+def packs(place: Place, bits: int, backend: str, dtype: torch.dtype | None = None) -> bool:
     """Whether activations of ``bits`` bits are packed for the linears that will take them.
 
     Their shapes are not known yet: it is what the backend wants that is preferred for the whole format.
     """
     if backend != "auto":
         return backend in registry() and registry()[backend].packs(place, bits)
-    return select(Call("quantized_linear", place, x_bits=bits)).backend.packs(place, bits)
+    return select(Call("quantized_linear", place, x_bits=bits, dtype=dtype)).backend.packs(place, bits)
+
+
+_packs = remembered(packs)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def packs_on(device: torch.device, bits: int, backend: str) -> bool:
+def packs_on(device: torch.device, bits: int, backend: str, dtype: torch.dtype) -> bool:
     """:func:`packs` on a device that is here, known when a graph is compiled."""
-    return packs(place_of(device), bits, backend)
+    return _packs(place_of(device), bits, backend, dtype)
