@@ -18,7 +18,7 @@ import torch
 from _case import Job
 from _search import descend, fastest, neighbours
 
-from dvdq_kernels.gpu import device_name_of, recording, target_of
+from dvdq_kernels.gpu import device_name_of, recording
 
 REPEAT_MS = 60
 
@@ -53,10 +53,15 @@ class Backend:
         """One of its modules, such as ``tuning``, that every backend with tiles has."""
         return import_module(f"dvdq_kernels.backends.{self.name}.{name}")
 
+    def target_of(self, device: torch.device) -> int:
+        """The compute capability that it chooses tiles for."""
+        found: int = self.module("target").target_of(device)
+        return found
 
-def launches_of(call: Callable[[], object], device: torch.device) -> list[Launch]:
+
+def launches_of(backend: Backend, call: Callable[[], object], device: torch.device) -> list[Launch]:
     """The kernels that a call would start on ``device``; the product is the last."""
-    with recording(target_of(device), device_name_of(device)) as record:
+    with recording(backend.target_of(device), device_name_of(device)) as record:
         call()
     return record.launches
 
@@ -77,7 +82,7 @@ class Subject:
     def task(self, backend: Backend, device: torch.device) -> Task | None:
         """What the module asks for; None if another kernel multiplies."""
         with patch.object(self.module, "choose", wraps=backend.module("tuning").choose) as choose:
-            launches_of(self.jobs[0].call, device)
+            launches_of(backend, self.jobs[0].call, device)
         return choose.call_args.args[0] if choose.called else None
 
 
@@ -88,9 +93,9 @@ def time_all(
     launches = []
     for config in configs:
         with subject.choosing(config):
-            launches.append(launches_of(subject.jobs[0].call, device)[-1])
+            launches.append(launches_of(backend, subject.jobs[0].call, device)[-1])
     times = dict.fromkeys(configs, inf)
-    for config, compiled in zip(configs, backend.compile_together(launches, target_of(device)), strict=True):
+    for config, compiled in zip(configs, backend.compile_together(launches, backend.target_of(device)), strict=True):
         if compiled is None:
             continue
         with subject.choosing(config):
@@ -107,7 +112,7 @@ def tune(
     backend: Backend, subject: Subject, task: Task, device: torch.device, starts: Sequence[Config], end: float
 ) -> dict[str, Any]:
     """A row of ``picks.json``."""
-    tuning, target = backend.module("tuning"), target_of(device)
+    tuning, target = backend.module("tuning"), backend.target_of(device)
     first = tuning.rule(task, target)
 
     def around(config: Config) -> list[Config]:

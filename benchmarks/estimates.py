@@ -17,7 +17,8 @@ from _roofline import GPUS, Gpu, estimate_product
 from _shapes import linears, name
 from machine_code import DATA, Operator, code_of, formats, linear, write
 
-from dvdq_kernels.backends import cupy, triton
+from dvdq_kernels.backends.cupy import operators as cupy
+from dvdq_kernels.backends.triton import operators as triton
 from dvdq_kernels.backends.triton.compilation import compile_launch
 from dvdq_kernels.gpu import recording
 from dvdq_kernels.sass import tensor_loop

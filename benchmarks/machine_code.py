@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from _roofline import MULTIPROCESSORS
 
-from dvdq_kernels.backends import cupy
+from dvdq_kernels.backends.cupy import operators as cupy
 from dvdq_kernels.backends.cupy.compilation import Compiled, compile_launch
 from dvdq_kernels.backends.cupy.launch import Launch
 from dvdq_kernels.gpu import recording
@@ -76,7 +76,7 @@ def product(
     qweight = empty(out, channels // 2, dtype=torch.uint8)
     scale, zero = empty(out, groups, dtype=torch.float32), empty(out, groups, dtype=torch.int16)
     bias = empty(out, dtype=torch.bfloat16)
-    integer_linear(codes, x_scale, token_sum, qweight, scale, zero, bias, x_bits, 4, torch.bfloat16, False)
+    integer_linear(codes, x_scale, token_sum, qweight, scale, zero, bias, x_bits, 4, torch.bfloat16)
 
 
 def quantized(tokens: int, channels: int, *, bits: int, block: int | None, kind: str | None, packed: bool) -> None:

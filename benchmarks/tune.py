@@ -30,8 +30,6 @@ from _record import commit, now
 from _suite import GPU_BACKENDS
 from _tiles import REPEAT_MS, Backend, Config, Subject, Task, launches_of, tune
 
-from dvdq_kernels.gpu import target_of
-
 FEW_TOKENS = (16, 256, 512)
 """Few, and those of a prompt in HunyuanVideo and in Wan."""
 CROSSING_SHAPE = (12288, 3072)
@@ -67,8 +65,8 @@ def crossing(backend: Backend, device: torch.device) -> int:
     seconds = {}
     for first in (1, never):
         with unpacking_from(backend, first):
-            launches = [launches_of(job.call, device)[-1] for job in jobs.values()]
-            backend.compile_together(launches, target_of(device))
+            launches = [launches_of(backend, job.call, device)[-1] for job in jobs.values()]
+            backend.compile_together(launches, backend.target_of(device))
             for tokens, job in jobs.items():
                 seconds[tokens, first] = _gpu.measure([job.call], REPEAT_MS).p50
     found = never
@@ -118,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     picks["runs"].append(
         {
             "device": _gpu.describe(device)[0],
-            "capability": target_of(device),
+            "capability": backend.target_of(device),
             "date": now(),
             "commit": commit(),
             "versions": {name: import_module(name).__version__ for name in ("torch", backend.name)},

@@ -25,16 +25,15 @@ from _gpu import Work
 from _search import descend, neighbours
 from _tiles import Backend, Subject, time_all
 
+from dvdq_kernels.backends.cupy.target import EMULATE
+from dvdq_kernels.backends.triton.target import interprets
 from dvdq_kernels.gpu import recording
-from dvdq_kernels.refusals import EMULATE, cupy_absence, triton_absence, triton_interprets
+from dvdq_kernels.refusals import absence
 from dvdq_reference.spec.recipe import ActivationRule
 
 CPU = torch.device("cpu")
 SECONDS = 0.5
-NEEDS = {
-    name: pytest.mark.skipif(absence is not None, reason=str(absence))
-    for name, absence in (("triton", triton_absence()), ("cupy", cupy_absence()))
-}
+NEEDS = {name: pytest.mark.skipif(absence(name) is not None, reason=str(absence(name))) for name in ("triton", "cupy")}
 BOTH = [pytest.param(name, marks=needs) for name, needs in NEEDS.items()]
 
 TASKS = {
@@ -96,14 +95,14 @@ def test_what_does_not_run_well_takes_for_ever(monkeypatch: pytest.MonkeyPatch) 
             raise RefusalError
 
     stand_in = Backend(
-        name="",
+        name="triton",
         integer=module,
         weight_only=None,
         compile_together=lambda launches, target: [None if launch == "broken" else launch for launch in launches],
         spills=lambda compiled: compiled == "spilling",
         refusal=RefusalError,
     )
-    monkeypatch.setattr(_tiles, "launches_of", lambda call, device: [module.choose(None, device)])
+    monkeypatch.setattr(_tiles, "launches_of", lambda backend, call, device: [module.choose(None, device)])
     subject = Subject(module, [Job(call, lambda out: None, Work(1))])
     found = time_all(stand_in, subject, CPU, ["broken", "refused", "spilling", "fine"])
     assert found == {"broken": inf, "refused": inf, "spilling": inf, "fine": SECONDS}
@@ -111,7 +110,7 @@ def test_what_does_not_run_well_takes_for_ever(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("name", BOTH)
 def test_picks_are_read_as_they_are_written(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    if name == "triton" and not triton_interprets():
+    if name == "triton" and not interprets():
         pytest.skip("needs TRITON_INTERPRET=1, under which a CPU runs the kernels")
     if name == "cupy":
         if shutil.which(os.environ.get("CXX") or "c++") is None:
@@ -188,7 +187,7 @@ def test_cupy_sees_what_spills_and_what_does_not_compile() -> None:
     from _tiles_cupy import BACKEND
     from machine_code import product
 
-    from dvdq_kernels.backends.cupy import integer_linear
+    from dvdq_kernels.backends.cupy.linear import integer_linear
 
     tuning = BACKEND.module("tuning")
     launches = []

@@ -286,22 +286,6 @@ def check_packed_activation(backend: str, device: str) -> None:
         assert torch.equal(got, expected), f"{weight_rule}, {rule}: the products of packed codes are others"
 
 
-def check_emulated(backend: str, device: str) -> None:
-    """The emulated product and the integer one are the same codes: both within float32 of the oracle."""
-    case = LinearCase(WeightRule(4, "bgr", 64), ActivationRule(4, 128), None, 256, 17, torch.float32)
-    x, weight = cases.activations(17, 256, torch.float32), cases.weights(256)
-    qweight = kernels.quantize_weight(weight.to(device), case.weight, backend=backend)
-    with poisoned():
-        got = kernels.quantized_linear(x.to(device), qweight, case.activation, backend=backend, emulated=True)
-    codes, grid = stored(qweight)
-    truth = linear.quantized_linear(x.double().numpy(), codes, grid, case.activation)
-    activation = arq.quantize_block(x.double().numpy(), case.activation)
-    size = np.abs(arq.dequantize(activation.codes, activation.scale)) @ np.abs(affine.dequantize(codes, grid)).T
-    # A float32 product of 256 terms, each operand rounded once.
-    changed = bounds.linear_float32(x.double().numpy(), codes, grid, case.activation)
-    assert (np.abs(got.cpu().double().numpy() - truth) <= bounds.gamma(256 + 2) * size + changed).all()
-
-
 def check_views(backend: str, device: str) -> None:
     """Strides, leading dimensions and an empty batch change nothing."""
     qweight = kernels.quantize_weight(cases.weights(256).to(device), WeightRule(), backend=backend)
@@ -342,7 +326,6 @@ def check_inputs_unchanged(backend: str, device: str) -> None:
         lambda: kernels.rotate_quantize(x, rule, backend=backend),
         lambda: kernels.rotate_quantize(x, rule, rotation=rotation, backend=backend),
         lambda: linear_of(shared, qweight, rule, rotation=rotation, bias=bias, backend=backend),
-        lambda: linear_of(shared, qweight, rule, rotation=rotation, bias=bias, backend=backend, emulated=True),
         lambda: linear_of(x, qweight, None, rotation=rotation, bias=bias, backend=backend),
         lambda: linear_of(x, plain, rule, bias=bias, backend=backend),
     )

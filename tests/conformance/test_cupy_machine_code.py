@@ -25,7 +25,7 @@ from _roofline import GPUS, MULTIPROCESSORS, Gpu, Multiprocessor, estimate_produ
 from estimates import ESTIMATES
 from machine_code import CODE, NVRTC, Code
 
-from dvdq_kernels.backends.cupy.compilation import cubin
+from dvdq_kernels.backends.cupy.cubin import cubin
 from dvdq_kernels.gpu import shared_memory
 from dvdq_reference.spec.errors import DvdqError
 

@@ -80,7 +80,6 @@ class Case:
             self.x_bits,
             self.bits,
             self.dtype,
-            False,
         )
         assert torch.equal(found, expected.float().to(self.dtype)), self
 
@@ -153,7 +152,7 @@ def test_operands_need_no_alignment(blocks: int) -> None:
     memory = torch.randint(-8, 8, (1 + 3 * 64,), generator=torch.Generator().manual_seed(6)).to(torch.int8)
     codes, qweight = memory[1:].view(3, 64), torch.full((1 + 8 * 32,), 0x99, dtype=torch.uint8)[1:].view(8, 32)
     ones = torch.ones(3, blocks), torch.zeros(3), qweight, torch.ones(8, 1)
-    found = linear.integer_linear(codes, *ones, None, None, 4, 4, torch.float32, False)
+    found = linear.integer_linear(codes, *ones, None, None, 4, 4, torch.float32)
     assert torch.equal(found, codes.sum(dim=1, dtype=torch.float32)[:, None].expand(3, 8))
 
 
@@ -165,7 +164,7 @@ def test_sums_at_the_edge_of_what_becomes_a_float_by_its_bits(x_bits: int, bits:
         codes = torch.full((1, 2 * width), -half, dtype=torch.int8)
         qweight = torch.from_numpy(packing.pack(np.zeros((1, 2 * width), np.int64), bits))
         given = codes, torch.ones(1, 2), torch.zeros(1), qweight, torch.ones(1, 1)
-        rest = None, None, x_bits, bits, torch.float32, False
+        rest = None, None, x_bits, bits, torch.float32
         with recording(89) as record:
             linear.integer_linear(*(tensor.to("meta") for tensor in given), *rest)
         assert record.launches[-1].constants["BIASED"] == (width < edge)
@@ -176,7 +175,7 @@ def test_sums_that_int32_cannot_hold_are_refused() -> None:
     codes, qweight = torch.zeros((1, 2**17), dtype=torch.int8), torch.zeros((1, 2**17), dtype=torch.uint8)
     scales = torch.ones(1, 1), torch.zeros(1), qweight, torch.ones(1, 1)
     with pytest.raises(DvdqError, match="channels whose sum int32 can hold"):
-        linear.integer_linear(codes, *scales, None, None, 8, 8, torch.float32, False)
+        linear.integer_linear(codes, *scales, None, None, 8, 8, torch.float32)
 
 
 @pytest.mark.parametrize("target", [80, 86, 89, 90, 100, 120])

@@ -9,7 +9,7 @@ import dvdq_kernels as kernels
 from conformance import cases, checks
 from conformance.test_backends import places
 from dvdq_kernels.activation_codes import pack_codes
-from dvdq_kernels.refusals import cupy_absence
+from dvdq_kernels.refusals import absence
 from dvdq_reference.spec.recipe import ActivationRule, Rotation
 
 DEVICES = [device for backend, device in places("rotate", "rotate_quantize") if backend == "cupy"]
@@ -49,7 +49,7 @@ def test_packed_codes_are_the_others(device: str, rotation: Rotation, in_feature
     torch.testing.assert_close(plain.scale, largest / 7, rtol=4 * 2.0**-24, atol=0)
 
 
-@pytest.mark.skipif(cupy_absence() is not None, reason=str(cupy_absence()))
+@pytest.mark.skipif(absence("cupy") is not None, reason=str(absence("cupy")))
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("in_features", [1536, 3072, 8960, 15360])
 def test_the_machine_code_of_a_rotation_stays_in_registers(target: int, in_features: int) -> None:

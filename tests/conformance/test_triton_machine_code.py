@@ -62,7 +62,7 @@ def integer_linear(
     scale, zero = empty(out, groups, dtype=torch.float32), empty(out, groups, dtype=torch.int16)
     bias = empty(out, dtype=torch.bfloat16)
     quantized = codes, x_scale, token_sum, qweight, scale, zero, bias
-    return compiled(target, "integer_linear", *quantized, 4, 4, torch.bfloat16, False, device=device)
+    return compiled(target, "integer_linear", *quantized, 4, 4, torch.bfloat16, device=device)
 
 
 def float_linear(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
-from dvdq_kernels.backends import torch as right
 from dvdq_kernels.backends.torch import clip_search, hadamard
+from dvdq_kernels.backends.torch import operators as right
 from dvdq_kernels.backends.torch.sorted_rows import SortedRows
 from dvdq_kernels.rotation import paley
 from dvdq_reference.spec.recipe import BGR_BOUNDS, BGR_TOLERANCE
@@ -37,7 +38,7 @@ def _swapped(packed: torch.Tensor) -> torch.Tensor:
 
 def _linear(change: Callable[[dict[str, Any]], None]) -> SimpleNamespace:
     """A mutant whose integer linear gets other arguments than it was given."""
-    names = ["codes", "x_scale", "token_sum", "qweight", "scale", "zero", "bias", "x_bits", "bits", "dtype", "emulated"]
+    names = signature(right.integer_linear).parameters
 
     def integer_linear(*args: Any) -> torch.Tensor:
         given = dict(zip(names, args, strict=True))
@@ -128,8 +129,8 @@ def last_tile_unwritten() -> SimpleNamespace:
 @broken
 def sums_rounded_to_bfloat16() -> SimpleNamespace:
     def integer_linear(codes: torch.Tensor, *args: Any) -> torch.Tensor:
-        *rest, dtype, emulated = args
-        return right.integer_linear(codes, *rest, torch.bfloat16, emulated).to(dtype)
+        *rest, dtype = args
+        return right.integer_linear(codes, *rest, torch.bfloat16).to(dtype)
 
     return mutant(integer_linear=integer_linear)
 

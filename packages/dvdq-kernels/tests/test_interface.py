@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from inspect import signature
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 import dvdq_kernels as kernels
+from dvdq_kernels.backend import Backend, Preference
 from dvdq_kernels.call import Call, Place
-from dvdq_kernels.registry import Backend, operators, registered
+from dvdq_kernels.ops import OPERATORS
+from dvdq_kernels.registry import operators, registered, registry
 from dvdq_kernels.selection import select
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
@@ -37,11 +40,18 @@ def test_public_names() -> None:
         "rotate",
         "rotate_quantize",
     }
-    weight()  # loads a backend, whose folder must not take the name of a function
-    assert callable(kernels.backends)
+
+
+def test_the_folder_and_the_function_have_one_name() -> None:
+    import dvdq_kernels.backends.torch as torch_backend
+    from dvdq_kernels import backends
+
+    assert backends()["torch"] is None
+    assert torch_backend.BACKEND is registry()["torch"]
 
 
 def test_import_needs_no_backend_but_torch() -> None:
+    """What backends say of themselves needs nothing of theirs either."""
     block = "import sys; sys.modules.update(dict.fromkeys(['cupy', 'numba', 'triton'])); "
     subprocess.run([sys.executable, "-c", block + "import dvdq_kernels; dvdq_kernels.backends()"], check=True)
 
@@ -121,6 +131,31 @@ def test_a_backend_may_refuse_a_device() -> None:
         pass
 
 
+def test_a_backend_may_refuse_a_dtype() -> None:
+    """By name it is an error, ``"auto"`` takes the next, and for all operators alike."""
+    right, rule = operators("torch"), ActivationRule(4, 128)
+
+    def limits(call: Call) -> str | None:
+        return "computes in float32" if call.dtype == torch.float64 else None
+
+    narrow = Backend("narrow", lambda: right, limits=limits, preference=lambda call: Preference(99))
+    with registered(narrow):
+        assert select(Call("rotate", CPU, dtype=torch.float32)).backend is narrow
+        wide = select(Call("rotate", CPU, dtype=torch.float64))
+        assert (wide.backend.name, wide.refused["narrow"]) == ("torch", "computes in float32")
+        x, qweight = torch.randn(2, 256, dtype=torch.float64), weight()
+        for call in (
+            lambda backend: kernels.rotate(x, Rotation(), backend=backend),
+            lambda backend: kernels.quantize_weight(x, WeightRule(4, "minmax"), backend=backend),
+            lambda backend: kernels.rotate_quantize(x, rule, backend=backend),
+            lambda backend: kernels.quantized_linear(x, qweight, rule, backend=backend),
+            lambda backend: kernels.quantized_linear(x, qweight, None, backend=backend),
+        ):
+            call("auto")
+            with pytest.raises(DvdqError, match=r"narrow \(computes in float32\)"):
+                call("narrow")
+
+
 NAN_ROW = torch.ones(3, 4).index_put((torch.tensor(1), torch.tensor(2)), torch.tensor(torch.nan))
 
 
@@ -197,6 +232,27 @@ def test_a_backend_gets_the_codes_that_its_product_wants() -> None:
         assert not kernels.rotate_quantize(x, ActivationRule(4)).packed
 
 
+@pytest.mark.parametrize("name", kernels.backends())
+def test_a_backend_has_operators_as_they_are_stated(name: str) -> None:
+    """Their names, and each one's parameters, in order and without defaults, but for the backend's name."""
+    backend = registry()[name]
+    try:
+        functions = backend.load()
+    except ImportError as error:
+        pytest.skip(str(error))
+    offered = {name for name in OPERATORS if backend.offers is None or OPERATION.get(name, name) in backend.offers}
+    assert set(functions.__all__) == offered
+    for name in offered:
+        *stated, last = signature(OPERATORS[name]).parameters.values()
+        found = signature(getattr(functions, name)).parameters.values()
+        assert last.name == "backend"
+        assert [(p.name, p.default) for p in found] == [(p.name, p.default) for p in stated], name
+
+
+OPERATION = {"integer_linear": "quantized_linear", "float_linear": "quantized_linear"}
+"""The public function that an operator serves, where it has another name."""
+
+
 def operator_calls() -> list[tuple[str, tuple[object, ...]]]:
     x = torch.randn(3, 7, 256)
     rule = ActivationRule(4, 64)
@@ -214,9 +270,9 @@ def operator_calls() -> list[tuple[str, tuple[object, ...]]]:
         ("rotate", (x, "regular", None, "torch")),
         ("rotate_quantize", (x, 8, None, "absmax", None, None, False, "torch")),
         ("rotate_quantize", (x, 4, 128, "gaussian", "block", None, True, "torch")),
-        ("integer_linear", (*codes, *grids[0], torch.randn(8), 4, 4, torch.float32, False, "torch")),
-        ("integer_linear", (*packed, *grids[0], None, 4, 4, torch.float32, False, "auto")),
-        ("integer_linear", (*codes, *grids[1], None, 4, 8, torch.bfloat16, True, "torch")),
+        ("integer_linear", (*codes, *grids[0], torch.randn(8), 4, 4, torch.float32, "torch")),
+        ("integer_linear", (*packed, *grids[0], None, 4, 4, torch.float32, "auto")),
+        ("integer_linear", (*codes, *grids[1], None, 4, 8, torch.bfloat16, "torch")),
         ("float_linear", (x, *grids[0], None, 4, "full", None, "torch")),
     ]
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 
 from dvdq_kernels import refusals
+from dvdq_kernels.backend import Backend, Preference, Step
+from dvdq_kernels.call import Place
 from dvdq_kernels.plan import Plan, plan_linear
+from dvdq_kernels.registry import operators, registered
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
 
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Triton is there on Linux alone")
-WITH_CUPY = pytest.mark.skipif(refusals.cupy_absence() is not None, reason=str(refusals.cupy_absence()))
+WITH_CUPY = pytest.mark.skipif(refusals.absence("cupy") is not None, reason=str(refusals.absence("cupy")))
 
 
 @pytest.fixture
@@ -31,6 +36,18 @@ def test_without_a_gpu_it_is_torch_and_says_why(activation: ActivationRule | Non
     assert (plan.backend, plan.kernels) == ("torch", ("operations of PyTorch",))
     assert "no CUDA device" in plan.refused["triton"]
     assert plan.reason.startswith("by rule: ")
+
+
+def test_a_backend_tells_what_it_starts_in_its_own_words() -> None:
+    toy = Backend("toy", lambda: operators("torch"), preference=lambda call: Preference(99))
+    for backend, suffix in ((toy, ""), (replace(toy, describe=_on), " on cpu")):
+        with registered(backend):
+            plan = plan_linear(7, 64, 256, WeightRule(), ActivationRule(4), None, device=torch.device("cpu"))
+        assert plan.kernels == (f"rotate_quantize{suffix}", f"integer_linear{suffix}")
+
+
+def _on(place: Place, steps: Sequence[Step]) -> list[str]:
+    return [f"{step.operator.__name__} on {place.type}" for step in steps]
 
 
 @ON_LINUX

@@ -13,6 +13,7 @@ import torch
 
 import dvdq_kernels as kernels
 from dvdq_kernels import ranking, refusals
+from dvdq_kernels.backends.cupy.target import EMULATE
 from dvdq_kernels.call import Call, Place
 from dvdq_kernels.registry import registry
 from dvdq_kernels.selection import packs, preferences, select
@@ -93,7 +94,7 @@ def test_the_nearest_shape_that_was_measured_decides(measure: Callable[..., None
     assert select(Call("rotate_quantize", linear(90).place, x_bits=4, shape=(9, 256, 64))).backend.name == "cupy"
     # Nothing of these was measured.
     assert select(linear(90, x_bits=6)).reason.startswith("by rule")
-    assert select(replace(linear(90), place=Place("cuda", 90, "another"))).reason.startswith("by rule")
+    assert select(linear(90)._replace(place=Place("cuda", 90, "another"))).reason.startswith("by rule")
 
 
 @pytest.mark.usefixtures("able")
@@ -144,7 +145,7 @@ def test_the_shipped_ranking_can_be_read() -> None:
     for run in json.loads(ranking.RANKING.read_text())["runs"]:
         for row in run["rows"]:
             call = Call(row["operation"], Place("cuda", 80, run["device"]), None, row["x_bits"], row["bits"])
-            assert ranking.measured(replace(call, shape=tuple(row["shape"]))) is not None
+            assert ranking.measured(call._replace(shape=tuple(row["shape"]))) is not None
 
 
 def test_a_refused_backend_is_told_with_the_next(able: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +164,7 @@ def test_a_refused_backend_is_told_with_the_next(able: None, monkeypatch: pytest
 
 @pytest.fixture
 def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(refusals.EMULATE, "89")
+    monkeypatch.setenv(EMULATE, "89")
     monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
 
 
@@ -191,21 +192,21 @@ def test_what_is_emulated_here_changes_no_plan_for_another_gpu(
 ) -> None:
     monkeypatch.setattr(refusals, "is_installed", lambda module: module in ("cupy", "triton"))
     planned = Place("cuda", capability, here=False)
-    assert select(replace(linear(capability), place=planned)).backend.name == ("cupy" if capability == 89 else "triton")
+    assert select(linear(capability)._replace(place=planned)).backend.name == ("cupy" if capability == 89 else "triton")
     assert packs(planned, 4, "auto") == (capability == 89)
 
 
 @pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize(("capability", "packed"), [("80", True), ("90", False), ("120", False)])
 def test_what_is_emulated_decides_on_packing(capability: str, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(refusals.EMULATE, capability)
+    monkeypatch.setenv(EMULATE, capability)
     assert packs(Place("cpu"), 4, "cupy") == packed
 
 
 @pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize("value", ["75", "8.9", "yes", "-80"])
 def test_a_gpu_that_cannot_be_emulated_is_a_reason(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(refusals.EMULATE, value)
+    monkeypatch.setenv(EMULATE, value)
     assert str(kernels.backends()["cupy"]).endswith(f"such as 89: {value}")
 
 
@@ -218,7 +219,7 @@ def test_emulation_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["cupy", "triton"])
 def test_an_old_gpu_is_a_reason(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(refusals.EMULATE, raising=False)
+    monkeypatch.delenv(EMULATE, raising=False)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(refusals, "is_installed", lambda module: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

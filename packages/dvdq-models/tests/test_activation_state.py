@@ -6,13 +6,15 @@ import copy
 import gc
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dvdq_kernels.registry import Backend, operators, registered
+from dvdq_kernels.backend import Backend
+from dvdq_kernels.registry import operators, registered
 from dvdq_models import Recipe, quantize
 from dvdq_models.activation_state import ActivationState
 from dvdq_reference.spec.recipe import ActivationRule, Rotation
@@ -81,6 +83,14 @@ def test_packed_codes_are_shared_as_they_are() -> None:
             lambda x: state.quantize(x, RULE, ROTATION, "narrow").codes, fullgraph=True, backend="aot_eager"
         )
         assert torch.equal(compiled(x), first.codes)
+
+
+def test_another_thread_keeps_its_own() -> None:
+    state, x, elsewhere = ActivationState(4), torch.randn(3, 256), torch.randn(3, 256)
+    first = state.quantize(x, RULE, ROTATION, "auto")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(state.quantize, elsewhere, RULE, ROTATION, "auto").result()
+    assert state.quantize(x, RULE, ROTATION, "auto").codes is first.codes
 
 
 def test_an_inference_tensor_is_quantized_each_time(count: Count) -> None:

@@ -15,7 +15,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
-import dvdq_models.activation_state
+from dvdq_kernels.registry import forget, operators
 from dvdq_models import DvdqError, Recipe, load, quantize, save, trace
 from dvdq_models.inspection import describe
 from dvdq_models.linear import QuantizedLinear
@@ -236,15 +236,16 @@ def test_bits_switch_under_an_adapter(pipeline: Any, generate: Callable[..., tor
 
 def test_activations_are_still_quantized_once_for_q_k_and_v(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[torch.Tensor] = []
-    original = dvdq_models.activation_state.rotate_quantize
-    monkeypatch.setattr(
-        dvdq_models.activation_state, "rotate_quantize", lambda x, *a, **k: (calls.append(x), original(x, *a, **k))[1]
-    )
+    torch_backend = operators("torch")
+    original = torch_backend.rotate_quantize
+    monkeypatch.setattr(torch_backend, "rotate_quantize", lambda x, *rest: (calls.append(x), original(x, *rest))[1])
+    forget()
     pair.call(pair.quantized, mode=torch.no_grad)
     without = len(calls)
     pair.quantized.load_lora_adapter(_adapter(pair.full))
     pair.call(pair.quantized, mode=torch.no_grad)
     assert len(calls) == 2 * without
+    forget()
 
 
 def test_a_block_with_an_adapter_compiles_into_one_graph_a_width(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 import torch
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a call runs, e.g. ``Place("cuda", 90, "NVIDIA H100 80GB HBM3")``.
 
     Args:
@@ -24,8 +24,7 @@ class Place:
     here: bool = True
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One call, e.g. ``Call("quantized_linear", place, x_bits=4, bits=4, shape=(32760, 1536, 1536, 128))``.
 
     What is not known stays None: a call without a shape is the whole format.
@@ -39,6 +38,7 @@ class Call:
         shape: ``(tokens, out, in, block)`` of a linear, ``(tokens, in, block)`` of activations; a block of all input
             channels is one scale a token, or none.
         packed: whether activation codes lie two a byte.
+        dtype: of the weight that is quantized, else of the activations and the output.
     """
 
     operation: str
@@ -48,6 +48,7 @@ class Call:
     bits: int | None = None
     shape: tuple[int, ...] | None = None
     packed: bool | None = None
+    dtype: torch.dtype | None = None
 
 
 def capability_of(device: torch.device) -> int | None:
@@ -58,6 +59,7 @@ def capability_of(device: torch.device) -> int | None:
     return 10 * major + minor
 
 
+@cache
 def place_of(device: torch.device) -> Place:
     """A device that is here."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else None

@@ -10,6 +10,7 @@ from dvdq_kernels.call import Call, place_of
 from dvdq_kernels.quantized import QuantizedActivation, QuantizedWeight
 from dvdq_kernels.rotation import check_rotation
 from dvdq_kernels.selection import packs_on, select
+from dvdq_kernels.sharing import rotate_quantize_once
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.granularity import count_parts
 from dvdq_reference.spec.layout import packed_width
@@ -48,11 +49,11 @@ def quantize_weight(
         row = int(good.logical_not().nonzero()[0])
         raise DvdqError(operation, where=f"row {row}", expected="finite values that float32 can hold", got="others")
     place = place_of(weight.device)
-    chosen = select(Call(operation, place, rule.grid, bits=rule.bits), backend).backend
+    chosen = select(Call(operation, place, rule.grid, bits=rule.bits, dtype=weight.dtype), backend).backend
     weight = weight.detach()
     if rotation is not None:
-        rotates = chosen.refuses(Call("rotate", place)) is None
         weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        rotates = chosen.refuses(Call("rotate", place, dtype=weight.dtype)) is None
         weight = rotate(weight, rotation, backend=chosen.name if rotates else "auto")
     grid = rule.bits, rule.grid, rule.group_size, rule.symmetric, rule.num_bounds, rule.tolerance
     qweight, scale, zero = torch.ops.dvdq.quantize_weight(weight, *grid, chosen.name)
@@ -82,6 +83,7 @@ def rotate_quantize(
     rotation: Rotation | None = None,
     backend: str = "auto",
     packed: bool | None = None,
+    shared: bool = False,
 ) -> QuantizedActivation:
     """The codes of ``X R``, with one online scale per token and block (ARQ, Eq. 10).
 
@@ -95,6 +97,9 @@ def rotate_quantize(
         backend: ``"auto"`` or a name of :func:`~dvdq_kernels.backends`.
         packed: whether codes, of up to 4 bits and an even number of channels, lie two a byte. None is as the backend's
             product wants them on that device; with ``"auto"``, the product that is preferred there at that width.
+        shared: for several linears on one tensor: what the latest such call in this thread made is given again if it
+            was asked the same of this very ``x``, not written to since. It is kept as long as ``x`` lives and no other
+            tensor is quantized so. Inference tensors, to which a write leaves no trace, are quantized each time.
 
     Raises:
         DvdqError: not floats, sizes that do not divide or cannot be rotated, codes that cannot be packed, or a backend
@@ -111,11 +116,10 @@ def rotate_quantize(
         expected, got = "up to 4 bits and an even number of channels", f"{rule.bits} bits, {in_features} channels"
         raise DvdqError(operation, where="packed", expected=expected, got=got)
     if packed is None:
-        packed = packable and packs_on(x.device, rule.bits, backend)
+        packed = packable and packs_on(x.device, rule.bits, backend, x.dtype)
     kind, seed = (None, None) if rotation is None else (rotation.kind, rotation.seed)
-    codes, scale, token_sum = torch.ops.dvdq.rotate_quantize(
-        x, rule.bits, rule.block, rule.clip, kind, seed, packed, backend
-    )
+    quantize = rotate_quantize_once if shared else torch.ops.dvdq.rotate_quantize
+    codes, scale, token_sum = quantize(x, rule.bits, rule.block, rule.clip, kind, seed, packed, backend)
     return QuantizedActivation(codes, scale, token_sum, rule, rotation, x.dtype)
 
 
@@ -127,7 +131,6 @@ def quantized_linear(
     rotation: Rotation | None = None,
     bias: torch.Tensor | None = None,
     backend: str = "auto",
-    emulated: bool = False,
 ) -> torch.Tensor:
     """``Y = (X R)(W R)ᵀ + bias`` on codes, accumulated in exact integer arithmetic; ``[..., out]`` in X's dtype.
 
@@ -142,7 +145,6 @@ def quantized_linear(
         rotation: R; must be the weight's, and that of ``x`` if it is quantized.
         bias: ``[out]``.
         backend: ``"auto"`` or a name of :func:`~dvdq_kernels.backends`.
-        emulated: the same codes, multiplied as dequantized floats, for comparison.
     """
     operation = "quantized_linear"
     if rotation != qweight.rotation:
@@ -167,7 +169,7 @@ def quantized_linear(
     elif rule != x.rule or rotation != x.rotation:
         raise DvdqError(operation, where="x", expected=f"{rule}, {rotation}", got=f"{x.rule}, {x.rotation}")
     result = torch.ops.dvdq.integer_linear(
-        x.codes, x.scale, x.token_sum, *grid, bias, x.rule.bits, qweight.rule.bits, x.dtype, emulated, backend
+        x.codes, x.scale, x.token_sum, *grid, bias, x.rule.bits, qweight.rule.bits, x.dtype, backend
     )
     return result
 

@@ -6,7 +6,7 @@ the given compute capability would get, which the backend's ``compilation`` can 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -14,17 +14,14 @@ from typing import Any
 
 import torch
 
-from dvdq_kernels.call import capability_of
-from dvdq_kernels.refusals import emulated_capability, is_emulated
-
-INTERPRETED = 80
-"""The compute capability that host code assumes in Triton's interpreter, which runs any configuration."""
+from dvdq_kernels.backend import Step
+from dvdq_kernels.call import Place, capability_of
 
 _SHARED_MEMORY = {80: 166912, 87: 166912, 90: 232448, 100: 232448, 103: 232448}
 _LEAST_SHARED_MEMORY = 101376
 """That of the others: 8.6, 8.9, 12.0."""
 
-_MULTIPROCESSORS, _EMULATED_MULTIPROCESSORS = 132, 2
+_MULTIPROCESSORS = 132
 
 
 @dataclass
@@ -58,12 +55,20 @@ def recorded() -> Recording | None:
     return _recording.get()
 
 
-def target_of(device: torch.device) -> int:
-    """The compute capability to choose kernels and tiles for, e.g. 90."""
+def launches(place: Place, steps: Sequence[Step], otherwise: Callable[[], int]) -> list[str]:
+    """What ``steps`` would start at ``place``, recorded and not run; ``otherwise`` gives the capability of no GPU."""
+    with recording(otherwise() if place.capability is None else place.capability, place.gpu) as record:
+        for operator, arguments in steps:
+            operator(*arguments)
+    return [launched.description for launched in record.launches]
+
+
+def target_of(device: torch.device, otherwise: int) -> int:
+    """The compute capability to choose kernels and tiles for, e.g. 90; ``otherwise`` where no GPU is at hand."""
     record = recorded()
     if record is not None:
         return record.target
-    return capability_of(device) or emulated_capability() or INTERPRETED
+    return capability_of(device) or otherwise
 
 
 def device_name_of(device: torch.device) -> str | None:
@@ -74,13 +79,18 @@ def device_name_of(device: torch.device) -> str | None:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
+def has_int4(capability: int | None) -> bool:
+    """Whether a GPU has INT4 tensor cores, which do twice what INT8 ones do: compute capabilities 8.0 to 8.9."""
+    return capability is not None and 80 <= capability <= 89
+
+
 def shared_memory(target: int) -> int:
     """Bytes of shared memory that a block can have at a compute capability (CUDA C++ Programming Guide)."""
     return _SHARED_MEMORY.get(target, _LEAST_SHARED_MEMORY)
 
 
 def multiprocessors(device: torch.device) -> int:
-    """How many multiprocessors ``device`` has; two if it is emulated, and 132, an H100's, where none is at hand."""
+    """How many multiprocessors ``device`` has; 132, an H100's, where none is at hand."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).multi_processor_count
-    return _EMULATED_MULTIPROCESSORS if is_emulated() and recorded() is None else _MULTIPROCESSORS
+    return _MULTIPROCESSORS

@@ -1,99 +1,68 @@
 """The torch operators ``torch.ops.dvdq.*``: plain tensors, numbers and strings in, fresh tensors out.
 
-Each runs a backend's function below autograd and has a fake that gives shapes and dtypes, so that
-``torch.compile(fullgraph=True)`` sees one node an operator. The backend is selected when an operator runs, where sizes
-are numbers, in a compiled graph too. Operators are defined by schema rather than with ``torch.library.custom_op``,
-whose wrapper costs more time than a small linear. Arguments are checked by the callers in
+Each is stated once, as a function of its name and parameters that gives shapes and dtypes: that is its schema and its
+fake, so that ``torch.compile(fullgraph=True)`` sees one node an operator. A backend's function has the same parameters
+but for the last, the backend's name, and runs below autograd. Which backend it is is decided when an operator runs,
+where sizes are numbers, in a compiled graph too, and remembered. Operators are defined by schema rather than with
+``torch.library.custom_op``, whose wrapper costs more time than a small linear. Arguments are checked by the callers in
 :mod:`dvdq_kernels.functions`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
-from typing import Any
+from inspect import signature
+from typing import Any, cast
 
 import torch
 
 from dvdq_kernels.call import Call, place_of
-from dvdq_kernels.registry import operators
+from dvdq_kernels.registry import operators, remembered
 from dvdq_kernels.selection import select
 from dvdq_reference.spec.granularity import count_parts
 from dvdq_reference.spec.layout import packed_width
 
 _LIBRARY = torch.library.Library("dvdq", "DEF")
-_GRID = "Tensor qweight, Tensor scale, Tensor? zero"
+
+OPERATORS: dict[str, Callable[..., Any]] = {}
+"""The statement of each, by name."""
 
 
-def _operator(schema: str, call: Callable[..., Call]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Defines ``schema``, with the decorated function as its fake and as its kernel the function of a backend.
+@remembered
+def _function(operator: str, call: Call, backend: str) -> Callable[..., Any]:
+    """The function that runs ``call``: that of the backend that it gets."""
+    return cast(Callable[..., Any], getattr(operators(select(call, backend).backend.name), operator))
 
-    ``call`` is made of the operator's arguments, but for the backend's name.
+
+def _operator(call: Callable[..., Call]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Defines the operator that the decorated function states.
+
+    ``call`` says what a backend is asked, from those arguments that it names.
     """
-    name = schema.partition("(")[0]
 
-    def decorate(fake: Callable[..., Any]) -> Callable[..., Any]:
-        _LIBRARY.define(schema)
+    def decorate(statement: Callable[..., Any]) -> Callable[..., Any]:
+        name = statement.__name__
+        parameters = list(signature(statement).parameters)
+        needed = [parameters.index(parameter) for parameter in signature(call).parameters]
 
         def kernel(*args: Any) -> Any:
-            *rest, backend = args
-            return getattr(operators(select(call(*rest), backend).backend.name), name)(*rest)
+            return _function(name, call(*map(args.__getitem__, needed)), args[-1])(*args[:-1])
 
+        _LIBRARY.define(name + torch.library.infer_schema(statement, mutates_args=()))
         _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"dvdq::{name}", fake, lib=_LIBRARY)
-        return fake
+        torch.library.register_fake(f"dvdq::{name}", statement, lib=_LIBRARY)
+        OPERATORS[name] = statement
+        return statement
 
     return decorate
 
 
-def _call_to_quantize_weight(weight: torch.Tensor, bits: int, grid: str, *_: Any) -> Call:
-    return Call("quantize_weight", place_of(weight.device), grid, bits=bits)
+def _call_to_quantize_weight(weight: torch.Tensor, bits: int, grid: str) -> Call:
+    return Call("quantize_weight", place_of(weight.device), grid, bits=bits, dtype=weight.dtype)
 
 
-def _call_to_dequantize(qweight: torch.Tensor, *_: Any) -> Call:
-    return Call("dequantize", place_of(qweight.device))
-
-
-def _call_to_rotate(x: torch.Tensor, *_: Any) -> Call:
-    return Call("rotate", place_of(x.device))
-
-
-def _call_to_rotate_quantize(
-    x: torch.Tensor, bits: int, block: int | None, clip: str, kind: str | None, seed: int | None, packed: bool
-) -> Call:
-    shape = prod(x.shape[:-1]), x.shape[-1], x.shape[-1] if block is None else block
-    return Call("rotate_quantize", place_of(x.device), x_bits=bits, shape=shape, packed=packed)
-
-
-def _call_to_integer_linear(
-    codes: torch.Tensor,
-    x_scale: torch.Tensor,
-    token_sum: torch.Tensor,
-    qweight: torch.Tensor,
-    scale: torch.Tensor,
-    zero: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    x_bits: int,
-    bits: int,
-    *_: Any,
-) -> Call:
-    packed = codes.dtype == torch.uint8
-    in_features = codes.shape[-1] * (2 if packed else 1)
-    shape = prod(codes.shape[:-1]), qweight.shape[0], in_features, in_features // x_scale.shape[-1]
-    return Call("quantized_linear", place_of(codes.device), None, x_bits, bits, shape, packed)
-
-
-def _call_to_float_linear(x: torch.Tensor, qweight: torch.Tensor, *_: Any) -> Call:
-    shape = prod(x.shape[:-1]), qweight.shape[0], x.shape[-1], x.shape[-1]
-    return Call("quantized_linear", place_of(x.device), shape=shape)
-
-
-@_operator(
-    "quantize_weight(Tensor weight, int bits, str grid, int? group_size, bool symmetric, int num_bounds,"
-    " float tolerance, str backend) -> (Tensor, Tensor, Tensor)",
-    _call_to_quantize_weight,
-)
-def _quantize_weight(
+@_operator(_call_to_quantize_weight)
+def quantize_weight(
     weight: torch.Tensor,
     bits: int,
     grid: str,
@@ -103,6 +72,7 @@ def _quantize_weight(
     tolerance: float,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Packed codes uint8, Δ float32 and z int16, both ``[out, groups]``."""
     out_features, in_features = weight.shape
     groups = count_parts("quantize_weight", in_features, group_size)
     return (
@@ -112,29 +82,28 @@ def _quantize_weight(
     )
 
 
-@_operator(f"dequantize({_GRID}, int bits, int in_features, str backend) -> Tensor", _call_to_dequantize)
-def _dequantize(
-    qweight: torch.Tensor,
-    scale: torch.Tensor,
-    zero: torch.Tensor | None,
-    bits: int,
-    in_features: int,
-    backend: str,
+@_operator(lambda qweight: Call("dequantize", place_of(qweight.device)))
+def dequantize(
+    qweight: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor | None, bits: int, in_features: int, backend: str
 ) -> torch.Tensor:
+    """``Ŵ = Δ(q - z)`` float32 ``[out, in]``."""
     return scale.new_empty((qweight.shape[0], in_features))
 
 
-@_operator("rotate(Tensor x, str kind, int? seed, str backend) -> Tensor", _call_to_rotate)
-def _rotate(x: torch.Tensor, kind: str, seed: int | None, backend: str) -> torch.Tensor:
+@_operator(lambda x: Call("rotate", place_of(x.device), dtype=x.dtype))
+def rotate(x: torch.Tensor, kind: str, seed: int | None, backend: str) -> torch.Tensor:
+    """``X R`` in the dtype of ``x``."""
     return x.new_empty(x.shape)
 
 
-@_operator(
-    "rotate_quantize(Tensor x, int bits, int? block, str clip, str? kind, int? seed, bool packed, str backend)"
-    " -> (Tensor, Tensor, Tensor)",
-    _call_to_rotate_quantize,
-)
-def _rotate_quantize(
+def _call_to_quantize(x: torch.Tensor, bits: int, block: int | None, packed: bool) -> Call:
+    in_features = x.shape[-1]
+    shape = x.numel() // in_features, in_features, in_features if block is None else block
+    return Call("rotate_quantize", place_of(x.device), None, bits, None, shape, packed, x.dtype)
+
+
+@_operator(_call_to_quantize)
+def rotate_quantize(
     x: torch.Tensor,
     bits: int,
     block: int | None,
@@ -144,6 +113,9 @@ def _rotate_quantize(
     packed: bool,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Codes int8 ``[..., in]`` or packed uint8 ``[..., in / 2]``, scale float32 ``[..., blocks]``, token sum float32
+    ``[...]``.
+    """
     tokens, in_features = x.shape[:-1], x.shape[-1]
     blocks = 1 if block is None else in_features // block
     if packed:
@@ -157,12 +129,17 @@ def _rotate_quantize(
     )
 
 
-@_operator(
-    f"integer_linear(Tensor codes, Tensor x_scale, Tensor token_sum, {_GRID}, Tensor? bias, int x_bits, int bits,"
-    " ScalarType dtype, bool emulated, str backend) -> Tensor",
-    _call_to_integer_linear,
-)
-def _integer_linear(
+def _call_to_multiply_codes(
+    codes: torch.Tensor, x_scale: torch.Tensor, qweight: torch.Tensor, x_bits: int, bits: int, dtype: torch.dtype
+) -> Call:
+    packed, width = codes.dtype == torch.uint8, codes.shape[-1]
+    in_features = 2 * width if packed else width
+    shape = codes.numel() // width, qweight.shape[0], in_features, in_features // x_scale.shape[-1]
+    return Call("quantized_linear", place_of(codes.device), None, x_bits, bits, shape, packed, dtype)
+
+
+@_operator(_call_to_multiply_codes)
+def integer_linear(
     codes: torch.Tensor,
     x_scale: torch.Tensor,
     token_sum: torch.Tensor,
@@ -173,17 +150,22 @@ def _integer_linear(
     x_bits: int,
     bits: int,
     dtype: torch.dtype,
-    emulated: bool,
     backend: str,
 ) -> torch.Tensor:
+    """``Y[t,n] = Σ_c s[t,c] Δ[n,c] (Σ_{k∈c} v·u - (z[n,c] - 2^(b-1)) Σ_{k∈c} v) + bias``, ``[..., out]`` of ``dtype``,
+    c the parts of a row that share both scales.
+    """
     return codes.new_empty((*codes.shape[:-1], qweight.shape[0]), dtype=dtype)
 
 
-@_operator(
-    f"float_linear(Tensor x, {_GRID}, Tensor? bias, int bits, str? kind, int? seed, str backend) -> Tensor",
-    _call_to_float_linear,
-)
-def _float_linear(
+def _call_to_multiply_floats(x: torch.Tensor, qweight: torch.Tensor) -> Call:
+    in_features = x.shape[-1]
+    shape = x.numel() // in_features, qweight.shape[0], in_features, in_features
+    return Call("quantized_linear", place_of(x.device), shape=shape, dtype=x.dtype)
+
+
+@_operator(_call_to_multiply_floats)
+def float_linear(
     x: torch.Tensor,
     qweight: torch.Tensor,
     scale: torch.Tensor,
@@ -194,4 +176,5 @@ def _float_linear(
     seed: int | None,
     backend: str,
 ) -> torch.Tensor:
+    """``Y = (X R) Ŵᵀ + bias``, ``[..., out]`` in the dtype of ``x``."""
     return x.new_empty((*x.shape[:-1], qweight.shape[0]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -12,9 +11,9 @@ import torch
 
 from dvdq_kernels import ops  # noqa: F401  (defines torch.ops.dvdq)
 from dvdq_kernels.activation_codes import is_packable
+from dvdq_kernels.backend import Backend, Step
 from dvdq_kernels.call import Call, Place, place_of
-from dvdq_kernels.gpu import INTERPRETED, recording
-from dvdq_kernels.registry import Backend, operators
+from dvdq_kernels.registry import operators
 from dvdq_kernels.selection import Selection, packs, select
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.granularity import count_parts
@@ -87,44 +86,33 @@ def plan_linear(
     kind, seed = (None, None) if rotation is None else (rotation.kind, rotation.seed)
     linear, shape = "quantized_linear", (tokens, out_features, in_features)
     if activation is None:
-        product = select(Call(linear, place, shape=(*shape, in_features)))
+        product = select(Call(linear, place, shape=(*shape, in_features), dtype=dtype))
         return _plan(place, product, [(product.backend, "float_linear", (x, *grid, weight.bits, kind, seed))])
 
     bits, block = activation.bits, activation.block or in_features
     count_parts(operation, in_features, activation.block)
-    packed = is_packable(in_features, bits) and packs(place, bits, "auto")
-    quantizer = select(Call("rotate_quantize", place, None, bits, None, (tokens, in_features, block), packed))
-    product = select(Call(linear, place, None, bits, weight.bits, (*shape, block), packed))
+    packed = is_packable(in_features, bits) and packs(place, bits, "auto", dtype)
+    quantizer = select(Call("rotate_quantize", place, None, bits, None, (tokens, in_features, block), packed, dtype))
+    product = select(Call(linear, place, None, bits, weight.bits, (*shape, block), packed, dtype))
     quantizing = x, bits, activation.block, activation.clip, kind, seed, packed
     codes = torch.ops.dvdq.rotate_quantize(*quantizing, "auto")
-    multiplying = *codes, *grid, bits, weight.bits, dtype, False
-    steps: list[_Step] = [
+    multiplying = *codes, *grid, bits, weight.bits, dtype
+    steps: list[_Asked] = [
         (quantizer.backend, "rotate_quantize", quantizing),
         (product.backend, "integer_linear", multiplying),
     ]
     return _plan(place, product, steps)
 
 
-_Step = tuple[Backend, str, tuple[Any, ...]]
+_Asked = tuple[Backend, str, tuple[Any, ...]]
 """A backend, the name of an operator, and its arguments on the meta device."""
 
 
-def _plan(place: Place, product: Selection, steps: list[_Step]) -> Plan:
-    """What ``steps`` start, of which the last is the product; another backend's kernels tell whose they are."""
+def _plan(place: Place, product: Selection, asked: list[_Asked]) -> Plan:
+    """What is started, last the product; another backend's kernels tell whose they are."""
     kernels: list[str] = []
-    for backend, calls in groupby(steps, key=itemgetter(0)):
+    for backend, calls in groupby(asked, key=itemgetter(0)):
         whose = "" if backend is product.backend else f"{backend.name}: "
-        kernels += [whose + kernel for kernel in _kernels(backend, place, calls)]
+        steps = [Step(getattr(operators(backend.name), name), arguments) for _, name, arguments in calls]
+        kernels += [whose + kernel for kernel in backend.describe(place, steps)]
     return Plan(product.backend.name, dict(product.refused), product.reason, tuple(kernels))
-
-
-def _kernels(backend: Backend, place: Place, calls: Iterable[_Step]) -> list[str]:
-    """The launches of one backend's operators, recorded and not run."""
-    if backend.absence is None:
-        return ["operations of PyTorch"]
-    # On a CPU it is Triton's interpreter, which assumes a GPU of its own.
-    target = INTERPRETED if place.capability is None else place.capability
-    with recording(target, place.gpu) as record:
-        for _, operator, arguments in calls:
-            getattr(operators(backend.name), operator)(*arguments)
-    return [launched.description for launched in record.launches]

@@ -1,4 +1,4 @@
-"""Which backend is the faster: what was measured, and a rule for what nobody measured.
+"""Which backend is the faster: what was measured.
 
 Measurements are data, ``ranking.json``, which ``benchmarks/rank_backends.py`` writes. A run is one GPU's::
 
@@ -39,21 +39,6 @@ class Measured:
 
     times: _Times
     source: str
-
-
-def rule(call: Call) -> tuple[tuple[str, ...], str]:
-    """The order of preference where nothing was measured, and in words why, where there is a reason to tell.
-
-    INT4 tensor cores, which compute capabilities 8.0 to 8.9 have, do twice what INT8 ones do: there ``cupy``, which
-    alone reaches them, goes first for linears of weights and activations of up to 4 bits. For all else ``triton`` goes
-    first, then ``cupy``; ``numba`` before ``torch`` on a CPU.
-    """
-    capability, x_bits, bits = call.place.capability, call.x_bits, call.bits
-    has_int4 = capability is not None and 80 <= capability <= 89
-    narrow = x_bits is not None and max(x_bits, bits or 0) <= 4 and call.packed is not False
-    if call.operation == "quantized_linear" and has_int4 and narrow:
-        return ("cupy", "triton", "numba", "torch"), "since cupy alone reaches INT4 tensor cores"
-    return ("triton", "cupy", "numba", "torch"), ""
 
 
 def measured(call: Call) -> Measured | None:

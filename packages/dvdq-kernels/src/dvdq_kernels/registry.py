@@ -1,191 +1,43 @@
-"""Which backends there are, what each can do, and which can run here. Backends are imported when first used."""
+"""Which backends there are. Each says of itself what it can do; its operators are imported when first used."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol, cast
+from functools import lru_cache
+from importlib import import_module
+from types import ModuleType
+from typing import Any, ParamSpec, TypeVar, cast
 
-import torch
-
-# Loaded before the package binds the function of that name: when it loads, the folder takes the name.
-import dvdq_kernels.backends  # noqa: F401
-from dvdq_kernels import refusals
-from dvdq_kernels.call import Call, Place
+import dvdq_kernels.backends as _folder
+from dvdq_kernels.backend import Backend
 from dvdq_reference.spec.errors import DvdqError
-from dvdq_reference.spec.recipe import Clip
+
+_NAMES = ("cupy", "triton", "numba", "torch")
+"""Folders of ``backends``."""
+
+_BACKENDS: dict[str, Backend] = {name: import_module(f"{_folder.__name__}.{name}").BACKEND for name in _NAMES}
 
 
-class Operators(Protocol):
-    """What a backend's folder offers: one function an operator, over plain tensors (:mod:`dvdq_kernels.ops`)."""
+class _Backends(ModuleType):
+    """The folder, which can be called: ``dvdq_kernels.backends()`` and ``dvdq_kernels.backends.torch`` are one name."""
 
-    def quantize_weight(
-        self,
-        weight: torch.Tensor,
-        bits: int,
-        grid: str,
-        group_size: int | None,
-        symmetric: bool,
-        num_bounds: int,
-        tolerance: float,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
+    def __call__(self) -> dict[str, str | None]:
+        """Every backend by name: None if it can run on this machine, else the reason why not.
 
-    def dequantize(
-        self, qweight: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor | None, bits: int, in_features: int
-    ) -> torch.Tensor: ...
-
-    def rotate(self, x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor: ...
-
-    def rotate_quantize(
-        self,
-        x: torch.Tensor,
-        bits: int,
-        block: int | None,
-        clip: Clip,
-        kind: str | None,
-        seed: int | None,
-        packed: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
-
-    def integer_linear(
-        self,
-        codes: torch.Tensor,
-        x_scale: torch.Tensor,
-        token_sum: torch.Tensor,
-        qweight: torch.Tensor,
-        scale: torch.Tensor,
-        zero: torch.Tensor | None,
-        bias: torch.Tensor | None,
-        x_bits: int,
-        bits: int,
-        dtype: torch.dtype,
-        emulated: bool,
-    ) -> torch.Tensor: ...
-
-    def float_linear(
-        self,
-        x: torch.Tensor,
-        qweight: torch.Tensor,
-        scale: torch.Tensor,
-        zero: torch.Tensor | None,
-        bias: torch.Tensor | None,
-        bits: int,
-        kind: str | None,
-        seed: int | None,
-    ) -> torch.Tensor: ...
+        >>> backends()["torch"] is None
+        True
+        """
+        return {name: backend.refusal() for name, backend in _BACKENDS.items()}
 
 
-@dataclass(frozen=True)
-class Backend:
-    """One backend, e.g. ``Backend("torch", load=…, refusal=lambda: None)``.
-
-    Args:
-        name: what ``backend=`` calls it.
-        load: imports it and gives its operators.
-        refusal: why it cannot run on this machine, or None if it can; must be cheap and must not raise.
-        absence: why it cannot tell its launches on a GPU that need not be here, or None if it can; None where there is
-            nothing to tell.
-        device_types: types of device whose tensors it takes; None for any.
-        offers: the public functions that it has kernels for; None for all.
-        grids: the weight grids that it has kernels for; None for all.
-        takes_packed: whether it makes and multiplies activation codes that lie two a byte.
-        packs: whether its product wants codes of some bits so, on a device.
-        for_checks: whether it is slower here than plain PyTorch, so that only who asks for it by name gets it.
-    """
-
-    name: str
-    load: Callable[[], Operators]
-    refusal: Callable[[], str | None]
-    absence: Callable[[], str | None] | None = None
-    device_types: Callable[[], frozenset[str]] | None = None
-    offers: frozenset[str] | None = None
-    grids: frozenset[str] | None = None
-    takes_packed: bool = False
-    packs: Callable[[Place, int], bool] = lambda place, bits: False
-    for_checks: Callable[[], bool] = lambda: False
-
-    def refuses(self, call: Call) -> str | None:
-        """Why it cannot run ``call``, or None if it can."""
-        place = call.place
-        reason = self.refusal() if place.here else "tells no launches" if self.absence is None else self.absence()
-        if reason is not None:
-            return reason
-        types = None if self.device_types is None or not place.here else self.device_types()
-        if types is not None and place.type not in types:
-            return f"runs on {', '.join(sorted(types))}, not on {place.type}"
-        if self.offers is not None and call.operation not in self.offers:
-            return f"has {', '.join(sorted(self.offers))} alone"
-        if call.grid is not None and self.grids is not None and call.grid not in self.grids:
-            return f"has the grids {', '.join(sorted(self.grids))}, not {call.grid}"
-        if call.packed and not self.takes_packed:
-            return "takes activation codes a byte each, not two a byte"
-        return None
-
-
-def _folder(name: str) -> Callable[[], Operators]:
-    return lambda: cast(Operators, importlib.import_module(f"dvdq_kernels.backends.{name}"))
-
-
-def _has_int4(place: Place, bits: int) -> bool:
-    """Whether codes of ``bits`` bits meet INT4 tensor cores, of GPUs or emulated ones of 8.0 to 8.9."""
-    capability = refusals.emulated_capability() if place.capability is None else place.capability
-    return bits <= 4 and capability is not None and 80 <= capability <= 89
-
-
-_FAST_GRIDS = frozenset({"minmax", "bgr"})
-"""QuaRot's clip search serves a baseline, which is quantized once: that of plain PyTorch is enough."""
-
-_BACKENDS: dict[str, Backend] = {
-    "cupy": Backend(
-        "cupy",
-        _folder("cupy"),
-        refusals.cupy_refusal,
-        refusals.cupy_absence,
-        device_types=lambda: frozenset({"cpu" if refusals.is_emulated() else "cuda"}),
-        grids=_FAST_GRIDS,
-        takes_packed=True,
-        packs=_has_int4,
-        for_checks=refusals.is_emulated,
-    ),
-    "triton": Backend(
-        "triton",
-        _folder("triton"),
-        refusals.triton_refusal,
-        refusals.triton_absence,
-        device_types=lambda: frozenset({"cpu" if refusals.triton_interprets() else "cuda"}),
-        grids=_FAST_GRIDS,
-    ),
-    "numba": Backend(
-        "numba",
-        _folder("numba"),
-        refusals.numba_refusal,
-        device_types=lambda: frozenset({"cpu"}),
-        offers=frozenset({"quantize_weight"}),
-        grids=_FAST_GRIDS,
-    ),
-    "torch": Backend("torch", _folder("torch"), lambda: None, takes_packed=True),
-}
-
-
-def backends() -> dict[str, str | None]:
-    """Every backend by name: None if it can run on this machine, else the reason why not.
-
-    >>> backends()["torch"] is None
-    True
-    """
-    return {name: backend.refusal() for name, backend in _BACKENDS.items()}
+_folder.__class__ = _Backends
+backends = cast(Callable[[], dict[str, str | None]], _folder)
 
 
 def offering(operation: str, grid: str | None = None) -> tuple[str, ...]:
     """The backends that have kernels for ``operation``, and a weight's ``grid``, whether they can run here or not."""
-    return tuple(
-        name
-        for name, backend in _BACKENDS.items()
-        if (backend.offers is None or operation in backend.offers)
-        and (grid is None or backend.grids is None or grid in backend.grids)
-    )
+    return tuple(name for name, backend in _BACKENDS.items() if backend.has(operation, grid))
 
 
 def registry() -> dict[str, Backend]:
@@ -193,9 +45,28 @@ def registry() -> dict[str, Backend]:
     return _BACKENDS
 
 
-def operators(name: str) -> Operators:
+def operators(name: str) -> Any:
     """The functions of a backend that was selected."""
     return _BACKENDS[name].load()
+
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+_MOST_REMEMBERED = 4096
+_remembered: list[Any] = []
+
+
+def remembered(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """``function`` with its results kept, until the registry changes or they are to :func:`forget`."""
+    kept = lru_cache(_MOST_REMEMBERED)(function)
+    _remembered.append(kept)
+    return cast(Callable[Parameters, Result], kept)
+
+
+def forget() -> None:
+    """Ask again what depends on this machine, such as environment variables that a backend reads."""
+    for function in _remembered:
+        function.cache_clear()
 
 
 @contextmanager
@@ -204,7 +75,9 @@ def registered(backend: Backend) -> Iterator[Backend]:
     if backend.name in _BACKENDS:
         raise DvdqError("registered", expected="a name that is not taken", got=backend.name)
     _BACKENDS[backend.name] = backend
+    forget()
     try:
         yield backend
     finally:
         del _BACKENDS[backend.name]
+        forget()

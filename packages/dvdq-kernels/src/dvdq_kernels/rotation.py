@@ -38,10 +38,15 @@ def core_size(n: int) -> int | None:
         return None
     m = n // (n & -n)
     while n % m == 0:
-        if m == 1 or _is_first(m) or _is_second(m):
+        if m == 1 or m in _ORDERS or (m >= _TABLED and (_is_first(m) or _is_second(m))):
             return m
         m *= 2
     return None
+
+
+_TABLED = 1024
+_ORDERS = frozenset(m for m in range(4, _TABLED, 4) if _is_first(m) or _is_second(m))
+"""Of Paley's matrices, since they are looked up at each call."""
 
 
 @lru_cache

@@ -1,19 +1,20 @@
 """Which backend a call gets, and why.
 
-``"auto"`` is the backend preferred among those that can run the call: the fastest where the GPU was measured, else as a
-rule says (:mod:`~dvdq_kernels.ranking`). A name is that backend or an error: nothing falls back in silence.
+``"auto"`` is the backend preferred among those that can run the call: the fastest where the GPU was measured, else by
+the places that backends give themselves. A name is that backend or an error: nothing falls back in silence.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
 
+from dvdq_kernels.backend import Backend
 from dvdq_kernels.call import Call, Place, place_of
-from dvdq_kernels.ranking import measured, rule
-from dvdq_kernels.registry import Backend, offering, registry
+from dvdq_kernels.ranking import measured
+from dvdq_kernels.registry import offering, registry, remembered
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -59,12 +60,12 @@ def preferences(call: Call) -> tuple[tuple[str, ...], str]:
 
     Those that were measured stand in the order of their times, in the places that the rule gives them.
     """
-    ruled, why = rule(call)
-    offered = offering(call.operation)
-    order = (*(name for name in ruled if name in offered), *(name for name in offered if name not in ruled))
+    places = {name: registry()[name].preference(call) for name in offering(call.operation)}
+    order = tuple(sorted(places, key=lambda name: -places[name].place))
+    why = places[order[0]].why
     reason = f"by rule: {', '.join(order)}" + (f", {why}" if why else "")
     # Times of unlike codes do not compare at one shape: how codes lie is decided by the means of the whole format.
-    for asked in (call, replace(call, shape=None)):
+    for asked in (call, call._replace(shape=None)):
         found = measured(asked)
         if found is None:
             break
@@ -83,17 +84,20 @@ def _wants(backend: str, call: Call) -> bool:
     return registry()[backend].packs(call.place, call.x_bits) == call.packed
 
 
-def packs(place: Place, bits: int, backend: str) -> bool:
+def packs(place: Place, bits: int, backend: str, dtype: torch.dtype | None = None) -> bool:
     """Whether activations of ``bits`` bits are packed for the linears that will take them.
 
     Their shapes are not known yet: it is what the backend wants that is preferred for the whole format.
     """
     if backend != "auto":
         return backend in registry() and registry()[backend].packs(place, bits)
-    return select(Call("quantized_linear", place, x_bits=bits)).backend.packs(place, bits)
+    return select(Call("quantized_linear", place, x_bits=bits, dtype=dtype)).backend.packs(place, bits)
+
+
+_packs = remembered(packs)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def packs_on(device: torch.device, bits: int, backend: str) -> bool:
+def packs_on(device: torch.device, bits: int, backend: str, dtype: torch.dtype) -> bool:
     """:func:`packs` on a device that is here, known when a graph is compiled."""
-    return packs(place_of(device), bits, backend)
+    return _packs(place_of(device), bits, backend, dtype)

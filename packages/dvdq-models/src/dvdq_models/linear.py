@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import nn
 
-from dvdq_kernels import QuantizedWeight, quantized_linear
+from dvdq_kernels import QuantizedActivation, QuantizedWeight, quantized_linear
 from dvdq_models.activation_state import ActivationState
 from dvdq_models.encoding import encode_weight
 from dvdq_reference.spec.quantized import stored_tensors
@@ -49,6 +49,8 @@ class QuantizedLinear(nn.Module):
         # Smoothing spares activations that are quantized; others have nothing to be spared.
         self.recipe = dataclasses.replace(recipe, smoothing=None) if weight_only else recipe
         self.activation = None if weight_only else recipe.activation
+        widths = () if weight_only else (recipe.schedule.high, recipe.schedule.low)
+        self._rules = {bits: dataclasses.replace(recipe.activation, bits=bits) for bits in widths}
         self.state = state
         self.backend = backend
         for name in STORED:
@@ -93,20 +95,15 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[..., in]`` to ``[..., out]`` at the activation width in force."""
-        rule, quantized = self.activation, None
+        rule, weight = self.activation, self.quantized
         if self.smoothing is not None:
             x = (x / self.smoothing).to(x.dtype)
+        given: torch.Tensor | QuantizedActivation = x
         if rule is not None:
-            rule = dataclasses.replace(rule, bits=self.state.bits) if rule.bits != self.state.bits else rule
-            quantized = self.state.quantize(x, rule, self.rotation, self.backend)
-        return quantized_linear(
-            x if quantized is None else quantized,
-            self.quantized,
-            rule,
-            rotation=self.rotation,
-            bias=self.bias,
-            backend=self.backend,
-        )
+            bits = self.state.bits
+            rule = self._rules.get(bits) or dataclasses.replace(rule, bits=bits)
+            given = self.state.quantize(x, rule, weight.rotation, self.backend)
+        return quantized_linear(given, weight, rule, rotation=weight.rotation, bias=self.bias, backend=self.backend)
 
     def extra_repr(self) -> str:
         """Shape, widths and rotation, as ``print(model)`` shows them."""

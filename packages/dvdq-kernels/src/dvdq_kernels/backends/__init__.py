@@ -1,1 +1,4 @@
-"""One folder a backend; each has the functions of :class:`dvdq_kernels.registry.Operators`, none imports another."""
+"""One folder a backend: its ``__init__`` says what it can do, none imports another.
+
+Its operators have the parameters that :mod:`dvdq_kernels.ops` states.
+"""

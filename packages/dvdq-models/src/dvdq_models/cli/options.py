@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from dvdq_kernels.registry import offering
 from dvdq_models.placement import Offload
 
 RecipeName = Annotated[str, typer.Option("--recipe", help="minmax, smoothquant, quarot, vidit-q or dvd-quant.")]
 Bits = Annotated[str, typer.Option("--bits", help="W{weight}A{activation}: W4A8, W4A4, or W4A6, which switches.")]
 Delta = Annotated[float | None, typer.Option("--delta", help="Threshold of the bit switch (W4A6 only).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
-Backend = Annotated[str, typer.Option("--backend", help="auto, torch, triton or cupy.")]
+Backend = Annotated[str, typer.Option("--backend", help=f"auto, {', '.join(offering('quantized_linear'))}.")]
 
 PipelineFolder = Annotated[Path, typer.Argument(help="A pipeline folder.")]
 NegativePrompt = Annotated[str, typer.Option(help="What it should not show.")]

@@ -12,7 +12,8 @@ import torch
 from dvdq_kernels.backends.cupy.grids import empty_grid
 from dvdq_kernels.backends.cupy.launch import Launch, launch
 from dvdq_kernels.backends.cupy.rows import Rows
-from dvdq_kernels.gpu import shared_memory, target_of
+from dvdq_kernels.backends.cupy.target import target_of
+from dvdq_kernels.gpu import shared_memory
 from dvdq_reference.spec.bits import unsigned_range
 from dvdq_reference.spec.recipe import BGR_MAX_ROUNDS
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from dvdq_kernels.backends.cupy import emulation
-from dvdq_kernels.backends.cupy.compilation import cubin
+from dvdq_kernels.backends.cupy.cubin import cubin
 from dvdq_kernels.backends.cupy.sources import translation_unit
-from dvdq_kernels.gpu import recorded, shared_memory, target_of
-from dvdq_kernels.refusals import is_emulated
+from dvdq_kernels.backends.cupy.target import is_emulated, target_of
+from dvdq_kernels.gpu import recorded, shared_memory
 
 
 @dataclass(frozen=True)

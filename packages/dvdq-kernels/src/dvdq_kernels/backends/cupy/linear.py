@@ -33,7 +33,6 @@ def integer_linear(
     x_bits: int,
     bits: int,
     dtype: torch.dtype,
-    emulated: bool,
 ) -> torch.Tensor:
     """``Y[t,n] = Σ_c s[t,c] Δ[n,c] (Σ_{k∈c} v·u - (z[n,c] - 2^(b-1)) Σ_{k∈c} v) + bias``, c the parts of a row that
     share both scales; ``codes`` int8 ``[..., in]`` or two a byte, uint8 ``[..., in / 2]``, ``x_scale``
@@ -55,8 +54,6 @@ def integer_linear(
     s = x_scale.reshape(v.shape[0], x_scale.shape[-1]).contiguous()
     qweight, scale = aligned(qweight), scale.contiguous()
     in_features = v.shape[1] * (2 if v.dtype == torch.uint8 else 1)
-    if emulated:
-        return _emulated(v, s, qweight, scale, zero, bias, bits, in_features).to(dtype).view(out.shape)
     width = gcd(in_features // s.shape[1], in_features // scale.shape[1])
     if width * code_offset(x_bits) * code_offset(bits) >= 2**31:
         raise DvdqError("integer_linear", expected="channels whose sum int32 can hold", got=f"{width} in one sum")
@@ -115,24 +112,3 @@ def _multiply(product: Product) -> None:
 def _filled(operand: torch.Tensor, width: int, missing: int) -> torch.Tensor:
     """``operand`` with ``missing`` zeros after each part of ``width``."""
     return F.pad(operand.view(operand.shape[0], -1, width), (0, missing)).flatten(1)
-
-
-def _emulated(
-    v: torch.Tensor,
-    s: torch.Tensor,
-    qweight: torch.Tensor,
-    scale: torch.Tensor,
-    zero: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    bits: int,
-    in_features: int,
-) -> torch.Tensor:
-    """The same codes as dequantized float32 matrices, multiplied by torch: for comparison, not for speed."""
-    v = unpack_codes(v) if v.dtype == torch.uint8 else v
-    x = v.to(torch.float32).view(*s.shape, -1) * s.unsqueeze(-1)
-    weight = unpack(qweight, bits, in_features).to(torch.float32).view(*scale.shape, -1)
-    if zero is not None:
-        weight -= (zero - code_offset(bits)).unsqueeze(-1)
-    weight *= scale.unsqueeze(-1)
-    result = x.view(v.shape) @ weight.view(-1, in_features).t()
-    return result if bias is None else result + bias

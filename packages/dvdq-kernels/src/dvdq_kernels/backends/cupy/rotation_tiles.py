@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from dvdq_kernels.backends.cupy.launch import Launch, launch
-from dvdq_kernels.gpu import multiprocessors, shared_memory, target_of
+from dvdq_kernels.backends.cupy.target import multiprocessors, target_of
+from dvdq_kernels.gpu import shared_memory
 from dvdq_kernels.rotation import core_size, hadamard_size, paley, rotation_signs, sylvester
 
 _WIDTHS = (32, 64, 128, 256)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from dvdq_kernels.gpu import device_name_of, shared_memory, target_of
+from dvdq_kernels.backends.cupy.target import target_of
+from dvdq_kernels.gpu import device_name_of, shared_memory
 from dvdq_kernels.picks import measured, power_of_two
 
 PICKS = Path(__file__).with_name("picks.json")

@@ -11,7 +11,8 @@ import torch
 from dvdq_kernels.backends.cupy.alignment import ALIGNMENT, aligned
 from dvdq_kernels.backends.cupy.hadamard import rotate
 from dvdq_kernels.backends.cupy.launch import Launch, launch
-from dvdq_kernels.gpu import multiprocessors, shared_memory, target_of
+from dvdq_kernels.backends.cupy.target import multiprocessors, target_of
+from dvdq_kernels.gpu import shared_memory
 from dvdq_reference.spec.bits import code_offset
 from dvdq_reference.spec.layout import is_packed
 

@@ -9,8 +9,9 @@ import torch
 
 from dvdq_kernels.backends.cupy.launch import Launch, launch
 from dvdq_kernels.backends.cupy.product import Product
+from dvdq_kernels.backends.cupy.target import multiprocessors, target_of
 from dvdq_kernels.backends.cupy.tensor_map import tensor_map
-from dvdq_kernels.gpu import multiprocessors, shared_memory, target_of
+from dvdq_kernels.gpu import shared_memory
 from dvdq_reference.spec.layout import is_packed
 
 _TARGET = 90

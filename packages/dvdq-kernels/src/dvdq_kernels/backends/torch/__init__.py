@@ -1,8 +1,15 @@
 """Plain PyTorch, on any device: one file an operator."""
 
-from dvdq_kernels.backends.torch.activation import rotate_quantize
-from dvdq_kernels.backends.torch.hadamard import rotate
-from dvdq_kernels.backends.torch.linear import float_linear, integer_linear
-from dvdq_kernels.backends.torch.weight import dequantize, quantize_weight
+from __future__ import annotations
 
-__all__ = ["dequantize", "float_linear", "integer_linear", "quantize_weight", "rotate", "rotate_quantize"]
+from functools import partial
+from importlib import import_module
+
+from dvdq_kernels.backend import Backend
+
+BACKEND = Backend(
+    "torch",
+    partial(import_module, f"{__name__}.operators"),
+    takes_packed=True,
+    describe=lambda place, steps: ["operations of PyTorch"],
+)

@@ -1,4 +1,4 @@
-"""The linears on packed weights: exact integers (W4A8, W4A4), emulated, and full activations (W4A16).
+"""The linears on packed weights: exact integers (W4A8, W4A4), and full activations (W4A16).
 
 Plain torch has no fast integer product on a CPU, but a float product of integers *is* integer arithmetic as long as
 every partial sum stays below the width of the mantissa: 8 · 128 · 16384 = 2^24 for W4A8 in float32.
@@ -29,7 +29,6 @@ def integer_linear(
     x_bits: int,
     bits: int,
     dtype: torch.dtype,
-    emulated: bool,
 ) -> torch.Tensor:
     """``Y[t,n] = Σ_c s[t,c] Δ[n,c] (Σ_{k∈c} v·u - (z[n,c] - 2^(b-1)) Σ_{k∈c} v) + bias``, c the parts of a row that
     share both scales; ``codes`` int8 ``[..., in]`` or packed uint8 ``[..., in / 2]``, ``x_scale`` ``[..., blocks]``,
@@ -40,10 +39,7 @@ def integer_linear(
     tokens, in_features = codes.shape[:-1], codes.shape[-1]
     v = codes.reshape(-1, in_features)
     s = x_scale.reshape(v.shape[0], x_scale.shape[-1])
-    if emulated:
-        blocks = v.to(torch.float32).view(*s.shape, in_features // s.shape[1]) * s.unsqueeze(-1)
-        result = blocks.view(v.shape) @ dequantize(qweight, scale, zero, bits, in_features).t()
-    elif scale.shape[1] == 1:
+    if scale.shape[1] == 1:
         result = _per_row(v, s, token_sum.reshape(-1), qweight, scale, zero, x_bits, bits)
     else:
         result = _grouped(v, s, qweight, scale, zero, x_bits, bits)

@@ -1,9 +1,34 @@
 """Triton kernels for NVIDIA GPUs: one file an operator, one way to start a kernel, tiles chosen in one place."""
 
-from dvdq_kernels.backends.triton.activation import rotate_quantize
-from dvdq_kernels.backends.triton.hadamard import rotate
-from dvdq_kernels.backends.triton.linear import integer_linear
-from dvdq_kernels.backends.triton.weight import dequantize, quantize_weight
-from dvdq_kernels.backends.triton.weight_only import float_linear
+from __future__ import annotations
 
-__all__ = ["dequantize", "float_linear", "integer_linear", "quantize_weight", "rotate", "rotate_quantize"]
+from functools import partial
+from importlib import import_module
+
+from dvdq_kernels import refusals
+from dvdq_kernels.backend import FAST_GRIDS, Backend, Preference
+from dvdq_kernels.backends.triton.target import INTERPRETED, interprets
+from dvdq_kernels.gpu import launches
+
+
+def _absence() -> str | None:
+    return refusals.absence("triton")
+
+
+def _refusal() -> str | None:
+    reason = _absence()
+    if reason is not None or interprets():
+        return reason
+    return refusals.gpu_refusal("TRITON_INTERPRET=1 runs the kernels on a CPU, slowly, to check them")
+
+
+BACKEND = Backend(
+    "triton",
+    partial(import_module, f"{__name__}.operators"),
+    _refusal,
+    _absence,
+    device_types=lambda: frozenset({"cpu" if interprets() else "cuda"}),
+    grids=FAST_GRIDS,
+    preference=lambda call: Preference(30),
+    describe=partial(launches, otherwise=lambda: INTERPRETED),
+)

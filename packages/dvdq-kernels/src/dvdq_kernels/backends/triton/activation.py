@@ -26,7 +26,7 @@ def rotate_quantize(
     clip: Clip,
     kind: str | None,
     seed: int | None,
-    packed: bool = False,
+    packed: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Codes int8 ``[..., in]``, scale float32 ``[..., blocks]``, token sum float32 ``[...]``; computed in float32.
 

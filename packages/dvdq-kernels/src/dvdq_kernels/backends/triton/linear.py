@@ -27,7 +27,6 @@ def integer_linear(
     x_bits: int,
     bits: int,
     dtype: torch.dtype,
-    emulated: bool,
 ) -> torch.Tensor:
     """``Y[t,n] = Σ_c s[t,c] Δ[n,c] (Σ_{k∈c} v·u - (z[n,c] - 2^(b-1)) Σ_{k∈c} v) + bias``, c the parts of a row that
     share both scales; ``codes`` int8 ``[..., in]``, ``x_scale`` ``[..., blocks]``, output ``[..., out]``.
@@ -44,8 +43,6 @@ def integer_linear(
     v = codes.reshape(-1, in_features).contiguous()
     s = x_scale.reshape(v.shape[0], -1).contiguous()
     qweight, scale = qweight.contiguous(), scale.contiguous()
-    if emulated:
-        return _emulated(v, s, qweight, scale, zero, bias, bits).to(dtype).view(out.shape)
     blocks, groups = s.shape[1], scale.shape[1]
     width = gcd(in_features // blocks, in_features // groups)
     if width * code_offset(x_bits) * code_offset(bits) >= 2**31:
@@ -99,22 +96,3 @@ def _code_sums(v: torch.Tensor, width: int) -> torch.Tensor:
         {"PARTS": parts, "WIDTH": width, "ROWS": rows, "SPAN": span},
     )
     return sums
-
-
-def _emulated(
-    v: torch.Tensor,
-    s: torch.Tensor,
-    qweight: torch.Tensor,
-    scale: torch.Tensor,
-    zero: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    bits: int,
-) -> torch.Tensor:
-    """The same codes as dequantized float32 matrices, multiplied by torch: for comparison, not for speed."""
-    x = v.to(torch.float32).view(*s.shape, -1) * s.unsqueeze(-1)
-    weight = unpack(qweight, bits, v.shape[1]).to(torch.float32).view(*scale.shape, -1)
-    if zero is not None:
-        weight -= (zero - code_offset(bits)).unsqueeze(-1)
-    weight *= scale.unsqueeze(-1)
-    result = x.view(v.shape) @ weight.view(-1, v.shape[1]).t()
-    return result if bias is None else result + bias

@@ -1,6 +1,0 @@
-"""Makes ``conformance`` importable: pytest's importlib mode leaves sys.path as it is."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
