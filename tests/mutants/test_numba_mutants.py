@@ -13,7 +13,7 @@ from dvdq_kernels.registry import backends
 from dvdq_reference.spec.recipe import WeightRule
 from mutants.copies import Break, ask
 
-pytestmark = pytest.mark.skipif(backends()["numba"] is not None, reason=str(backends()["numba"]))
+pytestmark = pytest.mark.skipif(backends()["cpu"] is not None, reason=str(backends()["cpu"]))
 
 CHECKS = {
     "min-max": partial(checks.check_weight, rule=WeightRule(4, "minmax", 64), in_features=256, dtype=torch.float32),
@@ -44,10 +44,10 @@ BREAKS = (
 
 
 def test_a_copy_with_nothing_broken_passes(tmp_path: Path) -> None:
-    ask("numba", tmp_path, CHECKS)
+    ask("cpu", tmp_path, CHECKS)
 
 
 @pytest.mark.parametrize("broken", BREAKS, ids=str)
 def test_a_broken_copy_fails(broken: Break, tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
-        ask("numba", tmp_path, CHECKS, broken)
+        ask("cpu", tmp_path, CHECKS, broken)

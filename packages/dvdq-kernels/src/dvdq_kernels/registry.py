@@ -13,7 +13,7 @@ import dvdq_kernels.backends as _folder
 from dvdq_kernels.backend import Backend
 from dvdq_reference.spec.errors import DvdqError
 
-_NAMES = ("cupy", "triton", "numba", "torch")
+_NAMES = ("cupy", "triton", "cpu", "torch")
 """Folders of ``backends``."""
 
 _BACKENDS: dict[str, Backend] = {name: import_module(f"{_folder.__name__}.{name}").BACKEND for name in _NAMES}

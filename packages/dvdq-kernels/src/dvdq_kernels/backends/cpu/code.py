@@ -8,7 +8,7 @@ accumulators is a list of lists. Nothing here knows a processor: what only some 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from llvmlite import ir
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 POINTER = ir.PointerType()
+_FLOATS = (F16, F32, F64)
 
 
 def vector(element: ir.Type, lanes: int) -> ir.VectorType:
@@ -49,7 +50,7 @@ class Value:
 
     def _with(self, other: Value | float, integers: str, floats: str) -> Value:
         operand = other if isinstance(other, Value) else self.code.constant(self.type, other)
-        name = floats if _element(self.type) in (F16, F32, F64) else integers
+        name = floats if _element(self.type) in _FLOATS else integers
         return Value(self.code, getattr(self.code.builder, name)(self.ir, operand.ir))
 
     def __add__(self, other: Value | float) -> Value:
@@ -79,9 +80,11 @@ class Value:
     def __rshift__(self, other: Value | int) -> Value:
         return self._with(other, "lshr", "")
 
-    def __lt__(self, other: Value | int) -> Value:
+    def __lt__(self, other: Value | float) -> Value:
         operand = other if isinstance(other, Value) else self.code.constant(self.type, other)
-        return Value(self.code, self.code.builder.icmp_signed("<", self.ir, operand.ir))
+        builder = self.code.builder
+        compare = builder.fcmp_ordered if _element(self.type) in _FLOATS else builder.icmp_signed
+        return Value(self.code, compare("<", self.ir, operand.ir))
 
     def bits_as(self, type_: ir.Type) -> Value:
         """The same bits as another type."""
@@ -122,13 +125,17 @@ class Value:
         """``yes`` where it is true, else ``no``."""
         return Value(self.code, self.code.builder.select(self.ir, yes.ir, no.ir))
 
-    def sum(self) -> Value:
-        """Of all lanes: halves are added until one is left."""
+    def folded(self, join: Callable[[Value, Value], Value]) -> Value:
+        """All lanes joined: halves with one another, until one is left."""
         total, lanes = self, self.lanes
         while lanes > 1:
             lanes //= 2
-            total = total.shuffle(range(lanes)) + total.shuffle(range(lanes, 2 * lanes))
+            total = join(total.shuffle(range(lanes)), total.shuffle(range(lanes, 2 * lanes)))
         return Value(self.code, self.code.builder.extract_element(total.ir, ir.Constant(I32, 0)))
+
+    def sum(self) -> Value:
+        """Of all lanes."""
+        return self.folded(Value.__add__)
 
 
 _WIDTHS = {str(F16): 16, str(F32): 32, str(F64): 64}
@@ -194,31 +201,35 @@ def _bytes(element: ir.Type) -> int:
 
 
 class Code:
-    """A function that is being written. Parameters are arrays, given their element type, or 64-bit integers."""
+    """A function that is being written. Its parameters are arrays of an element type, 64-bit integers and float32."""
 
-    def __init__(self, module: ir.Module, name: str, parameters: dict[str, ir.Type | None]) -> None:
-        types = [I64 if element is None else POINTER for element in parameters.values()]
+    def __init__(
+        self,
+        module: ir.Module,
+        name: str,
+        arrays: dict[str, ir.Type],
+        numbers: Sequence[str],
+        floats: Sequence[str] = (),
+    ) -> None:
+        types = [POINTER] * len(arrays) + [I64] * len(numbers) + [F32] * len(floats)
         self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), types), name)
         self.builder = ir.IRBuilder(self.function.append_basic_block())
-        for argument in self.function.args:
-            if argument.type == POINTER:
-                argument.add_attribute("noalias")
-        self.arguments: dict[str, Any] = {
-            name: Value(self, argument) if element is None else Array(self, argument, element)
-            for (name, element), argument in zip(parameters.items(), self.function.args, strict=True)
+        addresses, scalars = self.function.args[: len(arrays)], self.function.args[len(arrays) :]
+        for address in addresses:
+            address.add_attribute("noalias")
+        self._arrays = {
+            name: Array(self, address, element)
+            for (name, element), address in zip(arrays.items(), addresses, strict=True)
         }
+        self._numbers = {name: Value(self, scalar) for name, scalar in zip((*numbers, *floats), scalars, strict=True)}
 
     def array(self, name: str) -> Array:
         """A parameter."""
-        found = self.arguments[name]
-        assert isinstance(found, Array)
-        return found
+        return self._arrays[name]
 
     def number(self, name: str) -> Value:
         """A parameter."""
-        found = self.arguments[name]
-        assert isinstance(found, Value)
-        return found
+        return self._numbers[name]
 
     def constant(self, type_: ir.Type, number: float) -> Value:
         """A number, in all lanes if ``type_`` is a vector's."""
@@ -245,26 +256,21 @@ class Code:
         """``a · b + c``, rounded once."""
         return self._float("fma", a, b, c)
 
-    def smallest(self, a: Value, b: Value) -> Value:
-        """Of integers."""
+    def smaller(self, a: Value, b: Value) -> Value:
+        """Of two integers."""
         return (a < b).select(a, b)
 
-    def largest(self, a: Value, b: Value) -> Value:
-        """Of integers."""
+    def larger(self, a: Value, b: Value) -> Value:
+        """Of two integers."""
         return (a < b).select(b, a)
-
-    def magnitude(self, a: Value) -> Value:
-        """``|a|``."""
-        return self._float("fabs", a)
 
     def rounded(self, a: Value) -> Value:
         """To the nearest whole number, half to even."""
         return self._float("rint", a)
 
-    def clamped(self, a: Value, low: float, high: float) -> Value:
+    def clamped(self, a: Value, low: Value, high: Value) -> Value:
         """``min(max(a, low), high)``."""
-        above = self._float("maxnum", a, self.constant(a.type, low))
-        return self._float("minnum", above, self.constant(a.type, high))
+        return self._float("minnum", self._float("maxnum", a, low), high)
 
     def _float(self, name: str, *operands: Value) -> Value:
         type_ = operands[0].type

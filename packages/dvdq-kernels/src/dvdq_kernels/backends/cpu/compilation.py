@@ -21,6 +21,8 @@ Write = Callable[..., Code]
 
 _TRIPLES = {"aarch64": "aarch64-unknown-linux-gnu", "x86_64": "x86_64-unknown-linux-gnu"}
 
+_CTYPES = {"ptr": ctypes.c_void_p, "i64": ctypes.c_int64, "float": ctypes.c_float}
+
 _engines: list[Any] = []
 """What keeps loaded machine code in memory, for as long as the process."""
 
@@ -90,5 +92,4 @@ def kernel(write: Write, instructions: InstructionSet, **constants: Any) -> Call
     if not address:
         raise DvdqError("cpu", where=code.function.name, expected="machine code that can be loaded", got="none")
     _engines.append(engine)
-    types = [ctypes.c_void_p if isinstance(a.type, ir.PointerType) else ctypes.c_int64 for a in code.function.args]
-    return ctypes.CFUNCTYPE(None, *types)(address)
+    return ctypes.CFUNCTYPE(None, *(_CTYPES[str(argument.type)] for argument in code.function.args))(address)

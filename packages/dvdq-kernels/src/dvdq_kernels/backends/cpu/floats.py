@@ -6,9 +6,18 @@ import torch
 from llvmlite import ir
 
 from dvdq_kernels.backends.cpu.code import F16, F32, F64, I16, I32, Value
+from dvdq_kernels.backends.cpu.instruction_sets import InstructionSet
 
 ELEMENTS: dict[torch.dtype, ir.Type] = {torch.float32: F32, torch.float16: F16, torch.bfloat16: I16, torch.float64: F64}
 """How memory of a dtype is read; bfloat16 is the upper half of a float32."""
+
+
+def readable(x: torch.Tensor, instructions: InstructionSet) -> torch.Tensor:
+    """``[..., in]`` as rows whose values lie side by side, in a dtype that a kernel reads; a view where that is one."""
+    if x.dtype == torch.float16 and not instructions.half:
+        x = x.to(torch.float32)
+    rows = x.reshape(-1, x.shape[-1])
+    return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
 def widened(value: Value) -> Value:

@@ -14,8 +14,6 @@ from llvmlite import ir
 from dvdq_kernels.backends.cpu.code import F32, I8, I16, I32, Array, Code, Value, Variable
 from dvdq_kernels.backends.cpu.floats import narrowed, widened
 from dvdq_kernels.backends.cpu.instruction_sets import InstructionSet
-from dvdq_reference.spec.bits import code_offset
-from dvdq_reference.spec.layout import is_packed
 
 _SQUARE = 8
 """Rows and words that are transposed in registers."""
@@ -26,20 +24,26 @@ def outputs_of(instructions: InstructionSet) -> int:
     return instructions.tile[1] * instructions.lanes
 
 
+def scratch_of(instructions: InstructionSet, channels: int, stored: int, groups: int, sums: int) -> int:
+    """32-bit words of scratch: a tile of the weight, its grid, and ``sums`` sums of codes."""
+    return outputs_of(instructions) * (channels * stored // 16 + 2 * groups + 1) + sums
+
+
 def write_product(
     module: ir.Module,
     instructions: InstructionSet,
     *,
-    x_bits: int,
-    bits: int,
+    limit: int | None,
+    stored: int,
     grouped: bool,
     output: ir.Type,
     bias: ir.Type,
 ) -> Code:
     """``out[t, n] = Σ_p s Δ (Σ_{k∈p} v u - (z - 2^(b-1)) Σ_{k∈p} v) + bias[n]`` for some tokens and outputs.
 
-    ``width`` is that of a part, a multiple of 8. With one Δ a row, ``grouped`` is false: Δ and z are outside the sum,
-    and ``Σ_p s Σ v`` is what ``token_sum`` says.
+    Weight codes take ``stored`` bits, and a partial sum of 16 bits ``limit`` steps. ``width`` is that of a part, a
+    multiple of 8; ``middle`` is ``2^(b-1)``. With one Δ a row, ``grouped`` is false: Δ and z are outside the sum, and
+    ``Σ_p s Σ v`` is what ``token_sum`` says.
     """
     code = Code(
         module,
@@ -54,13 +58,11 @@ def write_product(
             "bias": bias,
             "out": output,
             "scratch": I32,
-            **dict.fromkeys(
-                ("first_token", "last_token", "first_output", "last_output", "outputs", "channels", "width", "blocks",
-                 "groups", "chunk")
-            ),
         },
+        ("first_token", "last_token", "first_output", "last_output", "outputs", "channels", "width", "blocks", "groups",
+         "chunk", "middle"),
     )  # fmt: skip
-    product = _Product(code, instructions, x_bits, bits, grouped)
+    product = _Product(code, instructions, limit, stored, grouped)
     chunk = code.number("chunk")
     # As many tokens at a time as stay in the cache with a tile of the weight.
     last = code.number("last_token")
@@ -68,7 +70,7 @@ def write_product(
     chunks = (last - start.value + chunk - 1) // chunk
     with code.loop(0, chunks):
         first = start.value
-        end = code.smallest(first + chunk, last)
+        end = code.smaller(first + chunk, last)
         product.add_codes(first, end)
         with code.loop(code.number("first_output"), code.number("last_output"), product.outputs) as output_:
             product.gather_grid(output_)
@@ -82,10 +84,12 @@ def write_product(
 class _Product:
     """What the steps of a product share: its parameters, sizes that follow from them, and where scratch lies."""
 
-    def __init__(self, code: Code, instructions: InstructionSet, x_bits: int, bits: int, grouped: bool) -> None:
-        self.code, self.instructions = code, instructions
-        self.x_bits, self.bits, self.grouped = x_bits, bits, grouped
-        self.packed = is_packed(bits)
+    def __init__(
+        self, code: Code, instructions: InstructionSet, limit: int | None, stored: int, grouped: bool
+    ) -> None:
+        self.code, self.instructions, self.limit, self.grouped = code, instructions, limit, grouped
+        self.packed = stored == 4
+        self.middle = code.number("middle").to(I32)
         self.outputs = outputs_of(instructions)
         self.channels, self.width = code.number("channels"), code.number("width")
         self.groups = code.number("groups")
@@ -121,13 +125,13 @@ class _Product:
         code = self.code
         zero, bias = code.array("zero"), code.array("bias")
         with code.loop(0, self.outputs) as n:
-            row = code.smallest(output + n, code.number("outputs") - 1)
+            row = code.smaller(output + n, code.number("outputs") - 1)
             with code.loop(0, self.groups) as group:
                 place = group * self.outputs + n
                 self.delta.store(place, code.array("scale").load(row * self.groups + group))
                 offset = Variable(code, code.constant(F32, 0))
                 with code.when(zero.given):
-                    offset.value = (zero.load(row * self.groups + group).to(I32) - code_offset(self.bits)).to(F32)
+                    offset.value = (zero.load(row * self.groups + group).to(I32) - self.middle).to(F32)
                 self.offset.store(place, offset.value)
             shift = Variable(code, code.constant(F32, 0))
             with code.when(bias.given):
@@ -144,7 +148,7 @@ class _Product:
         for start in range(0, self.outputs, _SQUARE):
             rows = []
             for n in range(start, start + _SQUARE):
-                row = code.smallest(output + n, code.number("outputs") - 1)
+                row = code.smaller(output + n, code.number("outputs") - 1)
                 rows.append(weight.at(row * (words * 4)))
             with code.loop(0, whole, _SQUARE) as word:
                 loaded = [row.load(word * 4, 4 * _SQUARE).bits_as(ir.VectorType(I32, _SQUARE)) for row in rows]
@@ -169,7 +173,7 @@ class _Product:
         rows, columns = instructions.tile
         lanes = instructions.lanes
         # Tokens past the end are the last one once more, and are not written.
-        tokens = [code.smallest(token + t, end - 1) for t in range(rows)]
+        tokens = [code.smaller(token + t, end - 1) for t in range(rows)]
         codes = [code.array("codes").at(t * self.channels) for t in tokens]
         zeros = code.constant(ir.VectorType(F32, lanes), 0)
         totals = [[Variable(code, zeros) for _ in range(columns)] for _ in tokens]
@@ -216,7 +220,7 @@ class _Product:
         """``Σ v u`` over a part, of each token and register of outputs."""
         code = self.code
         columns, lanes = self.instructions.tile[1], self.instructions.lanes
-        starts = [(total * -code_offset(self.bits)).splat(lanes) for total in code_sums]
+        starts = [(total * -1 * self.middle).splat(lanes) for total in code_sums]
         sums = [[Variable(code, start) for _ in range(columns)] for start in starts]
         first = part * (self.width // 4)
         for plane in (0,) if self.packed else (0, 1):
@@ -233,7 +237,7 @@ class _Product:
         """``count`` steps of four channels; of codes of 8 bits, with one of their two nibbles."""
         instructions, lanes = self.instructions, self.instructions.lanes
         register = ir.VectorType(I8, 4 * lanes)
-        limit = instructions.steps(self.x_bits)
+        limit = self.limit
         partial: list[list[Value | None]] = [[None for _ in row] for row in sums]
         if limit is None and not plane:
             partial = [[total.value for total in row] for row in sums]

@@ -1,4 +1,4 @@
-"""Weights to packed codes (Eq. 1): chunks of rows, on as many threads as torch uses."""
+"""Weights to packed codes and back (Eq. 1, 2): chunks of rows, on as many threads as torch uses."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from dvdq_kernels.backends.numba.loops import encode_rows, refine_rows, span_rows
-from dvdq_reference.spec.bits import unsigned_range
+from dvdq_kernels.backends.cpu.compilation import kernel
+from dvdq_kernels.backends.cpu.instruction_sets import at_hand
+from dvdq_kernels.backends.cpu.loops import encode_rows, refine_rows, span_rows
+from dvdq_kernels.backends.cpu.packing import stored_bits
+from dvdq_kernels.backends.cpu.threads import split
+from dvdq_kernels.backends.cpu.weight_only import write_dequantize
+from dvdq_reference.spec.bits import code_offset, unsigned_range
 from dvdq_reference.spec.layout import is_packed, packed_width
 from dvdq_reference.spec.recipe import BGR_MAX_ROUNDS
 
 _CHUNK = 2**17
 """Elements that a thread sorts at a time: half a megabyte in float32, which stays in its cache."""
+_WORTH = 2**18
+"""Elements that a thread has to decode, to be worth its start."""
 
 
 def quantize_weight(
@@ -50,3 +57,17 @@ def quantize_weight(
         for _ in pool.map(quantize_rows, *split):
             pass
     return qweight, scale, zero
+
+
+def dequantize(
+    qweight: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor | None, bits: int, in_features: int
+) -> torch.Tensor:
+    """``Ŵ = Δ(q - z)`` float32 ``[out, in]``."""
+    rows, groups = scale.shape
+    out = torch.empty(rows, in_features)
+    inputs = [None if tensor is None else tensor.contiguous() for tensor in (qweight, scale, zero)]
+    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in (*inputs, out)]
+    run = kernel(write_dequantize, at_hand(), stored=stored_bits(bits))
+    sizes = in_features, groups, code_offset(bits)
+    split(lambda first, last: run(*addresses, first, last, *sizes), rows, 1, _WORTH // in_features + 1)
+    return out

@@ -1,0 +1,204 @@
+"""Rotation and blockwise online quantization of activations (ARQ, Eq. 10): a token at a time, while it is in the cache."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from llvmlite import ir
+
+from dvdq_kernels.backends.cpu.code import F32, F64, I8, I32, Array, Code, Value, Variable, vector
+from dvdq_kernels.backends.cpu.compilation import kernel
+from dvdq_kernels.backends.cpu.floats import ELEMENTS, narrowed, readable, widened
+from dvdq_kernels.backends.cpu.instruction_sets import InstructionSet, at_hand
+from dvdq_kernels.backends.cpu.threads import split
+from dvdq_kernels.backends.cpu.transform import write_transform
+from dvdq_kernels.rotation import core_size, hadamard_size, paley, rotation_signs
+from dvdq_reference.spec.bits import signed_range
+from dvdq_reference.spec.clip_factors import factor_of
+from dvdq_reference.spec.recipe import Clip
+
+_SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+_WORTH = 2**16
+"""Values that a thread has to have, to be worth its start."""
+
+
+class _Factors(NamedTuple):
+    """Of a rotation: its size and m, what x is multiplied by, and H_m."""
+
+    size: int
+    core: int
+    factors: torch.Tensor
+    matrix: torch.Tensor
+
+
+@lru_cache
+def _factors(channels: int, kind: str, seed: int | None, dtype: torch.dtype) -> _Factors:
+    size = hadamard_size(channels, kind)
+    core = core_size(size)
+    assert core is not None
+    signs = rotation_signs(channels, kind, seed)
+    with torch.inference_mode(False):
+        ones = torch.ones(channels, dtype=torch.float64) if signs is None else torch.tensor(signs)
+        return _Factors(size, core, (ones / size**0.5).to(dtype), torch.tensor(paley(core), dtype=dtype))
+
+
+def rotate(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:
+    """``X R`` in the dtype of ``x``; computed in float32, or float64 if that is its dtype."""
+    instructions = at_hand()
+    work = torch.float64 if x.dtype == torch.float64 else torch.float32
+    rows = readable(x, instructions)
+    out = torch.empty(rows.shape, dtype=rows.dtype)
+    rotation = _factors(x.shape[-1], kind, seed, work)
+    run = kernel(
+        write_rotate,
+        instructions,
+        element=ELEMENTS[rows.dtype],
+        work=ELEMENTS[work],
+        size=rotation.size,
+        core=rotation.core,
+    )
+    addresses = rows.data_ptr(), rotation.factors.data_ptr(), rotation.matrix.data_ptr(), out.data_ptr()
+    channels, stride = rows.shape[1], rows.stride(0)
+
+    def part(first: int, last: int) -> None:
+        scratch = torch.empty(2 * channels, dtype=work)
+        run(*addresses, scratch.data_ptr(), first, last, channels, stride)
+
+    split(part, rows.shape[0], 1, _WORTH // channels + 1)
+    return out.to(x.dtype).view(x.shape)
+
+
+def rotate_quantize(
+    x: torch.Tensor,
+    bits: int,
+    block: int | None,
+    clip: Clip,
+    kind: str | None,
+    seed: int | None,
+    packed: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Codes int8 ``[..., in]``, scale float32 ``[..., blocks]``, token sum float32 ``[...]``; computed in float32."""
+    instructions = at_hand()
+    rows = readable(x.to(torch.float32) if x.dtype == torch.float64 else x, instructions)
+    leading, (tokens, channels) = x.shape[:-1], rows.shape
+    width = channels if block is None else block
+    codes = torch.empty((*leading, channels), dtype=torch.int8)
+    scale = torch.empty((*leading, channels // width), dtype=torch.float32)
+    token_sum = torch.empty(leading, dtype=torch.float32)
+    size, core, factors, matrix = 0, 0, 0, 0
+    if kind is not None:
+        rotation = _factors(channels, kind, seed, torch.float32)
+        size, core = rotation.size, rotation.core
+        factors, matrix = rotation.factors.data_ptr(), rotation.matrix.data_ptr()
+    run = kernel(write_rotate_quantize, instructions, element=ELEMENTS[rows.dtype], size=size, core=core)
+    low, high = signed_range(bits)
+    addresses = rows.data_ptr(), factors, matrix, codes.data_ptr(), scale.data_ptr(), token_sum.data_ptr()
+    divisor, stride = high / factor_of(clip, bits, width), rows.stride(0)
+
+    def part(first: int, last: int) -> None:
+        scratch = torch.empty(2 * channels, dtype=torch.float32)
+        run(*addresses, scratch.data_ptr(), first, last, channels, stride, width, low, high, divisor)
+
+    split(part, tokens, 1, _WORTH // channels + 1)
+    return codes, scale, token_sum
+
+
+def write_rotate(
+    module: ir.Module, instructions: InstructionSet, *, element: ir.Type, work: ir.Type, size: int, core: int
+) -> Code:
+    """``out[t] = x[t] R`` for some tokens."""
+    arrays = {"x": element, "factors": work, "matrix": work, "out": element, "scratch": work}
+    code = Code(module, "rotate", arrays, ("first", "last", "channels", "stride"))
+    lanes = instructions.width // (8 if work == F64 else 4)
+    channels = code.number("channels")
+    with code.loop(code.number("first"), code.number("last")) as token:
+        out = code.array("out").at(token * channels)
+        rotated = _rotated(code, token, size, core, lanes)
+        _over(code, 0, channels, lanes, lambda k, n: out.store(k, narrowed(rotated.load(k, n), element)))
+    return code
+
+
+def write_rotate_quantize(
+    module: ir.Module, instructions: InstructionSet, *, element: ir.Type, size: int, core: int
+) -> Code:
+    """``s = max|x̃| / divisor`` a block, ``v = clamp(round(x̃ / s))``, ``Σ s v`` a token, for some tokens.
+
+    Without a rotation ``size`` is 0.
+    """
+    arrays = {"x": element, "factors": F32, "matrix": F32, "codes": I8, "scale": F32, "token_sum": F32, "scratch": F32}
+    numbers = ("first", "last", "channels", "stride", "width", "low", "high")
+    code = Code(module, "rotate_quantize", arrays, numbers, ("divisor",))
+    channels, width, lanes = code.number("channels"), code.number("width"), instructions.lanes
+    blocks = channels // width
+    with code.loop(code.number("first"), code.number("last")) as token:
+        rotated = _rotated(code, token, size, core, lanes)
+        token_sum = Variable(code, code.constant(F32, 0))
+        with code.loop(0, blocks) as block:
+            values = rotated.at(block * width)
+            scale = _scale(code, values, width, lanes)
+            code.array("scale").store(token * blocks + block, scale)
+            codes = code.array("codes").at(token * channels + block * width)
+            token_sum += _encode(code, values, scale, codes, width, lanes).to(F32) * scale
+        code.array("token_sum").store(token, token_sum.value)
+    return code
+
+
+def _rotated(code: Code, token: Value, size: int, core: int, lanes: int) -> Array:
+    """A token's values, rotated unless ``size`` is 0, in scratch."""
+    channels, scratch = code.number("channels"), code.array("scratch")
+    spare = scratch.at(channels)
+    x = code.array("x").at(token * code.number("stride"))
+    if not size:
+        _over(code, 0, channels, lanes, lambda k, n: scratch.store(k, widened(x.load(k, n))))
+        return scratch
+    with code.loop(0, channels, size) as start:
+        values, factors = x.at(start), code.array("factors").at(start)
+
+        def load(place: Value, count: int) -> Value:
+            value = widened(values.load(place, count))
+            return value.to(scratch.element)
+
+        matrix = code.array("matrix")
+        write_transform(code, load, factors, matrix, scratch.at(start), spare.at(start), size, core, lanes)
+    return scratch if core == 1 else spare
+
+
+def _over(code: Code, start: int, stop: Value, lanes: int, body: object) -> None:
+    """``body(place, lanes)`` for whole registers, then lane by lane."""
+    assert callable(body)
+    whole = stop // lanes * lanes
+    for first, end, count in ((code.index(start), whole, lanes), (whole, stop, 1)):
+        with code.loop(first, end, count) as place:
+            body(place, count)
+
+
+def _scale(code: Code, values: Array, width: Value, lanes: int) -> Value:
+    """``max|x̃| / divisor``, 1 for a block of zeros, and NaN where there is one: as an integer it is above all others."""
+    largest = {count: Variable(code, code.constant(vector(I32, count), 0)) for count in (lanes, 1)}
+
+    def look(place: Value, count: int) -> None:
+        magnitude = values.load(place, count).bits_as(vector(I32, count)) & 0x7FFFFFFF
+        largest[count].value = code.larger(largest[count].value, magnitude)
+
+    _over(code, 0, width, lanes, look)
+    found = code.larger(*(variable.value.folded(code.larger) for variable in largest.values())).bits_as(F32)
+    scale = found / code.number("divisor")
+    scale = (scale < _SMALLEST_SCALE).select(code.constant(F32, _SMALLEST_SCALE), scale)
+    return (found.bits_as(I32) < 1).select(code.constant(F32, 1), scale)
+
+
+def _encode(code: Code, values: Array, scale: Value, codes: Array, width: Value, lanes: int) -> Value:
+    """The codes of a block, and their sum."""
+    low, high = (code.number(name).to(F32) for name in ("low", "high"))
+    sums = {count: Variable(code, code.constant(vector(I32, count), 0)) for count in (lanes, 1)}
+
+    def encode(place: Value, count: int) -> None:
+        rounded = code.rounded(values.load(place, count) / scale.splat(count))
+        v = code.clamped(rounded, low.splat(count), high.splat(count)).to(I32)
+        codes.store(place, v.to(I8))
+        sums[count] += v
+
+    _over(code, 0, width, lanes, encode)
+    return sums[lanes].value.sum() + sums[1].value.sum()

@@ -1,0 +1,101 @@
+"""Full activations and packed weights (W4A16), as they are written for an instruction set: weights are decoded in the
+loop, since for a few tokens reading them is all that takes time.
+
+A code becomes a float32 by its bits: shifted to the top of a mantissa, it is ``1 + q / 2^s`` for codes of s stored bits.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from dvdq_kernels.backends.cpu.code import F32, I8, I16, I32, Code, Value, Variable, vector
+from dvdq_kernels.backends.cpu.instruction_sets import InstructionSet
+
+ROWS = 4
+"""Outputs that are computed together, so that additions need not wait for one another."""
+
+
+def write_few_tokens(module: ir.Module, instructions: InstructionSet, *, tokens: int, stored: int) -> Code:
+    """``out[t, n] = Σ_g Δ (Σ_{k∈g} x (q - z))`` for all of a few tokens and some outputs.
+
+    ``x`` lies as words of codes do: ``[tokens, in / (lanes · codes)][codes][lanes]``, ``codes = 32 / stored`` to a word;
+    ``x_sum`` is ``[tokens, groups]``. ``Σ x (q - z) = 2^s Σ x (1 + q / 2^s) - (2^s + z) Σ x``.
+    """
+    arrays = {"x": F32, "x_sum": F32, "qweight": I8, "scale": F32, "zero": I16, "out": F32}
+    code = Code(module, "few_tokens", arrays, ("first", "last", "outputs", "channels", "groups", "middle"))
+    lanes, per_word = instructions.lanes, 32 // stored
+    channels, groups, last = code.number("channels"), code.number("groups"), code.number("last")
+    row_bytes, width = channels * stored // 8, channels // groups
+    with code.loop(code.number("first"), last, ROWS) as output:
+        rows = [code.smaller(output + r, last - 1) for r in range(ROWS)]
+        weights = [code.array("qweight").at(row * row_bytes) for row in rows]
+        zero = code.constant(F32, 0)
+        totals = [[Variable(code, zero) for _ in range(tokens)] for _ in rows]
+        with code.loop(0, groups) as group:
+            empty = code.constant(vector(F32, lanes), 0)
+            sums = [[[Variable(code, empty) for _ in range(2)] for _ in range(tokens)] for _ in rows]
+            with code.loop(group * width, (group + 1) * width, lanes * per_word) as channel:
+                words = [
+                    weight.load(channel * stored // 8, 4 * lanes).bits_as(vector(I32, lanes)) for weight in weights
+                ]
+                for i in range(per_word):
+                    values = [
+                        code.array("x").load(channel + channels * t + i * lanes, lanes) for t in range(tokens)
+                    ]
+                    for r, word in enumerate(words):
+                        decoded = _decoded(word, i, stored)
+                        for t, value in enumerate(values):
+                            total = sums[r][t][i % 2]
+                            total.value = code.fma(decoded, value, total.value)
+            for r, row in enumerate(rows):
+                delta = code.array("scale").load(row * groups + group)
+                offset = Variable(code, code.number("middle").to(F32))
+                with code.when(code.array("zero").given):
+                    offset.value = code.array("zero").load(row * groups + group).to(F32)
+                for t in range(tokens):
+                    dot = (sums[r][t][0].value + sums[r][t][1].value).sum() * float(2**stored)
+                    x_sum = code.array("x_sum").load(group + groups * t)
+                    totals[r][t] += (dot - (offset.value + float(2**stored)) * x_sum) * delta
+        for r, row in enumerate(rows):
+            for t in range(tokens):
+                code.array("out").store(row + code.number("outputs") * t, totals[r][t].value)
+    return code
+
+
+def _decoded(word: Value, i: int, stored: int) -> Value:
+    """``1 + q / 2^s`` of the i-th code of each word."""
+    shift = 23 - stored - i * stored
+    moved = word << shift if shift >= 0 else word >> -shift
+    return ((moved & ((2**stored - 1) << (23 - stored))) | 0x3F800000).bits_as(vector(F32, word.lanes))
+
+
+def write_dequantize(module: ir.Module, instructions: InstructionSet, *, stored: int) -> Code:
+    """``out[n, k] = Δ (q - z)`` for some outputs."""
+    arrays = {"qweight": I8, "scale": F32, "zero": I16, "out": F32}
+    code = Code(module, "dequantize", arrays, ("first", "last", "channels", "groups", "middle"))
+    per_word = 32 // stored
+    channels, groups = code.number("channels"), code.number("groups")
+    width = channels // groups
+    # Groups that end inside a word are decoded code by code.
+    whole = (width & (per_word - 1) < 1).select(width, code.index(0))
+    shifts = code.lanes(I32, [i * stored for i in range(per_word)])
+    with code.loop(code.number("first"), code.number("last")) as row, code.loop(0, groups) as group:
+        place = row * groups + group
+        delta = code.array("scale").load(place)
+        offset = Variable(code, code.number("middle").to(F32))
+        with code.when(code.array("zero").given):
+            offset.value = code.array("zero").load(place).to(F32)
+        start = row * channels + group * width
+        for first, end, count in ((code.index(0), whole, per_word), (whole, width, 1)):
+            with code.loop(first, end, count) as k:
+                channel = start + k
+                if count == per_word:
+                    word = code.array("qweight").load(channel * stored // 8, 4).bits_as(I32).splat(per_word)
+                    codes = (word >> shifts) & (2**stored - 1)
+                else:
+                    byte = code.array("qweight").load(channel * stored // 8).to(I32, signed=False)
+                    shift = (channel * stored & 7).to(I32)
+                    codes = ((byte >> shift) & (2**stored - 1)).splat(1)
+                values = (codes.to(F32) - offset.value.splat(count)) * delta.splat(count)
+                code.array("out").store(channel, values)
+    return code
