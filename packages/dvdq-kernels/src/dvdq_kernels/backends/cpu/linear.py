@@ -101,7 +101,7 @@ def float_linear(
         values = rotate(values, kind, seed)
     instructions = at_hand()
     word = instructions.lanes * 32 // stored_bits(bits)
-    if work == torch.float32 and tokens <= _FEW and channels // groups % word == 0:
+    if work == torch.float32 and 0 < tokens <= _FEW and channels // groups % word == 0:
         rows = values.reshape(-1, channels)
         parts = [_few_tokens(some, qweight, scale, zero, bits, instructions) for some in rows.split(_AT_ONCE)]
         result = parts[0] if len(parts) == 1 else torch.cat(parts)
