@@ -22,10 +22,12 @@ if emulated_capability() is None or backends()["cupy"] is not None:
 
 MANY_GROUPS = LinearCase(WeightRule(4, "minmax", 256), ActivationRule(8), None, 768, 300, FLOAT)
 MANY_BLOCKS = LinearCase(WeightRule(4, "minmax"), ActivationRule(8, 128), None, 768, 300, FLOAT)
+BYTES = LinearCase(WeightRule(8, "minmax"), ActivationRule(8), None, 256, 3, FLOAT)
 SIXTEEN_BITS = partial(checks.check_activation, rotation=SIGNS, dtype=torch.bfloat16)
 ASKED = CHECKS | {
     "many tokens in blocks": partial(checks.check_linear, case=MANY_BLOCKS),
     "many tokens in groups": partial(checks.check_linear, case=MANY_GROUPS),
+    "bytes": partial(checks.check_linear, case=BYTES),
     "packed": checks.check_packed_activation,
     "16 bits": partial(SIXTEEN_BITS, rule=ActivationRule(8, 64)),
     "narrow blocks": partial(SIXTEEN_BITS, rule=ActivationRule(8, 32)),
@@ -40,7 +42,7 @@ ANYWHERE = (
     Break("cuda/outputs.cuh", "? to_float(unchanged(bias + column))", "? 0.0f", "many tokens"),
     Break("cuda/outputs.cuh", "8 * half >= of.tokens", "8 * half >= of.tokens - 1", "many tokens"),
     Break("cuda/outputs.cuh", "kept = odd ? high : low", "kept = odd ? low : high", "many tokens"),
-    Break("cuda/codes.cuh", "codes + (128 - OFFSET)", "codes + (129 - OFFSET)", "many tokens"),
+    Break("cuda/codes.cuh", "codes + (128 - OFFSET)", "codes + (129 - OFFSET)", "bytes"),
     Break("cuda/product_mma.cu", "copy_async_wait<STAGES - 2>();", "", "blockwise linear"),
     Break("cuda/product_mma.cu", "        __syncthreads();\n", "", "blockwise linear"),
     Break("cuda/codes.cuh", "codes << 4 & 0xF0F0F0F0u", "codes << 4 & 0x70F0F0F0u", "grouped linear"),
