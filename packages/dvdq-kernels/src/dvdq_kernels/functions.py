@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from dvdq_kernels import ops  # noqa: F401  (defines torch.ops.dvdq)
 from dvdq_kernels.activation_codes import is_packable
 from dvdq_kernels.call import Call, place_of
+from dvdq_kernels.ops import run
 from dvdq_kernels.quantized import QuantizedActivation, QuantizedWeight
 from dvdq_kernels.rotation import check_rotation
 from dvdq_kernels.selection import packs_on, select
@@ -118,8 +118,8 @@ def rotate_quantize(
     if packed is None:
         packed = packable and packs_on(x.device, rule.bits, backend, x.dtype)
     kind, seed = (None, None) if rotation is None else (rotation.kind, rotation.seed)
-    quantize = rotate_quantize_once if shared else torch.ops.dvdq.rotate_quantize
-    codes, scale, token_sum = quantize(x, rule.bits, rule.block, rule.clip, kind, seed, packed, backend)
+    request = rule.bits, rule.block, rule.clip, kind, seed, packed, backend
+    codes, scale, token_sum = rotate_quantize_once(x, *request) if shared else run("rotate_quantize", x, *request)
     return QuantizedActivation(codes, scale, token_sum, rule, rotation, x.dtype)
 
 
@@ -161,15 +161,15 @@ def quantized_linear(
     if rule is None and isinstance(x, torch.Tensor):
         _check_activations(operation, x)
         kind, seed = (None, None) if rotation is None else (rotation.kind, rotation.seed)
-        result: torch.Tensor = torch.ops.dvdq.float_linear(x, *grid, bias, qweight.rule.bits, kind, seed, backend)
+        result: torch.Tensor = run("float_linear", x, *grid, bias, qweight.rule.bits, kind, seed, backend)
         return result
     if isinstance(x, torch.Tensor):
         assert rule is not None
         x = rotate_quantize(x, rule, rotation=rotation, backend=backend)
     elif rule != x.rule or rotation != x.rotation:
         raise DvdqError(operation, where="x", expected=f"{rule}, {rotation}", got=f"{x.rule}, {x.rotation}")
-    result = torch.ops.dvdq.integer_linear(
-        x.codes, x.scale, x.token_sum, *grid, bias, x.rule.bits, qweight.rule.bits, x.dtype, backend
+    result = run(
+        "integer_linear", x.codes, x.scale, x.token_sum, *grid, bias, x.rule.bits, qweight.rule.bits, x.dtype, backend
     )
     return result
 

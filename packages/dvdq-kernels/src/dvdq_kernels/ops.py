@@ -28,6 +28,27 @@ OPERATORS: dict[str, Callable[..., Any]] = {}
 """The statement of each, by name."""
 
 
+_KERNELS: dict[str, Callable[..., Any]] = {}
+"""What each runs below torch's dispatcher."""
+
+
+def run(operator: str, x: torch.Tensor, *args: Any) -> Any:
+    """``torch.ops.dvdq.<operator>(x, *args)``, past torch's dispatcher where it has nothing to do.
+
+    It costs some 25 µs, a third of a small linear on a CPU, and serves compilers, gradients, modes, and tensors that
+    stand for others.
+    """
+    if (
+        torch.compiler.is_compiling()
+        or torch.is_grad_enabled()
+        or type(x) is not torch.Tensor
+        or x.is_meta
+        or torch._C._len_torch_dispatch_stack()
+    ):
+        return getattr(torch.ops.dvdq, operator)(x, *args)
+    return _KERNELS[operator](x, *args)
+
+
 @remembered
 def _function(operator: str, call: Call, backend: str) -> Callable[..., Any]:
     """The function that runs ``call``: that of the backend that it gets."""
@@ -48,6 +69,7 @@ def _operator(call: Callable[..., Call]) -> Callable[[Callable[..., Any]], Calla
         def kernel(*args: Any) -> Any:
             return _function(name, call(*map(args.__getitem__, needed)), args[-1])(*args[:-1])
 
+        _KERNELS[name] = kernel
         _LIBRARY.define(name + torch.library.infer_schema(statement, mutates_args=()))
         _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
         torch.library.register_fake(f"dvdq::{name}", statement, lib=_LIBRARY)

@@ -12,6 +12,8 @@ from weakref import ReferenceType, ref
 
 import torch
 
+from dvdq_kernels.ops import run
+
 _Quantized = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 _LATEST: dict[int, tuple[ReferenceType[torch.Tensor], int, tuple[Any, ...], _Quantized]] = {}
@@ -24,14 +26,14 @@ _LATEST: dict[int, tuple[ReferenceType[torch.Tensor], int, tuple[Any, ...], _Qua
 def rotate_quantize_once(x: torch.Tensor, *request: Any) -> _Quantized:
     """``torch.ops.dvdq.rotate_quantize``, or what it gave for the same arguments a moment ago."""
     if x.is_inference():
-        made: _Quantized = torch.ops.dvdq.rotate_quantize(x, *request)
+        made: _Quantized = run("rotate_quantize", x, *request)
         return made
     thread = get_ident()
     latest = _LATEST.get(thread)
     if latest is not None and latest[0]() is x and latest[1:3] == (x._version, request):
         return latest[3]
     _LATEST.pop(thread, None)
-    made = torch.ops.dvdq.rotate_quantize(x, *request)
+    made = run("rotate_quantize", x, *request)
     _LATEST[thread] = ref(x, _forget), x._version, request, made
     return made
 

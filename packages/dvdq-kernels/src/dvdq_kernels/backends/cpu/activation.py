@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -9,11 +10,12 @@ import torch
 from llvmlite import ir
 
 from dvdq_kernels.backends.cpu.code import F32, F64, I8, I32, Array, Code, Value, Variable, vector
-from dvdq_kernels.backends.cpu.compilation import kernel
+from dvdq_kernels.backends.cpu.compilation import float_bits, kernel
 from dvdq_kernels.backends.cpu.floats import ELEMENTS, narrowed, readable, widened
 from dvdq_kernels.backends.cpu.instruction_sets import InstructionSet, at_hand
-from dvdq_kernels.backends.cpu.threads import split
+from dvdq_kernels.backends.cpu.threads import scratch, split
 from dvdq_kernels.backends.cpu.transform import write_transform
+from dvdq_kernels.registry import remembered
 from dvdq_kernels.rotation import core_size, hadamard_size, paley, rotation_signs
 from dvdq_reference.spec.bits import signed_range
 from dvdq_reference.spec.clip_factors import factor_of
@@ -33,7 +35,7 @@ class _Factors(NamedTuple):
     matrix: torch.Tensor
 
 
-@lru_cache
+@lru_cache(maxsize=None)
 def _factors(channels: int, kind: str, seed: int | None, dtype: torch.dtype) -> _Factors:
     size = hadamard_size(channels, kind)
     core = core_size(size)
@@ -46,27 +48,17 @@ def _factors(channels: int, kind: str, seed: int | None, dtype: torch.dtype) -> 
 
 def rotate(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:
     """``X R`` in the dtype of ``x``; computed in float32, or float64 if that is its dtype."""
-    instructions = at_hand()
-    work = torch.float64 if x.dtype == torch.float64 else torch.float32
-    rows = readable(x, instructions)
+    rows = readable(x, at_hand())
+    tokens, channels = rows.shape
+    run, factors, matrix = _rotation(channels, kind, seed, rows.dtype)
     out = torch.empty(rows.shape, dtype=rows.dtype)
-    rotation = _factors(x.shape[-1], kind, seed, work)
-    run = kernel(
-        write_rotate,
-        instructions,
-        element=ELEMENTS[rows.dtype],
-        work=ELEMENTS[work],
-        size=rotation.size,
-        core=rotation.core,
-    )
-    addresses = rows.data_ptr(), rotation.factors.data_ptr(), rotation.matrix.data_ptr(), out.data_ptr()
-    channels, stride = rows.shape[1], rows.stride(0)
+    addresses = rows.data_ptr(), factors.data_ptr(), matrix.data_ptr(), out.data_ptr()
+    stride = rows.stride(0)
 
     def part(first: int, last: int) -> None:
-        scratch = torch.empty(2 * channels, dtype=work)
-        run(*addresses, scratch.data_ptr(), first, last, channels, stride)
+        run(*addresses, scratch(2 * channels * factors.itemsize), first, last, channels, stride)
 
-    split(part, rows.shape[0], 1, _WORTH // channels + 1)
+    split(part, tokens, 1, _WORTH // channels + 1)
     return out.to(x.dtype).view(x.shape)
 
 
@@ -80,29 +72,49 @@ def rotate_quantize(
     packed: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Codes int8 ``[..., in]``, scale float32 ``[..., blocks]``, token sum float32 ``[...]``; computed in float32."""
-    instructions = at_hand()
-    rows = readable(x.to(torch.float32) if x.dtype == torch.float64 else x, instructions)
+    rows = readable(x if x.dtype != torch.float64 else x.to(torch.float32), at_hand())
     leading, (tokens, channels) = x.shape[:-1], rows.shape
     width = channels if block is None else block
     codes = torch.empty((*leading, channels), dtype=torch.int8)
     scale = torch.empty((*leading, channels // width), dtype=torch.float32)
     token_sum = torch.empty(leading, dtype=torch.float32)
-    size, core, factors, matrix = 0, 0, 0, 0
+    run, factors, matrix, levels = _quantization(channels, kind, seed, rows.dtype, bits, clip, width)
+    addresses = rows.data_ptr(), factors, matrix, codes.data_ptr(), scale.data_ptr(), token_sum.data_ptr()
+    stride = rows.stride(0)
+
+    def part(first: int, last: int) -> None:
+        run(*addresses, scratch(8 * channels), first, last, channels, stride, width, *levels)
+
+    split(part, tokens, 1, _WORTH // channels + 1)
+    return codes, scale, token_sum
+
+
+@remembered
+def _rotation(
+    channels: int, kind: str, seed: int | None, dtype: torch.dtype
+) -> tuple[Callable[..., None], torch.Tensor, torch.Tensor]:
+    """The kernel, and the addresses of what x is multiplied by and of H_m."""
+    work = torch.float64 if dtype == torch.float64 else torch.float32
+    size, core, factors, matrix = _factors(channels, kind, seed, work)
+    run = kernel(write_rotate, at_hand(), element=ELEMENTS[dtype], work=ELEMENTS[work], size=size, core=core)
+    return run, factors, matrix
+
+
+@remembered
+def _quantization(
+    channels: int, kind: str | None, seed: int | None, dtype: torch.dtype, bits: int, clip: Clip, width: int
+) -> tuple[Callable[..., None], int, int, tuple[int, int, int]]:
+    """The kernel, the addresses of what x is multiplied by and of H_m, and the least code, the largest, and its quotient
+    by c as a float's bits.
+    """
+    size = core = factors = matrix = 0
     if kind is not None:
         rotation = _factors(channels, kind, seed, torch.float32)
         size, core = rotation.size, rotation.core
         factors, matrix = rotation.factors.data_ptr(), rotation.matrix.data_ptr()
-    run = kernel(write_rotate_quantize, instructions, element=ELEMENTS[rows.dtype], size=size, core=core)
+    run = kernel(write_rotate_quantize, at_hand(), element=ELEMENTS[dtype], size=size, core=core)
     low, high = signed_range(bits)
-    addresses = rows.data_ptr(), factors, matrix, codes.data_ptr(), scale.data_ptr(), token_sum.data_ptr()
-    divisor, stride = high / factor_of(clip, bits, width), rows.stride(0)
-
-    def part(first: int, last: int) -> None:
-        scratch = torch.empty(2 * channels, dtype=torch.float32)
-        run(*addresses, scratch.data_ptr(), first, last, channels, stride, width, low, high, divisor)
-
-    split(part, tokens, 1, _WORTH // channels + 1)
-    return codes, scale, token_sum
+    return run, factors, matrix, (low, high, float_bits(high / factor_of(clip, bits, width)))
 
 
 def write_rotate(

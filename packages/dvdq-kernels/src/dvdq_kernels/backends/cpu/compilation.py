@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import ctypes
+from array import array
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
+from struct import pack
 from typing import Any
 
 import llvmlite
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-from dvdq_kernels.backends.cpu.code import Code
+from dvdq_kernels.backends.cpu.code import I64, POINTER, Code
 from dvdq_kernels.backends.cpu.instruction_sets import InstructionSet
 from dvdq_kernels.cache import cached
-from dvdq_reference.spec.errors import DvdqError
 
 Write = Callable[..., Code]
 """Writes a kernel into a module, for an instruction set and constants."""
 
 _TRIPLES = {"aarch64": "aarch64-unknown-linux-gnu", "x86_64": "x86_64-unknown-linux-gnu"}
 
-_CTYPES = {"ptr": ctypes.c_void_p, "i64": ctypes.c_int64, "float": ctypes.c_float}
+ENTRY = "run"
 
 _engines: list[Any] = []
 """What keeps loaded machine code in memory, for as long as the process."""
@@ -46,14 +48,26 @@ def machine_of(instructions: InstructionSet) -> llvm.TargetMachine:
     )
 
 
-def intermediate(write: Write, instructions: InstructionSet, **constants: Any) -> tuple[str, Code]:
-    """The IR of one kernel, as it was written, and the kernel."""
+def intermediate(write: Write, instructions: InstructionSet, **constants: Any) -> str:
+    """The IR of one kernel, as it was written, and of ``run``, which calls it with what lies in a block of memory.
+
+    A call from Python with one address takes a third of the time of one with twenty arguments.
+    """
     module = ir.Module("dvdq")
     code = write(module, instructions, **constants)
     code.finish()
+    code.function.linkage = "internal"
+    entry = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), ENTRY)
+    builder = ir.IRBuilder(entry.append_basic_block())
+    places = (builder.gep(entry.args[0], [I64(i)], source_etype=I64) for i in range(len(code.function.args)))
+    builder.call(
+        code.function,
+        [builder.load(place, typ=a.type) for a, place in zip(code.function.args, places, strict=True)],
+    )
+    builder.ret_void()
     machine = machine_of(instructions)
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
-    return str(module), code
+    return str(module)
 
 
 def optimized(source: str, instructions: InstructionSet) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:
@@ -71,25 +85,33 @@ def optimized(source: str, instructions: InstructionSet) -> tuple[llvm.ModuleRef
 
 @lru_cache(maxsize=None)
 def kernel(write: Write, instructions: InstructionSet, **constants: Any) -> Callable[..., None]:
-    """A kernel as a function of addresses and whole numbers, which runs without the interpreter's lock.
+    """A kernel as a function of addresses, whole numbers and :func:`float_bits`, which runs without the interpreter's
+    lock.
 
     It is compiled when it is first asked for, unless some process did so before: what it depends on names its file.
     """
-    source, code = intermediate(write, instructions, **constants)
+    source = intermediate(write, instructions, **constants)
     machine = machine_of(instructions)
     key = (source, machine.triple, instructions.processor, *instructions.features, llvmlite.__version__)
 
-    def compile_(path: Any) -> None:
+    def compile_(path: Path) -> None:
         module, target = optimized(source, instructions)
         path.write_bytes(target.emit_object(module))
 
     data = cached(".o", key, compile_).read_bytes()
-    empty = llvm.parse_assembly("")
-    engine = llvm.create_mcjit_compiler(empty, machine)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     engine.add_object_file(llvm.ObjectFileRef.from_data(data))
     engine.finalize_object()
-    address = engine.get_function_address(code.function.name)
-    if not address:
-        raise DvdqError("cpu", where=code.function.name, expected="machine code that can be loaded", got="none")
     _engines.append(engine)
-    return ctypes.CFUNCTYPE(None, *(_CTYPES[str(argument.type)] for argument in code.function.args))(address)
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(engine.get_function_address(ENTRY))
+
+    def run(*numbers: int) -> None:
+        block = array("q", numbers)
+        function(block.buffer_info()[0])
+
+    return run
+
+
+def float_bits(number: float) -> int:
+    """A number as a kernel takes a float32."""
+    return int.from_bytes(pack("<f", number), "little")

@@ -14,7 +14,7 @@ ELEMENTS: dict[torch.dtype, ir.Type] = {torch.float32: F32, torch.float16: F16, 
 
 def readable(x: torch.Tensor, instructions: InstructionSet) -> torch.Tensor:
     """``[..., in]`` as rows whose values lie side by side, in a dtype that a kernel reads; a view where that is one."""
-    if x.dtype == torch.float16 and not instructions.half:
+    if x.dtype not in instructions.dtypes and x.dtype != torch.float64:
         x = x.to(torch.float32)
     rows = x.reshape(-1, x.shape[-1])
     return rows if rows.stride(1) == 1 else rows.contiguous()

@@ -22,11 +22,14 @@ from dataclasses import dataclass
 from functools import cache
 
 import llvmlite.binding as llvm
+import torch
 
 from dvdq_kernels.backends.cpu.code import I16, I32, Value, vector
+from dvdq_kernels.registry import remembered
 from dvdq_reference.spec.errors import DvdqError
 
 VARIABLE = "DVDQ_CPU_INSTRUCTIONS"
+_DTYPES = frozenset({torch.float32, torch.bfloat16})
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class InstructionSet:
     width: int
     tile: tuple[int, int]
     half: bool = True
+
+    @property
+    def dtypes(self) -> frozenset[torch.dtype]:
+        """What kernels read and write; float32 stands in for the others."""
+        return _DTYPES | {torch.float16} if self.half else _DTYPES
 
     @property
     def lanes(self) -> int:
@@ -133,17 +141,14 @@ def runs_here(instructions: InstructionSet) -> bool:
     return llvm.get_process_triple().startswith(instructions.architecture) and all(has.get(name) for name in needed)
 
 
+@remembered
 def at_hand() -> InstructionSet:
     """The set that kernels are compiled for: that of ``DVDQ_CPU_INSTRUCTIONS``, else the widest that is here.
 
     Raises:
         DvdqError: the variable names none, or one that this processor does not have.
     """
-    return _chosen(os.environ.get(VARIABLE) or None)
-
-
-@cache
-def _chosen(name: str | None) -> InstructionSet:
+    name = os.environ.get(VARIABLE) or None
     here = [instructions for instructions in ALL if runs_here(instructions)]
     for instructions in here:
         if name in (None, instructions.name):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from math import gcd
+from math import lcm
+from typing import NamedTuple
 
 import llvmlite.binding as llvm
 import torch
@@ -13,11 +15,12 @@ from dvdq_kernels.backends.cpu.activation import rotate
 from dvdq_kernels.backends.cpu.compilation import kernel
 from dvdq_kernels.backends.cpu.floats import ELEMENTS
 from dvdq_kernels.backends.cpu.instruction_sets import InstructionSet, at_hand
-from dvdq_kernels.backends.cpu.packing import padded, stored_bits
+from dvdq_kernels.backends.cpu.packing import filled_channels, padded, stored_bits
 from dvdq_kernels.backends.cpu.product import outputs_of, scratch_of, write_product
-from dvdq_kernels.backends.cpu.threads import split
+from dvdq_kernels.backends.cpu.threads import scratch, split
 from dvdq_kernels.backends.cpu.weight import dequantize
 from dvdq_kernels.backends.cpu.weight_only import ROWS, write_few_tokens
+from dvdq_kernels.registry import remembered
 from dvdq_reference.spec.bits import code_offset
 
 _CACHED = 2**18
@@ -43,42 +46,74 @@ def integer_linear(
     dtype: torch.dtype,
 ) -> torch.Tensor:
     """``Y`` of :func:`~dvdq_kernels.backends.cpu.product.write_product`, ``[..., out]``."""
-    leading, outputs = codes.shape[:-1], qweight.shape[0]
+    shape = codes.shape
     blocks, groups = x_scale.shape[-1], scale.shape[1]
-    parts = blocks * groups // gcd(blocks, groups)
-    codes, qweight = padded(codes, qweight, parts, bits)
-    channels = codes.shape[-1]
-    tokens = codes.numel() // channels
-    instructions = at_hand()
-    stored = dtype if _writes(instructions, dtype) else torch.float32
-    if bias is not None and not _writes(instructions, bias.dtype):
-        bias = bias.to(torch.float32)
+    plan = _plan(shape[-1], blocks, groups, x_bits, bits, dtype, torch.float32 if bias is None else bias.dtype)
+    if plan.filled != shape[-1]:
+        codes, qweight = padded(codes, qweight, plan.parts, bits)
+    if bias is not None and bias.dtype != plan.bias:
+        bias = bias.to(plan.bias)
+    tokens, outputs = codes.numel() // plan.filled, qweight.shape[0]
+    out = torch.empty((*shape[:-1], outputs), dtype=plan.output)
+    inputs = codes, x_scale, token_sum, qweight, scale, zero, bias
+    kept = [None if tensor is None else tensor.contiguous() for tensor in inputs]
+    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in (*kept, out)]
+    run, sizes, words = plan.run, plan.sizes, plan.scratch + min(plan.chunk, tokens) * plan.parts
+
+    def part(first: int, last: int) -> None:
+        run(*addresses, scratch(4 * words), 0, tokens, first, last, outputs, *sizes)
+
+    split(part, outputs, plan.together, _WORTH // (tokens * plan.filled + 1) + 1)
+    return out if plan.output == dtype else out.to(dtype)
+
+
+class _Plan(NamedTuple):
+    """What a product of one format and depth runs: its kernel, and sizes that do not depend on tokens and outputs.
+
+    Attributes:
+        run: the kernel.
+        output: the dtype that it writes.
+        bias: and that of the bias that it reads.
+        parts: of a row that share both scales.
+        filled: input channels once parts are filled up to whole words.
+        together: outputs of a tile.
+        chunk: tokens that pass over a tile before the next.
+        sizes: the last arguments of the kernel.
+        scratch: words of scratch but for the sums of codes.
+    """
+
+    run: Callable[..., None]
+    output: torch.dtype
+    bias: torch.dtype
+    parts: int
+    filled: int
+    together: int
+    chunk: int
+    sizes: tuple[int, ...]
+    scratch: int
+
+
+@remembered
+def _plan(
+    channels: int, blocks: int, groups: int, x_bits: int, bits: int, dtype: torch.dtype, bias: torch.dtype
+) -> _Plan:
+    instructions, stored = at_hand(), stored_bits(bits)
+    output, bias = (kind if kind in instructions.dtypes else torch.float32 for kind in (dtype, bias))
+    parts = lcm(blocks, groups)
+    filled = filled_channels(channels, parts)
+    chunk = max(1, _CACHED // (filled * instructions.tile[0])) * instructions.tile[0]
     run = kernel(
         write_product,
         instructions,
         limit=instructions.steps(x_bits),
-        stored=stored_bits(bits),
+        stored=stored,
         grouped=groups > 1,
-        output=ELEMENTS[stored],
-        bias=ELEMENTS[torch.float32 if bias is None else bias.dtype],
+        output=ELEMENTS[output],
+        bias=ELEMENTS[bias],
     )
-    out = torch.empty((*leading, outputs), dtype=stored)
-    inputs = [
-        None if tensor is None else tensor.contiguous()
-        for tensor in (codes, x_scale, token_sum, qweight, scale, zero, bias)
-    ]
-    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in (*inputs, out)]
-    rows = instructions.tile[0]
-    chunk = min(max(1, _CACHED // (channels * rows)) * rows, tokens)
-    sizes = outputs, channels, channels // parts, blocks, groups, chunk, code_offset(bits)
-    scratch_size = scratch_of(instructions, channels, stored_bits(bits), groups, chunk * parts)
-
-    def part(first: int, last: int) -> None:
-        scratch = torch.empty(scratch_size, dtype=torch.int32)
-        run(*addresses, scratch.data_ptr(), 0, tokens, first, last, *sizes)
-
-    split(part, outputs, outputs_of(instructions), _WORTH // max(1, tokens * channels) + 1)
-    return out if stored == dtype else out.to(dtype)
+    sizes = filled, filled // parts, blocks, groups, chunk, code_offset(bits)
+    words = scratch_of(instructions, filled, stored, groups)
+    return _Plan(run, output, bias, parts, filled, outputs_of(instructions), chunk, sizes, words)
 
 
 def float_linear(
@@ -138,11 +173,6 @@ def _few_tokens(
 
     split(part, outputs, ROWS, _WORTH // channels + 1)
     return out
-
-
-def _writes(instructions: InstructionSet, dtype: torch.dtype) -> bool:
-    """Whether products read and write this dtype; float32 stands in for the others."""
-    return dtype in (torch.float32, torch.bfloat16) or (dtype == torch.float16 and instructions.half)
 
 
 @cache

@@ -16,17 +16,17 @@ def stored_bits(bits: int) -> int:
     return 4 if is_packed(bits) else 8
 
 
-def padded(
-    codes: torch.Tensor, qweight: torch.Tensor, parts: int, bits: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both with each part of a row filled up to whole words; as they are if they are whole, as those of real models are.
+def filled_channels(channels: int, parts: int) -> int:
+    """Input channels once each of some parts of a row is filled up to whole words."""
+    return parts * (channels // parts + -(channels // parts) % _CHANNELS)
 
-    Activation codes of channels that are not there are zero, so their weight does not matter.
+
+def padded(codes: torch.Tensor, qweight: torch.Tensor, parts: int, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both with parts filled up: activation codes of channels that are not there are zero, and so the weight does not
+    matter. Parts of real models are whole.
     """
     width = codes.shape[-1] // parts
     missing = -width % _CHANNELS
-    if not missing:
-        return codes, qweight
     codes = F.pad(codes.reshape(*codes.shape[:-1], parts, width), (0, missing)).flatten(-2)
     if is_packed(bits):
         qweight = torch.stack((qweight & 15, qweight >> 4), dim=-1).flatten(-2)

@@ -24,9 +24,9 @@ def outputs_of(instructions: InstructionSet) -> int:
     return instructions.tile[1] * instructions.lanes
 
 
-def scratch_of(instructions: InstructionSet, channels: int, stored: int, groups: int, sums: int) -> int:
-    """32-bit words of scratch: a tile of the weight, its grid, and ``sums`` sums of codes."""
-    return outputs_of(instructions) * (channels * stored // 16 + 2 * groups + 1) + sums
+def scratch_of(instructions: InstructionSet, channels: int, stored: int, groups: int) -> int:
+    """32-bit words of scratch for a tile of the weight and its grid; a sum for each token of a chunk and part follows."""
+    return outputs_of(instructions) * (channels * stored // 16 + 2 * groups + 1)
 
 
 def write_product(
@@ -224,7 +224,6 @@ class _Product:
         sums = [[Variable(code, start) for _ in range(columns)] for start in starts]
         first = part * (self.width // 4)
         for plane in (0,) if self.packed else (0, 1):
-            # Straight on for as many steps as a block usually has, since only then sums rest in memory, not products.
             start, last = first, first + self.width // 4
             for count in _STRAIGHT:
                 stop = start + (last - start) // count * count
@@ -259,7 +258,7 @@ class _Product:
             partial = [[None for _ in row] for row in sums]
 
 
-_STRAIGHT = (32, 8, 2, 1)
+_STRAIGHT = (8, 2, 1)
 """Steps without a loop between them; a part has its rest done in fewer and fewer."""
 
 
