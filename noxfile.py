@@ -30,13 +30,31 @@ PACKAGES = ["dvdq-reference", "dvdq-kernels", "dvdq-models", "dvdq-eval"]
 
 def install(session: nox.Session, package: str, *groups: str) -> None:
     """Install ``package`` from a wheel built now, and the dependency groups of pyproject.toml that a session uses."""
-    wheels = Path(session.create_tmp()) / "wheels"
-    needed = PACKAGES[: PACKAGES.index(package) + 1]
-    folders = [f"packages/{name}" for name in needed]
-    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={wheels}", *folders)
+    wheels = build_wheels(session, package)
     tools = nox.project.dependency_groups(PROJECT, *groups)
     session.install("--constraint=constraints.txt", f"--find-links={wheels}", package, *tools)
     session.run("python", "-m", "pip", "check")
+
+
+def build_wheels(session: nox.Session, package: str) -> Path:
+    """The folder with wheels of ``package`` and of those that it depends on."""
+    wheels = Path(session.create_tmp()) / "wheels"
+    folders = [f"packages/{name}" for name in PACKAGES[: PACKAGES.index(package) + 1]]
+    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={wheels}", *folders)
+    return wheels
+
+
+def resolution(wheels: Path) -> list[str]:
+    """The command that finds one version of all that any session installs, for every system and Python at once.
+
+    It asks the index for metadata alone, and takes no configuration but its arguments.
+    """
+    wanted = [PACKAGES[-1], *nox.project.dependency_groups(PROJECT, *PROJECT["dependency-groups"])]
+    requirements = wheels / "requirements.in"
+    requirements.write_text("\n".join(wanted) + "\n")
+    one = ("--universal", "--fork-strategy=fewest", "--python-version=3.11")
+    here = (f"--python={sys.executable}", "--no-python-downloads", "--no-config", f"--find-links={wheels}")
+    return ["uv", "pip", "compile", "--quiet", *one, *here, str(requirements)]
 
 
 def check_style(session: nox.Session) -> None:
@@ -147,6 +165,16 @@ def docs(session: nox.Session) -> None:
     install(session, "dvdq-eval", "test", "docs", "workspace", "lora", "scale", "cuda")
     build_docs(session)
     session.run("pytest", "tests/docs")
+
+
+@nox.session
+def pins(session: nox.Session) -> None:
+    """Write constraints.txt: what stands there stays if it can; ``-- --upgrade-package=NAME`` or ``-- --upgrade``."""
+    session.install("--constraint=constraints.txt", "uv")
+    command = resolution(build_wheels(session, PACKAGES[-1]))
+    ours = (f"--no-emit-package={name}" for name in PACKAGES)
+    told = ("--no-annotate", "--custom-compile-command=nox -s pins", "--output-file=constraints.txt")
+    session.run(*command, *ours, *told, *session.posargs)
 
 
 @nox.session

@@ -99,24 +99,21 @@ def test_files_stay_short(package: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, zipfile.ZipFile]:
-    folder = tmp_path_factory.mktemp("wheels")
-    opened = {}
+def opened(wheels: Path) -> dict[str, zipfile.ZipFile]:
+    found = {}
     for package in PACKAGES:
-        command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
-        subprocess.run(command, cwd=ROOT / "packages" / package, check=True, capture_output=True)
-        [wheel] = folder.glob(f"{package.replace('-', '_')}-*.whl")
-        opened[package] = zipfile.ZipFile(wheel)
-    return opened
+        [wheel] = wheels.glob(f"{package.replace('-', '_')}-*.whl")
+        found[package] = zipfile.ZipFile(wheel)
+    return found
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_wheel_carries_its_licence_its_types_and_all_its_source(
-    package: str, wheels: dict[str, zipfile.ZipFile]
+    package: str, opened: dict[str, zipfile.ZipFile]
 ) -> None:
-    names = wheels[package].namelist()
+    names = opened[package].namelist()
     [licence] = [name for name in names if name.endswith("licenses/LICENSE")]
-    assert wheels[package].read(licence) == (ROOT / "LICENSE").read_bytes()
+    assert opened[package].read(licence) == (ROOT / "LICENSE").read_bytes()
     assert f"{package.replace('-', '_')}/py.typed" in names
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     source_folder = source(package).parent
@@ -125,9 +122,9 @@ def test_a_wheel_carries_its_licence_its_types_and_all_its_source(
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_wheel_says_what_it_is(package: str, wheels: dict[str, zipfile.ZipFile]) -> None:
-    [metadata] = [name for name in wheels[package].namelist() if name.endswith(".dist-info/METADATA")]
-    message = email.message_from_bytes(wheels[package].read(metadata))
+def test_a_wheel_says_what_it_is(package: str, opened: dict[str, zipfile.ZipFile]) -> None:
+    [metadata] = [name for name in opened[package].namelist() if name.endswith(".dist-info/METADATA")]
+    message = email.message_from_bytes(opened[package].read(metadata))
     assert [message["Version"]] == literal_versions(package)
     assert message["License-Expression"] == "Apache-2.0"
     assert message["Requires-Python"] == ">=3.11"
@@ -135,10 +132,10 @@ def test_a_wheel_says_what_it_is(package: str, wheels: dict[str, zipfile.ZipFile
     assert message.get_payload().strip(), "an empty README"
 
 
-def test_weights_lie_in_the_bundled_pipeline_only(wheels: dict[str, zipfile.ZipFile]) -> None:
+def test_weights_lie_in_the_bundled_pipeline_only(opened: dict[str, zipfile.ZipFile]) -> None:
     weights = {
         entry.filename: entry.file_size
-        for wheel in wheels.values()
+        for wheel in opened.values()
         for entry in wheel.infolist()
         if Path(entry.filename).suffix in {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz"}
     }
