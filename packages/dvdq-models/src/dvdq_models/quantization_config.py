@@ -11,10 +11,10 @@ import torch
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from torch import nn
 
+from dvdq_models.registration import METHOD
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
-METHOD = "dvd-quant"
 FORMAT = 1
 """Version of what the tensors mean; a reader refuses a newer one."""
 _OPERATION = "DVDQuantConfig"
