@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from diffusers.utils import load_image
 
+from dvdq_models.text_files import one_line
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -61,13 +62,17 @@ def call_arguments(operation: str, pipeline: Any, prompt: str, seed: int, option
         options: of the command; those in :data:`OPTIONS` are looked at.
 
     Raises:
-        DvdqError: an unknown pipeline class, an option that it has no argument for, an image that is missing or none.
+        DvdqError: an unknown pipeline class, an option that it has no argument for, a seed that is out of range, an
+            image that is missing or none.
     """
+    for option, text in (("--prompt", prompt), ("--negative-prompt", options.get("negative_prompt") or "")):
+        if any(0xD800 <= ord(character) < 0xE000 for character in text):
+            raise DvdqError(operation, where=option, expected="text in UTF-8", got=repr(text))
     name = type(pipeline).__name__
     if name not in CALLS:
         raise DvdqError(operation, where=name, expected=f"one of {', '.join(CALLS)}", got=name)
     call = CALLS[name]
-    arguments: dict[str, Any] = {"prompt": prompt, "generator": torch.Generator().manual_seed(seed)}
+    arguments: dict[str, Any] = {"prompt": prompt, "generator": _generator(operation, seed)}
     for option in OPTIONS:
         value = options.get(option)
         if value is None:
@@ -82,6 +87,48 @@ def call_arguments(operation: str, pipeline: Any, prompt: str, seed: int, option
         longest = default_of(pipeline, call.names["text_tokens"])
         arguments[call.names["text_tokens"]] = min(longest, pipeline.tokenizer.model_max_length)
     return arguments
+
+
+def video_size(pipeline: Any, arguments: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Frames, height and width of the video that a call with ``arguments`` makes."""
+    frames, height, width = (
+        arguments.get(name, default_of(pipeline, name)) for name in ("num_frames", "height", "width")
+    )
+    return frames, height, width
+
+
+def check_call(operation: str, pipeline: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuse a call that the pipeline would refuse, or whose size it would round.
+
+    Raises:
+        DvdqError: a size that is no multiple of what a token takes, or what the pipeline looks at first.
+    """
+    frames, height, width = video_size(pipeline, arguments)
+    patch = pipeline.transformer.config.patch_size
+    multiple = pipeline.vae_scale_factor_spatial * (patch if isinstance(patch, int) else patch[1])
+    for option, size in (("--height", height), ("--width", width)):
+        if size % multiple:
+            raise DvdqError(operation, where=option, expected=f"a multiple of {multiple}", got=size)
+    temporal = pipeline.vae_scale_factor_temporal
+    if (frames - 1) % temporal:
+        raise DvdqError(operation, where="--frames", expected=f"1 more than a multiple of {temporal}", got=frames)
+    call = inspect.signature(pipeline.__call__).parameters
+    given = {
+        name: arguments.get(name, call[name].default if name in call else parameter.default)
+        for name, parameter in inspect.signature(pipeline.check_inputs).parameters.items()
+    }
+    try:
+        pipeline.check_inputs(**given)
+    except (TypeError, ValueError) as error:
+        expected = f"arguments that {type(pipeline).__name__} takes"
+        raise DvdqError(operation, expected=expected, got=one_line(error)) from error
+
+
+def _generator(operation: str, seed: int) -> torch.Generator:
+    try:
+        return torch.Generator().manual_seed(seed)
+    except (OverflowError, RuntimeError, ValueError) as error:
+        raise DvdqError(operation, where="--seed", expected="an integer of 64 bits", got=seed) from error
 
 
 def default_of(pipeline: Any, argument: str) -> Any:
