@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from diffusers import ContextParallelConfig, WanTransformer3DModel
 
-from dvdq_models import Recipe, quantize, trace
+from dvdq_models import DVDQuantConfig, quantize, trace
 
 CONFIG: dict[str, Any] = {
     "num_attention_heads": 2,
@@ -28,7 +28,7 @@ CONFIG: dict[str, Any] = {
 def run(ranks: int) -> dict[str, Any]:
     """Outputs of four steps, and the decisions."""
     torch.manual_seed(0)
-    model: Any = quantize(WanTransformer3DModel(**CONFIG).eval(), Recipe.named("dvd-quant", "W4A6", delta=0.3))
+    model: Any = quantize(WanTransformer3DModel(**CONFIG).eval(), DVDQuantConfig("dvd-quant", "W4A6", delta=0.3).recipe)
     if ranks > 1:
         model.enable_parallelism(config=ContextParallelConfig(ulysses_degree=ranks))
     generator, outputs = torch.Generator().manual_seed(1), []

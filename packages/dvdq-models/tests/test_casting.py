@@ -141,3 +141,25 @@ def test_from_pipe_reuses_a_quantized_transformer(pipeline: Any, target: Any) ->
     assert made.transformer is model
     assert model.proj_out.weight.dtype == torch.bfloat16
     assert torch.equal(model.blocks[0].attn1.to_q.qweight, codes)
+
+
+def _quantize(model: Any, folder: Path) -> Any:
+    return quantize(model, RECIPE)
+
+
+def _streaming(model: Any, folder: Path) -> Any:
+    return quantize_checkpoint(folder, folder.parent / "q", RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"), [(1e38, r"expected weights up to 1\.\d+e\+37"), (1e-43, "tells from 0")]
+)
+@pytest.mark.parametrize("way", [_quantize, _streaming, _plug_in])
+def test_a_weight_that_a_rotation_or_a_grid_would_lose_is_named(
+    way: Callable[..., Any], factor: float, message: str, transformer: Any, tmp_path: Path
+) -> None:
+    weight = transformer.blocks[1].ffn.net[2].weight
+    weight.data = weight.data.sign() * factor
+    transformer.save_pretrained(tmp_path / "full")
+    with pytest.raises(DvdqError, match=rf"blocks\.1\.ffn\.net\.2.*{message}"):
+        way(transformer, tmp_path / "full")

@@ -23,6 +23,7 @@ from dvdq_models.linear import QuantizedLinear
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Already unmerged:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*slicing.*:FutureWarning"),
 ]
 

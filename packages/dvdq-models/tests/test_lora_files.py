@@ -93,10 +93,6 @@ FORMATS: dict[str, Adapter] = {
     "before PEFT": _older(OURS),
     "Wan's own": _plain(),
     "Wan's own, PEFT": {k.replace("lora_down", "lora_A").replace("lora_up", "lora_B"): v for k, v in _plain().items()},
-    "musubi": {
-        k.replace("diffusion_model.blocks.0.self_attn.q", "lora_unet_blocks_0_self_attn_q"): v
-        for k, v in (_plain() | {f"{Q}.alpha": torch.tensor(4.0)}).items()
-    },
     "alpha": _plain() | {f"{Q}.alpha": torch.tensor(4.0)},
 }
 

@@ -19,7 +19,7 @@ RECIPE = Recipe.named("minmax", "W4A6")
 @pytest.fixture
 def windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """No positional writes, no descriptor of a folder, no syncing of what was opened to read, no ``st_blocks``."""
-    for name in ("pwrite", "pread", "ftruncate", "posix_fallocate", "fdatasync", "sendfile", "statvfs"):
+    for name in ("pwrite", "pread", "ftruncate", "posix_fallocate", "fdatasync", "sendfile"):
         monkeypatch.delattr(os, name, raising=False)
     opened, sync, stat = os.open, os.fsync, os.stat
 

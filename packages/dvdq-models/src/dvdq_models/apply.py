@@ -16,6 +16,7 @@ from dvdq_models.activation_state import ActivationState
 from dvdq_models.bit_switching import attach
 from dvdq_models.casting import FLOATS
 from dvdq_models.copying import accept_copies
+from dvdq_models.encoding import check_weight
 from dvdq_models.families import family_of
 from dvdq_models.linear import QuantizedLinear
 from dvdq_models.lora import accept_lora, refuse_adapters
@@ -172,7 +173,8 @@ def _check_layer(operation: str, linear: nn.Linear, recipe: Recipe, *, check_val
     packed_width(operation, linear.in_features, recipe.weight.bits)
     if recipe.rotation is not None:
         check_rotation(operation, linear.in_features, recipe.rotation)
-    if check_values and linear.weight.dtype not in FLOATS:
+    if not check_values:
+        return
+    if linear.weight.dtype not in FLOATS:
         raise DvdqError(operation, expected=f"weights in {' or '.join(map(str, FLOATS))}", got=linear.weight.dtype)
-    if check_values and not bool(torch.isfinite(linear.weight).all()):
-        raise DvdqError(operation, expected="finite weights", got="NaN or Inf")
+    check_weight(operation, None, linear.weight)

@@ -52,7 +52,7 @@ class DenoisingLoop:
         self._pipeline = None if pipeline is None else weakref.ref(pipeline)
         self._place: Place | None = None
         self._first = self._last = 0.0
-        self._by_index = False
+        self._by_index = self._moving = False
         self._begin = 0
         self._latents: weakref.ref[torch.Tensor] | None = None
 
@@ -124,10 +124,11 @@ class DenoisingLoop:
             if (index := scheduler.begin_index) is None:
                 matching = [i for i, time in enumerate(timesteps) if time.to(timestep.dtype).item() == highest]
                 index = matching[0] if matching else 0
-            if before is not None and (before.step == 0 or timestep.min().item() != highest):
+            if before is not None and not self._moving:
                 index = None  # a scheduler that does not move does not run this loop
             else:
                 self._begin = index
+        self._moving = scheduler.step_index is not None
         current = getattr(pipeline, "current_timestep", None)
         running = isinstance(current, torch.Tensor) and current.to(timestep.dtype).max().item() == highest
         steps = getattr(pipeline, "num_timesteps", None) if running else None

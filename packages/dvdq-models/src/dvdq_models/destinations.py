@@ -22,7 +22,7 @@ def check_new_folder(operation: str, folder: Path) -> Path:
     """
     place = _absolute(operation, folder)
     if os.path.lexists(place):
-        got = "a link" if place.is_symlink() else "one that does"
+        got = "a link" if os.path.islink(place) else "one that does"
         raise DvdqError(operation, where=str(folder), expected="a folder that does not exist yet", got=got)
     _check_place(operation, place)
     return place
@@ -44,9 +44,9 @@ def check_new_file(operation: str, path: Path, endings: Collection[str], *, repl
     if endings and place.suffix.lower() not in endings:
         got = place.suffix or "none"
         raise DvdqError(operation, where=str(path), expected=f"the ending {' or '.join(endings)}", got=got)
-    if place.is_dir():
+    if os.path.isdir(place):
         raise DvdqError(operation, where=str(path), expected="a file to write", got="a folder")
-    if os.path.lexists(place) and not (replace and place.is_file()):
+    if os.path.lexists(place) and not (replace and os.path.isfile(place)):
         raise DvdqError(operation, where=str(path), expected="a file that does not exist yet", got="one that does")
     _check_place(operation, place)
     return place
@@ -61,10 +61,11 @@ def check_space(operation: str, place: Path, needed: int) -> None:
 
 def _absolute(operation: str, path: Path) -> Path:
     try:
+        if "\0" in str(path):
+            raise ValueError("a NUL in it")
         place = Path(os.path.abspath(path))
         os.fsencode(place)
-        os.path.lexists(place)
-    except ValueError as error:  # a NUL, or characters that no name here can have
+    except ValueError as error:  # characters that no name here can have
         raise DvdqError(operation, where=repr(str(path)), expected="a path", got=one_line(error)) from error
     return place
 
@@ -75,8 +76,8 @@ def _existing(place: Path) -> Path:
 
 def _check_place(operation: str, place: Path) -> None:
     parent = _existing(place)
-    if not parent.is_dir():
-        got = "a link into nowhere" if parent.is_symlink() and not parent.exists() else "a file"
+    if not os.path.isdir(parent):
+        got = "a file" if os.path.exists(parent) else "a link into nowhere"
         raise DvdqError(operation, where=str(parent), expected="a folder to write in", got=got)
     if not os.access(parent, os.W_OK | os.X_OK):
         raise DvdqError(operation, where=str(parent), expected="a folder to write in", got="one without permission")

@@ -31,6 +31,7 @@ from dvdq_models.checkpoint.checksums import check_sums
 from dvdq_models.checkpoint.full_precision import check_full_precision
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import open_file
+from dvdq_models.encoding import check_weight
 from dvdq_models.linear import STORED, QuantizedLinear
 from dvdq_models.model_methods import check_dtype
 from dvdq_models.quantization_config import DVDQuantConfig, mark_quantized
@@ -151,8 +152,7 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
             weight = state_dict.pop(f"{name}.weight")
             device = _determine_param_device(f"{name}.weight", self._device_map)
             weight = weight.to("cpu" if device == "disk" else device)
-            if not bool(torch.isfinite(weight).all()):
-                raise DvdqError(f"quantize: {name}", expected="finite weights", got="NaN or Inf")
+            check_weight("quantize", name, weight)
             weight = cast("quantize", name, weight, self._dtype_of(f"{name}.weight"))
             stored = layer.encode(weight, self._maxima.get(name))
             state_dict.update({f"{name}.{part}": tensor for part, tensor in stored.items()})

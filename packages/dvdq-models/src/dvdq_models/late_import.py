@@ -39,5 +39,5 @@ class _Waiting(importlib.abc.MetaPathFinder):
                 execute(loaded)
                 getattr(importlib.import_module(self._module), self._function)()
 
-            spec.loader.exec_module = execute_and_tell  # type: ignore[method-assign]
+            spec.loader.exec_module = execute_and_tell  # type: ignore[assignment, method-assign]
         return spec

@@ -11,7 +11,7 @@ import torch
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from torch import nn
 
-from dvdq_models.registration import METHOD
+from dvdq_models.registration import METHOD, register_config
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
@@ -84,6 +84,9 @@ class DVDQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffuser
     def to_diff_dict(self) -> dict[str, Any]:
         """The same: nothing is left out for being the default."""
         return self.to_dict()
+
+
+register_config(DVDQuantConfig)
 
 
 def with_delta(recipe: Recipe, delta: float) -> Recipe:

@@ -20,6 +20,13 @@ def register() -> None:
     AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = _Config
 
 
+def register_config(configuration: type) -> None:
+    """Let the configuration's class, which is now there, take the place of what stood for it."""
+    from diffusers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = configuration
+
+
 def _quantizer(*args: Any, **kwargs: Any) -> Any:
     from dvdq_models.diffusers_plugin import DVDQuantizer
 

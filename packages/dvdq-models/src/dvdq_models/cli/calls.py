@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,9 @@ def call_arguments(operation: str, pipeline: Any, prompt: str, seed: int, option
         if option not in call.names:
             flag = f"--{option.replace('_', '-')}"
             raise DvdqError(operation, where=flag, expected=f"an option of {name}", got=value)
+        if isinstance(value, float) and not math.isfinite(value):
+            flag = f"--{option.replace('_', '-')}"
+            raise DvdqError(operation, where=flag, expected="a finite number", got=value)
         arguments[call.names[option]] = _open(operation, value) if option == "image" else value
     if "image" in call.names and "image" not in arguments:
         raise DvdqError(operation, where="--image", expected=f"the first frame, for {name}", got="none")
@@ -139,5 +143,6 @@ def default_of(pipeline: Any, argument: str) -> Any:
 def _open(operation: str, path: Path) -> Any:
     try:
         return load_image(str(path))
-    except (ValueError, OSError) as error:
+    # PIL has errors of its own for images that are too large, among others.
+    except Exception as error:
         raise DvdqError(operation, where="--image", expected="an image file", got=str(path)) from error

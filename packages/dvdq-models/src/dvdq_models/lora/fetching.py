@@ -37,7 +37,7 @@ _WHERE_TO_LOOK = (
 class Loading:
     """What a pipeline's call is loading; the transformer tells in ``skipped`` what it left out."""
 
-    file: Mapping[str, Traced]
+    file: dict[str, Traced]
     metadata: dict[str, Any] | None
     allow_skipping: bool
     skipped: tuple[str, ...] = ()
@@ -109,7 +109,7 @@ def _checked(original: Any) -> Any:
             original(self, dict(file), adapter_name, hotswap, **kwargs)
         except DvdqError:
             raise
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        except (ArithmeticError, LookupError, NameError, AttributeError, RuntimeError, TypeError, ValueError) as error:
             expected, got = "an adapter that diffusers can convert", f"{type(error).__name__}: {one_line(error)}"
             raise DvdqError(OPERATION, where=type(self).__name__, expected=expected, got=got) from error
         finally:

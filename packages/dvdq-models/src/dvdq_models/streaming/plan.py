@@ -18,6 +18,7 @@ from dvdq_models.apply import swap_linears
 from dvdq_models.casting import cast
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import LazyTensor, most_common_dtype
+from dvdq_models.encoding import check_weight
 from dvdq_models.families import empty_transformer_of
 from dvdq_models.inspection import ModelReport, describe
 from dvdq_models.streaming.source import OPERATION, TransformerSource
@@ -112,7 +113,7 @@ def _check_names(source: TransformerSource, expected: Mapping[str, tuple[int, ..
 def _quantize(
     where: str, name: str, encode: Encode, dtype: torch.dtype, device: torch.device, weight: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    _check_finite(where, weight)
+    check_weight(OPERATION, where, weight)
     weight = cast(OPERATION, where, weight, dtype)
     return {f"{name}.{part}": tensor for part, tensor in encode(weight.to(device)).items()}
 
