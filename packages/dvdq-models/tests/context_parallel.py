@@ -46,6 +46,7 @@ def run(ranks: int) -> dict[str, Any]:
 def main(rank: int, ranks: int, port: int, folder: Path) -> None:
     """Run this rank."""
     torch.set_num_threads(1)
+    torch.accelerator.device_count = lambda: 1  # diffusers counts devices to choose one; the processor is one
     if ranks > 1:
         dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
     torch.save(run(ranks), folder / f"{rank}.pt")
