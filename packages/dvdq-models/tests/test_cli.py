@@ -14,9 +14,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dvdq_models import DvdqError, load
+from dvdq_models import DvdqError, Recipe, load
 from dvdq_models.cli import app, main
 from dvdq_models.cli.console import fail, run_command
+from dvdq_models.streaming import quantize_checkpoint
 from dvdq_models.video import read_mp4
 
 run = CliRunner().invoke
@@ -177,7 +178,7 @@ def test_a_video_is_not_replaced_and_not_lost(
             "file/cat.mp4": "file: expected a folder to write in, got a file",
             "nowhere/cat.mp4": "expected a folder to write in, got a link into nowhere",
             f"{'x' * 300}.mp4": "expected a name that can be written, got File name too long",
-            "a\0b.mp4": "expected a path",
+            "\udcff.mp4": "expected a path in UTF-8",
             "full": "got none",
         }.items():
             assert message in generate(out), out
@@ -203,7 +204,7 @@ def test_a_video_is_not_replaced_and_not_lost(
     assert not list(tmp_path.glob("*late*.mp4"))
 
 
-@pytest.mark.parametrize("name", ["[bold]x[/bold]", "[/]", "a b", "ü→δ 猫", "new\nline", "$(x)'\"", "\udcff"])
+@pytest.mark.parametrize("name", ["[bold]x[/bold]", "[/]", "a b", "ü→δ 猫", "new\nline", "$(x)'\""])
 def test_any_character_in_a_path(name: str, transformer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the source, of the destination and in what is said of them."""
     source, destination = tmp_path / name / "full", tmp_path / name / f"q {name}"
@@ -217,6 +218,11 @@ def test_any_character_in_a_path(name: str, transformer: Any, tmp_path: Path, mo
     assert isinstance(result.exception, DvdqError)
     fail(str(result.exception))
     assert load(destination).config.num_layers == 2
+
+
+def test_a_destination_that_safetensors_could_not_open_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DvdqError, match="expected a path in UTF-8"):
+        quantize_checkpoint(tmp_path, tmp_path / "\udcff", Recipe.named("minmax"))
 
 
 def test_what_an_output_cannot_show_does_not_end_a_command(transformer: Any, tmp_path: Path) -> None:

@@ -64,9 +64,9 @@ def _absolute(operation: str, path: Path) -> Path:
         if "\0" in str(path):
             raise ValueError("a NUL in it")
         place = Path(os.path.abspath(path))
-        os.fsencode(place)
-    except ValueError as error:  # characters that no name here can have
-        raise DvdqError(operation, where=repr(str(path)), expected="a path", got=one_line(error)) from error
+        str(place).encode()
+    except ValueError as error:  # what is written there could not be read: safetensors opens names in UTF-8 alone
+        raise DvdqError(operation, where=repr(str(path)), expected="a path in UTF-8", got=one_line(error)) from error
     return place
 
 
