@@ -254,7 +254,7 @@ class _Product:
             partial = [[None for _ in row] for row in sums]
 
 
-_STRAIGHT = (8, 2, 1)
+_STRAIGHT = (8, 2)
 """Steps without a loop between them; a part has its rest done in fewer and fewer."""
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 import triton
 
-from dvdq_kernels.gpu import recorded, target_of
+from dvdq_kernels.backends.triton.target import target_of
+from dvdq_kernels.gpu import recorded
 
 _FITS_TENSOR_MEMORY = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
 _NO_TENSOR_MEMORY = "DISABLE_MMA_V5"
