@@ -223,7 +223,6 @@ def test_a_delta_replaces_that_of_the_recipe() -> None:
         ({"dtype": torch.int8}, "dtype: expected .* got torch.int8"),
         ({"quantization_config": DVDQuantConfig(backend="fpga")}, "backend: expected auto"),
         ({"quantization_config": DVDQuantConfig("smoothquant")}, "smoothquant: expected calibration of its"),
-        ({"quantization_config": DVDQuantConfig(Recipe.named("dvd-quant"), backend="numba")}, "backend: expected auto"),
     ],
 )
 def test_what_a_model_refuses_on_load_is_named(full: Path, kwargs: dict[str, Any], message: str) -> None:
