@@ -21,8 +21,8 @@ def write_few_tokens(
 ) -> Code:
     """``out[t, n] = Σ_g Δ Σ_{k∈g} x (q - z) + bias[n]`` for all of a few tokens and some outputs.
 
-    A decoded code less ``1 + z / 2^s`` is ``(q - z) / 2^s``, exactly. Groups are whole registers of words; ``middle`` is
-    z where there is no other.
+    A decoded code less ``1 + z / 2^s`` is ``(q - z) / 2^s``, exactly. Groups are whole registers of words. Where there
+    is no z, it is ``middle``.
     """
     arrays = {"x": element, "qweight": I8, "scale": F32, "zero": I16, "bias": bias, "out": element, "scratch": F32}
     numbers = ("first", "last", "outputs", "channels", "stride", "groups", "middle")
