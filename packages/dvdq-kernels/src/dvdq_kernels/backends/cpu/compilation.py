@@ -17,7 +17,7 @@ import torch
 from llvmlite import ir
 
 from dvdq_kernels.backends.cpu.code import I32, I64, Code, Variable
-from dvdq_kernels.backends.cpu.instruction_sets import InstructionSet
+from dvdq_kernels.backends.cpu.instruction_sets import InstructionSet, is_architecture_here
 from dvdq_kernels.backends.cpu.threads import scratch, start
 from dvdq_kernels.cache import cached
 
@@ -43,9 +43,11 @@ def _initialize() -> None:
 def machine_of(instructions: InstructionSet) -> llvm.TargetMachine:
     """The processor that an instruction set asks for, at the least; this one's kind where it can run here."""
     _initialize()
-    here = llvm.get_process_triple()
     architecture = instructions.architecture
-    triple = here if architecture is None or here.startswith(architecture) else _TRIPLES[architecture]
+    if architecture is None or is_architecture_here(architecture):
+        triple = llvm.get_process_triple()
+    else:
+        triple = _TRIPLES[architecture]
     features = ",".join(f"+{name}" for name in instructions.features)
     target = llvm.Target.from_triple(triple)
     return target.create_target_machine(
