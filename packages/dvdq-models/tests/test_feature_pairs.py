@@ -79,7 +79,7 @@ _DONE: dict[tuple[str, str], torch.Tensor] = {}
 """What one order gave, for the other to compare with."""
 
 
-@pytest.mark.parametrize(("first", "second"), itertools.product(FEATURES, repeat=2))
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(FEATURES, repeat=2)))
 def test_both_orders_are_one_video_or_refused(
     first: str, second: str, make: Callable[[str, str], torch.Tensor | str]
 ) -> None:
