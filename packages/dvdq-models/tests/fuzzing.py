@@ -27,6 +27,7 @@ from safetensors.torch import save, save_file
 from dvdq_models import DvdqError, DVDQuantConfig, Recipe, quantize
 from dvdq_models.checkpoint.format import WEIGHTS
 from dvdq_models.checkpoint.lazy import open_file, open_folder
+from dvdq_models.cli.console import printable
 from dvdq_models.configurations import empty_transformer
 from dvdq_models.prompts import read_prompts
 from dvdq_models.streaming.plan import plan_transformer
@@ -314,7 +315,7 @@ def run(seed: int, count: int, only: str | None = None, seconds: float = float("
                 outcomes["read"] += 1
             except DvdqError as error:
                 outcomes["refused"] += 1
-                if len(str(error).splitlines()) != 1:
+                if len(printable(str(error)).splitlines()) != 1:
                     found.append({"target": name, "number": number, "what": f"several lines: {error!r}"})
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt):

@@ -36,7 +36,10 @@ FEATURES: dict[str, Callable[[Any], Any]] = {
     ),
     "LoRA": lambda p: p.load_lora_weights(dict(LORA), adapter_name="a"),
     "offload": lambda p: p.transformer.enable_group_offload(CPU, CPU, "leaf_level"),
-    "layerwise casting": lambda p: p.transformer.enable_layerwise_casting(torch.float8_e4m3fn, torch.float32),
+    # Of the layers in full precision diffusers' own pattern leaves none.
+    "layerwise casting": lambda p: p.transformer.enable_layerwise_casting(
+        torch.float8_e4m3fn, torch.float32, skip_modules_pattern=("blocks",)
+    ),
     "compile": lambda p: p.transformer.compile_repeated_blocks(backend="eager"),
 }
 CACHES = ("TeaCache", "first-block cache", "attention broadcast")
@@ -79,7 +82,7 @@ _DONE: dict[tuple[str, str], torch.Tensor] = {}
 """What one order gave, for the other to compare with."""
 
 
-@pytest.mark.parametrize(("first", "second"), itertools.product(FEATURES, repeat=2))
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(FEATURES, repeat=2)))
 def test_both_orders_are_one_video_or_refused(
     first: str, second: str, make: Callable[[str, str], torch.Tensor | str]
 ) -> None:

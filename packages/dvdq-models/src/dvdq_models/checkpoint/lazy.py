@@ -67,7 +67,8 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= min(size - 8, _LONGEST_HEADER):
             raise ValueError(f"{size} bytes, a header of {length}")
-        entries: dict[str, Any] = json.loads(file.read(length))
+        entries: dict[str, Any] = json.loads(file.read(length), parse_constant=_refuse, object_pairs_hook=_unique)
+    json.dumps(entries, ensure_ascii=False).encode()  # half a surrogate is no name
     metadata = entries.pop("__metadata__", {})
     if not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("metadata that is no text")
@@ -79,6 +80,17 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     if 8 + length + end != size:
         raise ValueError(f"{size} bytes where its header says {8 + length + end}")
     return entries, 8 + length
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} in its header")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a name twice in its header")
+    return values
 
 
 def _refuse_pointer(path: Path) -> None:
