@@ -27,7 +27,7 @@ Write = Callable[..., Code]
 _TRIPLES = {"aarch64": "aarch64-unknown-linux-gnu", "x86_64": "x86_64-unknown-linux-gnu"}
 
 ENTRY = "run"
-_HEADER = 7
+_HEADER = 8
 """Numbers of a block before those that are the kernel's own."""
 
 _engines: list[Any] = []
@@ -68,13 +68,14 @@ def intermediate(write: Write, instructions: InstructionSet, **constants: Any) -
     kernel.function.linkage = "internal"
     entry = Code(module, ENTRY, {"block": I64}, ())
     block = entry.array("block")
-    thread, threads, ask, count, together, scratch, memory = (block.load(i) for i in range(_HEADER))
-    own = Variable(entry, thread)
+    thread, threads, ask_thread, ask_threads, count, together, scratch, memory = map(block.load, range(_HEADER))
+    own, of = Variable(entry, thread), Variable(entry, threads)
     with entry.when(thread < 0):
-        own.value = entry.call_at(ask, I32).to(I64)
+        own.value = entry.call_at(ask_thread, I32).to(I64)
+        of.value = entry.call_at(ask_threads, I32).to(I64)
     units = (count + together - 1) // together
-    first = units * own.value // threads * together
-    last = entry.smaller(units * (own.value + 1) // threads * together, count)
+    first = units * own.value // of.value * together
+    last = entry.smaller(units * (own.value + 1) // of.value * together, count)
     given = {"first": first, "last": last, "scratch": entry.pointer(scratch + own.value * memory)}
     places = iter(range(_HEADER, _HEADER + len(kernel.parameters)))
     arguments = [
@@ -146,7 +147,7 @@ class Kernel:
             memory: bytes of scratch that a thread needs.
         """
         threads = max(1, min(torch.get_num_threads(), count // worth))
-        block = array("q", (0, 1, 0, count, together, scratch(threads * memory), memory, *numbers))
+        block = array("q", (0, 1, 0, 0, count, together, scratch(threads * memory), memory, *numbers))
         start(self._function, self._address, block, threads)
 
 

@@ -18,17 +18,22 @@ from typing import NamedTuple
 
 import torch
 
-THREAD, THREADS, ASK = 0, 1, 2
-"""Places of a block of memory that a kernel is called with: which thread it is on, of how many, and whom to ask."""
+THREAD, THREADS, ASK_THREAD, ASK_THREADS = range(4)
+"""Places of a block of memory that a kernel is called with: which thread it is on, of how many, and whom to ask for both
+where the first is negative, since OpenMP may start fewer threads than it was asked for.
+"""
 
 _local = local()
 
 
 class _OpenMP(NamedTuple):
-    """The library that torch has loaded: its start of threads, and the address of what tells a thread its number."""
+    """The library that torch has loaded: its start of threads, and the addresses of what tells a thread its number, and
+    of how many it is one.
+    """
 
     parallel: Callable[..., None]
     number: int
+    count: int
 
 
 def scratch(size: int) -> int:
@@ -47,7 +52,7 @@ def start(function: Callable[[int], None], address: int, block: array[int], thre
         return
     openmp = _openmp()
     if openmp is not None:
-        block[THREAD], block[ASK] = -1, openmp.number
+        block[THREAD], block[ASK_THREAD], block[ASK_THREADS] = -1, openmp.number, openmp.count
         openmp.parallel(address, block.buffer_info()[0], threads, 0)
         return
     blocks = [array("q", block) for _ in range(threads)]
@@ -70,12 +75,10 @@ def _openmp() -> _OpenMP | None:
     for path in sorted((Path(torch.__file__).parent / "lib").glob("lib*omp*")):
         try:
             library = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_NOW)
-            parallel, number = library.GOMP_parallel, library.omp_get_thread_num
+            parallel, *told = library.GOMP_parallel, library.omp_get_thread_num, library.omp_get_num_threads
         except (OSError, AttributeError):
             continue
         parallel.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint
         parallel.restype = None
-        address = ctypes.cast(number, ctypes.c_void_p).value
-        assert address is not None
-        return _OpenMP(parallel, address)
+        return _OpenMP(parallel, *(ctypes.cast(function, ctypes.c_void_p).value or 0 for function in told))
     return None
