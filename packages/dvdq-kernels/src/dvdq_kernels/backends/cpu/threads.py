@@ -19,21 +19,21 @@ from typing import NamedTuple
 import torch
 
 THREAD, THREADS, ASK_THREAD, ASK_THREADS = range(4)
-"""Places of a block of memory that a kernel is called with: which thread it is on, of how many, and whom to ask for both
-where the first is negative, since OpenMP may start fewer threads than it was asked for.
+"""Places of a block of memory that a kernel is called with: which thread it is on, of how many, and whom to ask for
+both where the first is negative, since OpenMP may start fewer threads than it was asked for.
 """
 
 _local = local()
 
 
 class _OpenMP(NamedTuple):
-    """The library that torch has loaded: its start of threads, and the addresses of what tells a thread its number, and
+    """The library that torch has loaded: its start of threads, and the addresses of what tells a thread its number and
     of how many it is one.
     """
 
     parallel: Callable[..., None]
     number: int
-    count: int
+    threads: int
 
 
 def scratch(size: int) -> int:
@@ -52,7 +52,7 @@ def start(function: Callable[[int], None], address: int, block: array[int], thre
         return
     openmp = _openmp()
     if openmp is not None:
-        block[THREAD], block[ASK_THREAD], block[ASK_THREADS] = -1, openmp.number, openmp.count
+        block[THREAD], block[ASK_THREAD], block[ASK_THREADS] = -1, openmp.number, openmp.threads
         openmp.parallel(address, block.buffer_info()[0], threads, 0)
         return
     blocks = [array("q", block) for _ in range(threads)]
