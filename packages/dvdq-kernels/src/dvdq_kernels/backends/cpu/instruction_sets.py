@@ -18,6 +18,7 @@ the products to a partial sum; they differ in its width:
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from functools import cache
 
@@ -131,14 +132,22 @@ _LEVELS = {
 }
 
 
+def is_architecture_here(architecture: str | None) -> bool:
+    """Whether the processor at hand is of an architecture, whatever its system calls that."""
+    name = llvm.get_process_triple().partition("-")[0]
+    return architecture in (None, "aarch64" if name == "arm64" else name)
+
+
 @cache
 def runs_here(instructions: InstructionSet) -> bool:
     """Whether the processor at hand has them."""
-    if instructions.architecture is None:
+    if not is_architecture_here(instructions.architecture):
+        return False
+    if sys.platform == "darwin" and instructions.architecture == "aarch64":
+        # LLVM tells no features of Apple's processors, which all have these.
         return True
     has = llvm.get_host_cpu_features()
-    needed = (*_LEVELS[instructions.processor], *instructions.features)
-    return llvm.get_process_triple().startswith(instructions.architecture) and all(has.get(name) for name in needed)
+    return all(has.get(name) for name in (*_LEVELS[instructions.processor], *instructions.features))
 
 
 @remembered
