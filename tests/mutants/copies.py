@@ -46,7 +46,8 @@ def ask(
         file.write_text(text)
     if broken is not None:
         text = (folder / name / broken.file).read_text()
-        assert text.count(broken.right) == 1, "what is to be broken does not stand there once"
+        if text.count(broken.right) != 1:  # which must not be taken for a check that fails
+            raise LookupError(f"{broken.right!r} does not stand in {broken.file} once")
         (folder / name / broken.file).write_text(text.replace(broken.right, broken.wrong))
     sys.path.insert(0, str(folder))
     try:

@@ -96,7 +96,7 @@ BREAKS = (
     Break("product.py", 'code.loop(0, code.number("outputs") - output)',
           'code.loop(0, code.number("outputs") - output - 1)', "product"),
     Break("product.py", "start.value = end", "start.value = first", "more tokens than a chunk"),
-    Break("packing.py", "parts, width), (0, missing))", "parts, width), (missing, 0))", "blocks of 12"),
+    Break("packing.py", "shape[0], parts, width), (0, missing))", "shape[0], parts, width), (missing, 0))", "blocks of 12"),
     # Rotation and activations.
     Break("transform.py", "factors.load(place, lanes)", "factors.load(start, lanes)", "signs"),
     Break("transform.py", "= 1\n    while distance < value.lanes", "= 2\n    while distance < value.lanes", "rotation"),
@@ -109,8 +109,8 @@ BREAKS = (
     Break("activation.py", ".to(F32) * scale", ".to(F32)", "activations"),
     # Weights alone.
     Break("weight_only.py", "shift = 23 - stored - i", "shift = 22 - stored - i", "few tokens"),
-    Break("weight_only.py", "(offset.value + float(2**stored))", "(offset.value + float(2**stored - 1))", "few tokens"),
-    Break("weight_only.py", "codes.to(F32) - offset", "codes.to(F32) + offset", "decoding"),
+    Break("weight_only.py", "_decoded(word, i, stored) - centres[r]", "_decoded(word, i, stored) - 1", "few tokens"),
+    Break("weight_only.py", "zero = _zero(code, place)\n", "zero = _zero(code, place) * 0\n", "decoding"),
     Break("weight_only.py", "channel * stored & 7", "channel * 0 & 7", "decoding of odd groups"),
 )  # fmt: skip
 
