@@ -96,7 +96,7 @@ BREAKS = (
     Break("product.py", 'code.loop(0, code.number("outputs") - output)',
           'code.loop(0, code.number("outputs") - output - 1)', "product"),
     Break("product.py", "start.value = end", "start.value = first", "more tokens than a chunk"),
-    Break("packing.py", "shape[0], parts, width), (0, missing))", "shape[0], parts, width), (missing, 0))", "blocks of 12"),
+    Break("packing.py", "[0], parts, width), (0, missing))", "[0], parts, width), (missing, 0))", "blocks of 12"),
     # Rotation and activations.
     Break("transform.py", "factors.load(place, lanes)", "factors.load(start, lanes)", "signs"),
     Break("transform.py", "= 1\n    while distance < value.lanes", "= 2\n    while distance < value.lanes", "rotation"),
