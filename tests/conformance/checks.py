@@ -304,6 +304,21 @@ def check_views(backend: str, device: str) -> None:
     assert torch.equal(strided.qweight, kernels.quantize_weight(wide.clone(), WeightRule(), backend=backend).qweight)
 
 
+def check_not_finite(backend: str, device: str) -> None:
+    """A token with NaN or Inf has outputs that are not finite, and the others have theirs."""
+    qweight = kernels.quantize_weight(cases.weights(256).to(device), WeightRule(4, "minmax"), backend=backend)
+    x = cases.activations(17, 256, torch.float32).to(device)
+    for rule in (ActivationRule(8), ActivationRule(4, 64)):
+        good = kernels.quantized_linear(x, qweight, rule, backend=backend)
+        for token, value in ((3, torch.nan), (16, torch.inf), (0, -torch.inf)):
+            spoilt = x.clone()
+            spoilt[token, 77] = value
+            got = kernels.quantized_linear(spoilt, qweight, rule, backend=backend)
+            assert not got[token].isfinite().any(), f"a token with {value} has outputs that are finite"
+            others = torch.arange(17, device=device) != token
+            assert torch.equal(got[others], good[others]), f"a token with {value} changes another"
+
+
 def check_inputs_unchanged(backend: str, device: str) -> None:
     """No operator writes to what it was given."""
     rotation, rule = Rotation("full", seed=1), ActivationRule(4, 128)

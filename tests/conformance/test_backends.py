@@ -138,4 +138,5 @@ def test_behaviour(backend: str, device: str) -> None:
     checks.check_integer_sums(backend, device)
     checks.check_shared_activation(backend, device)
     checks.check_views(backend, device)
+    checks.check_not_finite(backend, device)
     checks.check_inputs_unchanged(backend, device)

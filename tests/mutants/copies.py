@@ -28,16 +28,26 @@ class Break:
         return f"{self.file}: {self.wrong}".replace("\n", " ")
 
 
-def ask(backend: str, folder: Path, checks: dict[str, Check], broken: Break | None = None) -> None:
-    """Copy ``backend`` into ``folder``, break it, and run the check that has to notice; all checks if nothing is."""
+def ask(
+    backend: str, folder: Path, checks: dict[str, Check], broken: Break | None = None, shared: tuple[str, ...] = ()
+) -> None:
+    """Copy ``backend`` into ``folder``, break it, and run the check that has to notice; all checks if nothing is.
+
+    Modules that are ``shared`` remain the backend's own, unless it is in them that something is broken.
+    """
     name = f"copy_of_{backend}_in_{folder.name}"
+    kept = [f"{name}.{module}" for module in shared if broken is None or broken.file != f"{module}.py"]
     shutil.copytree(Path(str(operators(backend).__file__)).parent, folder / name)
     shutil.rmtree(folder / name / "__pycache__", ignore_errors=True)
     for file in (folder / name).glob("*.py"):
-        file.write_text(file.read_text().replace(f"dvdq_kernels.backends.{backend}", name))
+        text = file.read_text().replace(f"dvdq_kernels.backends.{backend}", name)
+        for module in kept:
+            text = text.replace(module, module.replace(name, f"dvdq_kernels.backends.{backend}"))
+        file.write_text(text)
     if broken is not None:
         text = (folder / name / broken.file).read_text()
-        assert text.count(broken.right) == 1, "what is to be broken does not stand there once"
+        if text.count(broken.right) != 1:  # which must not be taken for a check that fails
+            raise LookupError(f"{broken.right!r} does not stand in {broken.file} once")
         (folder / name / broken.file).write_text(text.replace(broken.right, broken.wrong))
     sys.path.insert(0, str(folder))
     try:
