@@ -38,7 +38,7 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def demo_table(root: Path) -> str:
-    """Size and quality of each configuration of the demo, one row each."""
+    """Size, speed and quality of each configuration of the demo, one row each."""
     if not (root / DEMO).exists():
         return NOTHING_YET
     rows: list[dict[str, Any]] = json.loads((root / DEMO).read_text())["rows"]
@@ -53,13 +53,18 @@ def demo_table(root: Path) -> str:
             number(row["bytes"] / 2**20, ".2f"),
             number(row["compression"], ".2f") + " ×",
             number(row["average_bits"], ".2f"),
+            number(row.get("video_seconds"), ".2f"),
+            number(row.get("speedup"), ".2f") + " ×",
             number(row["psnr_db"], ".1f"),
             number(row["ssim"], ".3f"),
             number(row["latent_error"], ".3f"),
             *(number(row["adherence"].get(trait), ".0%") for trait in traits),
         ]
 
-    header = ["", "MiB", "compression", "average bits", "PSNR (dB)", "SSIM", "latent error", *traits]
+    header = [
+        "", "MiB", "compression", "average bits", "seconds a video", "times as fast",
+        "PSNR (dB)", "SSIM", "latent error", *traits,
+    ]  # fmt: skip
     return table(header, (cells(row) for row in rows))
 
 
