@@ -10,8 +10,10 @@ and installs those: what is tested is what a user would install. All versions ar
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nox
@@ -24,19 +26,41 @@ nox.options.error_on_missing_interpreters = True
 PROJECT = nox.project.load_toml("pyproject.toml")
 # Whose passes are timed on a GPU, at the sizes that their makers show.
 MODELS = {"wan2.1-1.3b": "81x480x832", "wan2.1-14b": "81x480x832", "hunyuan-video-13b": "129x544x960"}
+# The oldest Python that the packages declare, and the newest that all they depend on has wheels for.
+OLDEST, NEWEST = "3.11", "3.13"
+# Of each minor version that dvdq-kernels declares, the one that a release of torch requires or the latest.
+TRITONS = ["3.6.0", "3.7.1", "3.8.0", "3.9.0"]
 # Each package depends on all those before it.
 PACKAGES = ["dvdq-reference", "dvdq-kernels", "dvdq-models", "dvdq-eval"]
 
 
 def install(session: nox.Session, package: str, *groups: str) -> None:
     """Install ``package`` from a wheel built now, and the dependency groups of pyproject.toml that a session uses."""
-    wheels = Path(session.create_tmp()) / "wheels"
-    needed = PACKAGES[: PACKAGES.index(package) + 1]
-    folders = [f"packages/{name}" for name in needed]
-    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={wheels}", *folders)
+    wheels = build_wheels(session, package)
     tools = nox.project.dependency_groups(PROJECT, *groups)
     session.install("--constraint=constraints.txt", f"--find-links={wheels}", package, *tools)
     session.run("python", "-m", "pip", "check")
+
+
+def build_wheels(session: nox.Session, package: str) -> Path:
+    """The folder with wheels of ``package`` and of those that it depends on."""
+    wheels = Path(session.create_tmp()) / "wheels"
+    folders = [f"packages/{name}" for name in PACKAGES[: PACKAGES.index(package) + 1]]
+    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={wheels}", *folders)
+    return wheels
+
+
+def resolution(wheels: Path) -> list[str]:
+    """The command that finds one version of all that any session installs, for every system and Python at once.
+
+    It asks the index for metadata alone, and takes no configuration but its arguments.
+    """
+    wanted = [PACKAGES[-1], *nox.project.dependency_groups(PROJECT, *PROJECT["dependency-groups"])]
+    requirements = wheels / "requirements.in"
+    requirements.write_text("\n".join(wanted) + "\n")
+    one = ("--universal", "--fork-strategy=fewest", "--python-version=3.11")
+    here = (f"--python={sys.executable}", "--no-python-downloads", "--no-config", f"--find-links={wheels}")
+    return ["uv", "pip", "compile", "--quiet", *one, *here, str(requirements)]
 
 
 def check_style(session: nox.Session) -> None:
@@ -147,6 +171,89 @@ def docs(session: nox.Session) -> None:
     install(session, "dvdq-eval", "test", "docs", "workspace", "lora", "scale", "cuda")
     build_docs(session)
     session.run("pytest", "tests/docs")
+
+
+@nox.session
+@nox.parametrize("version", TRITONS)
+def tritons(session: nox.Session, version: str) -> None:
+    """Triton's kernels compiled for every GPU by each Triton that dvdq-kernels declares; 200 MB each, and no GPU."""
+    install(session, "dvdq-kernels", "test")
+    session.install("--no-deps", f"triton=={version}")
+    session.run("pytest", "--numprocesses=auto", "tests/conformance/test_triton_machine_code.py", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def lowest(session: nox.Session) -> None:
+    """Each package's tests with the lowest versions that it declares; what follows ``--`` is asked for as well."""
+    wheels = build_wheels(session, PACKAGES[-1])
+    asked, found = wheels / "asked.in", wheels / "lowest.txt"
+    asked.write_text("\n".join(session.posargs) + "\n")
+    projects = (f"packages/{name}/pyproject.toml" for name in PACKAGES)
+    options = ("--resolution=lowest-direct", "--all-extras", "--no-config", "--quiet", f"--find-links={wheels}")
+    session.install("--constraint=constraints.txt", "uv")
+    session.run("uv", "pip", "compile", *options, f"--output-file={found}", *projects, str(asked))
+    tools = nox.project.dependency_groups(PROJECT, "test", "lora", "scale")
+    session.install(f"--constraint={found}", f"--find-links={wheels}", "dvdq-eval", *tools)
+    session.env["RAY_TMPDIR"] = tempfile.gettempdir()
+    session.run("pytest", "--numprocesses=auto", *(f"packages/{name}/tests" for name in PACKAGES))
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Build dist/ and check it; date the changelog. ``-- v0.1.0`` wants that version, dated already, as of a tag.
+
+    Then the wheels go into new environments of the oldest and the newest Python.
+    """
+    session.install(
+        "--constraint=constraints.txt", *nox.project.dependency_groups(PROJECT, "release", "test", "workspace")
+    )
+    dist = Path("dist")
+    for old in dist.glob("dvdq_*"):
+        old.unlink()
+    for name in PACKAGES:
+        # The wheel is built from the source distribution: one that lacks a file makes a wheel that lacks it too.
+        session.run("python", "-m", "build", "--no-isolation", f"--outdir={dist}", f"packages/{name}")
+    session.run("twine", "check", "--strict", *map(str, sorted(dist.glob("dvdq_*"))))
+    session.run("pytest", "tests/architecture/test_wheels.py", "--wheels=dist")
+    date_changelog(session, *session.posargs)
+    for python in (OLDEST, NEWEST):
+        session.notify(f"wheels-{python}")
+
+
+def date_changelog(session: nox.Session, tag: str | None = None) -> None:
+    """Give the changelog's section of this version today's date; of a tag it must have one."""
+    [first, *_] = Path("dist").glob("dvdq_reference-*.tar.gz")
+    version = first.name.removeprefix("dvdq_reference-").removesuffix(".tar.gz")
+    if tag is not None and tag != f"v{version}":
+        session.error(f"the tag is {tag}, the packages are {version}")
+    changelog = Path("CHANGELOG.md")
+    found = re.search(rf"^## {re.escape(version)} \((.+)\)$", changelog.read_text(), re.MULTILINE)
+    if found is None or (tag is not None and found[1] == "unreleased"):
+        session.error(f"CHANGELOG.md has no dated section ## {version}")
+    if found[1] == "unreleased":
+        heading = f"## {version} ({datetime.now(UTC):%Y-%m-%d})"
+        changelog.write_text(changelog.read_text().replace(found[0], heading, 1))
+        session.log(f"CHANGELOG.md: {heading}")
+
+
+@nox.session(python=[OLDEST, NEWEST])
+def wheels(session: nox.Session) -> None:
+    """What ``nox -s release`` left in dist/, with every extra, in an environment that has nothing else."""
+    extras = ("dvdq-kernels[numba]", "dvdq-kernels[cupy]; sys_platform != 'darwin'", "dvdq-models[lora]")
+    session.install("--constraint=constraints.txt", "--find-links=dist", "dvdq-eval[scale]", *extras)
+    session.run("python", "-m", "pip", "check")
+    session.run("dvdq", "--help", silent=True)
+    session.run("dvdq-eval", "--help", silent=True)
+
+
+@nox.session
+def pins(session: nox.Session) -> None:
+    """Write constraints.txt: what stands there stays if it can; ``-- --upgrade-package=NAME`` or ``-- --upgrade``."""
+    session.install("--constraint=constraints.txt", "uv")
+    command = resolution(build_wheels(session, PACKAGES[-1]))
+    ours = (f"--no-emit-package={name}" for name in PACKAGES)
+    told = ("--no-annotate", "--custom-compile-command=nox -s pins", "--output-file=constraints.txt")
+    session.run(*command, *ours, *told, *session.posargs)
 
 
 @nox.session

@@ -21,7 +21,7 @@ from dvdq_kernels.backends.cupy import operators as cupy
 from dvdq_kernels.backends.triton import operators as triton
 from dvdq_kernels.backends.triton.compilation import compile_launch
 from dvdq_kernels.gpu import recording
-from dvdq_kernels.sass import tensor_loop
+from dvdq_kernels.sass import tensor_loop, tensor_stretch
 
 ESTIMATES = DATA / "estimates.csv"
 
@@ -67,6 +67,12 @@ def _cupy_loop(launch: Any, target: int) -> Loop:
     return found.loop_instructions, found.loop_multiplied
 
 
+def _triton_loop(launch: Any, target: int) -> Loop:
+    code = compile_launch(launch, target).sass
+    found = tensor_loop(code)
+    return found if found[1] else tensor_stretch(code)
+
+
 BACKENDS = (
     Backend("cupy", cupy.integer_linear, True, _cupy_tile, _cupy_loop),
     Backend(
@@ -74,7 +80,7 @@ BACKENDS = (
         triton.integer_linear,
         False,
         lambda launch: (launch.constants["BLOCK_M"], launch.constants["BLOCK_N"]),
-        lambda launch, target: tensor_loop(compile_launch(launch, target).sass),
+        _triton_loop,
     ),
 )
 

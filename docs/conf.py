@@ -9,3 +9,5 @@ myst_heading_anchors = 3
 exclude_patterns = ["_build", "data"]
 html_theme = "furo"
 html_title = project
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]

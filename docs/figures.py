@@ -280,25 +280,32 @@ def machine_code(root: Path) -> str:
     return table(header, ([name, *(cells.get(t, "–") for t in targets)] for name, cells in kernels.items()))
 
 
+BOUND = {"tensor cores": "", "instructions": "ⁱ", "memory": "ᵐ"}
+
+
 def estimates(root: Path) -> str:
-    """What a product takes at best on each GPU by either backend, in milliseconds, and what bounds it."""
+    """What a product takes at best on each GPU by both backends, in milliseconds, marked by what bounds it."""
 
     def of_gpu(rows: list[dict[str, str]]) -> str:
-        shapes: dict[str, dict[str, dict[str, str]]] = {}
+        shapes: dict[str, dict[str, list[dict[str, str]]]] = {}
         for row in rows:
-            shapes.setdefault(row["shape"], {})[f"{row['format']}, {row['backend']}"] = row
-        names = list(dict.fromkeys(name for found in shapes.values() for name in found))
+            shapes.setdefault(row["shape"], {}).setdefault(row["format"], []).append(row)
 
-        def line(shape: str, found: dict[str, dict[str, str]]) -> list[str]:
-            cells = [f"{figures(found[name]['least_ms'])} ({found[name]['bound']})" for name in names]
-            return [shape.replace("x", " × "), figures(found[names[0]]["bf16_ms"]), *cells]
+        def line(shape: str, found: dict[str, list[dict[str, str]]]) -> list[str]:
+            cells = [
+                " / ".join(f"{figures(row['least_ms'])}{BOUND[row['bound']]}" for row in f) for f in found.values()
+            ]
+            return [shape.replace("x", " × "), figures(next(iter(found.values()))[0]["bf16_ms"]), *cells]
 
-        return table(["tokens × out × in", "bf16", *names], (line(*item) for item in shapes.items()))
+        return table(
+            ["tokens × out × in", "bf16", *next(iter(shapes.values()))], (line(*item) for item in shapes.items())
+        )
 
     gpus: dict[str, list[dict[str, str]]] = {}
     for row in read_rows(root, ESTIMATES):
         gpus.setdefault(row["gpu"], []).append(row)
-    return by_device({f"{gpu}, estimated, in ms": of_gpu(rows) for gpu, rows in gpus.items()})
+    backends = " / ".join(dict.fromkeys(row["backend"] for rows in gpus.values() for row in rows))
+    return by_device({f"{gpu}, estimated, in ms, {backends}": of_gpu(rows) for gpu, rows in gpus.items()})
 
 
 def teacache(root: Path) -> str:

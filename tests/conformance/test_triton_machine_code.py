@@ -15,9 +15,6 @@ import torch
 if find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("compiles, which needs Triton and not its interpreter", allow_module_level=True)
 
-if [int(part) for part in version("triton").split(".")[:2]] < [3, 9]:
-    pytest.skip("states what Triton 3.9 compiles; 3.6 has no integer products for 10.x", allow_module_level=True)
-
 from dvdq_kernels.backends.triton.compilation import Compiled, compile_launch
 from dvdq_kernels.backends.triton.tuning import Task
 from dvdq_kernels.gpu import recording
@@ -25,8 +22,9 @@ from dvdq_kernels.registry import operators
 from dvdq_reference.spec.recipe import BGR_BOUNDS, BGR_TOLERANCE
 
 TARGETS = (80, 89, 90, 100, 120)
-INTEGER = {90: "wgmma.s32.s8.s8", 100: "tcgen05.mma.kind::i8"}
-"""Large integer products; elsewhere ``mma.sync``, and everywhere for few tokens."""
+TRITON = tuple(map(int, version("triton").split(".")[:2]))
+INTEGER = {90: "wgmma.s32.s8.s8", **({100: "tcgen05.mma.kind::i8"} if TRITON >= (3, 9) else {})}
+"""Large integer products; elsewhere ``mma.sync``, and everywhere for few tokens. Before 3.9 10.x had none either."""
 SMALL_INTEGER = "mma.s32.s8.s8.s32"
 MOST_LOCAL = 0.02
 """Share of instructions that may touch spilled registers, outside the products, where none may."""
@@ -40,6 +38,7 @@ def compiled(target: int, operator: str, *args: Any, device: str | None = None) 
     assert device is None or record.launches[-1].note.startswith("measured")
     results = [compile_launch(launch, target) for launch in record.launches]
     for result in results:
+        assert "trap;" not in result.ptx, f"{result.name} ends in a trap on {target}"
         most = 0.0 if "product" in result.name else MOST_LOCAL
         assert result.local <= most, f"{result.name} spills {result.spilled} bytes on {target}, {result.local:.2%}"
     return results
@@ -107,6 +106,14 @@ def test_full_activations(target: int, dtype: torch.dtype) -> None:
     else:
         assert all(str(dtype)[6:].replace("float", "f") in name for name in found)
         assert found
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("groups", [1, 24])
+def test_float64_is_decoded_and_multiplied_by_torch(target: int, groups: int) -> None:
+    """No ``tl.dot`` of float64: before 3.9 the compiler takes the process with it."""
+    [decoded] = float_linear(target, 1, 3072, 3072, groups, torch.float64)
+    assert not decoded.tensor_core_instructions
 
 
 @pytest.mark.parametrize("target", TARGETS)

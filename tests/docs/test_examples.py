@@ -41,7 +41,7 @@ def test_commands_exist_with_these_options(line: str) -> None:
     command = typer.main.get_command(COMMANDS[name])
     while isinstance(command, typer.core.TyperGroup):
         name, *words = words
-        command = command.commands[name]
+        command = command.get_command(None, name)
     command.make_context(name, words)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -21,6 +22,7 @@ CHECKS = {
     "grouped linear": partial(checks.check_linear, case=GROUPED),
     "many tokens": partial(checks.check_linear, case=MANY),
     "weight-only linear": partial(checks.check_linear, case=FULL),
+    "weight-only linear of float64": partial(checks.check_linear, case=replace(FULL, dtype=torch.float64)),
     "integer sums": checks.check_integer_sums,
     "views": checks.check_views,
     "weight ties": checks.check_weight_ties,

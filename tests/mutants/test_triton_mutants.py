@@ -30,6 +30,7 @@ BREAKS = (
     Break("unpack.py", "(stored >> 4) - OFFSET", "(stored >> 4) - 7", "many tokens"),
     Break("weight_only.py", "_centred(codes & 240, z, 4", "_centred(codes & 240, z + 1, 4", "weight-only linear"),
     Break("weight_only.py", "tl.load(scale_ptr + grid + group", "tl.load(scale_ptr + grid", "weight-only linear"),
+    Break("weight_only.py", "* scale.double()", "* scale.double()[:, :1]", "weight-only linear of float64"),
     Break("encoding.py", "even | (odd << 4)", "odd | (even << 4)", "min-max"),
     Break("encoding.py", "rint(weight / scale)", "tl.floor(weight / scale)", "min-max"),
     Break("encoding.py", "codes & 15, codes >> 4", "codes >> 4, codes & 15", "decoding"),

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import dvdq_kernels as kernels
+from dvdq_kernels import refusals
 from dvdq_kernels.backend import Backend, Preference
 from dvdq_kernels.call import Call, Place
 from dvdq_kernels.ops import OPERATORS
@@ -52,7 +53,7 @@ def test_the_folder_and_the_function_have_one_name() -> None:
 
 def test_import_needs_no_backend_but_torch() -> None:
     """What backends say of themselves needs nothing of theirs either."""
-    block = "import sys; sys.modules.update(dict.fromkeys(['cupy', 'numba', 'triton'])); "
+    block = "import sys; sys.modules.update(dict.fromkeys(['cupy', 'llvmlite', 'numba', 'triton'])); "
     subprocess.run([sys.executable, "-c", block + "import dvdq_kernels; dvdq_kernels.backends()"], check=True)
 
 
@@ -63,10 +64,10 @@ def test_backends_say_why_not() -> None:
         assert "no CUDA device" in str(state["triton"])
 
 
-@pytest.mark.parametrize("module", ["cupy", "numba", "triton"])
-def test_what_is_not_installed_is_said(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "module"), [("cupy", "cupy"), ("cpu", "numba"), ("triton", "triton")])
+def test_what_is_not_installed_is_said(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    assert f"{module} is not installed" in str(kernels.backends()[module])
+    assert f"{module} is not installed" in str(kernels.backends()[name])
 
 
 def test_a_backend_may_have_some_operations_alone() -> None:
@@ -87,7 +88,7 @@ def test_a_backend_may_have_some_grids_alone() -> None:
             kernels.quantize_weight(torch.randn(2, 4), clip_search, backend="lazy")
     selection = select(Call("quantize_weight", CPU, "clip-search"))
     assert selection.backend.name == "torch"
-    assert selection.refused["numba"]
+    assert selection.refused["cpu"]
     assert torch.equal(weight(clip_search).qweight, weight(clip_search, backend="torch").qweight)
 
 
@@ -106,11 +107,14 @@ def test_a_backend_without_a_rotation_gets_a_rotated_weight() -> None:
     assert torch.equal(seen[0], kernels.rotate(weight, Rotation()))
 
 
-def test_auto_says_what_it_chose_and_refused() -> None:
+@pytest.mark.parametrize(("installed", "chosen"), [("numba", "cpu"), ("nothing", "torch")])
+def test_auto_says_what_it_chose_and_refused(installed: str, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "is_installed", lambda module: module == installed)
     selection = select(Call("rotate", CPU))
-    assert selection.backend.name == "torch"
-    assert list(selection.refused) == ["triton", "cupy"]
-    assert selection.reason == "by rule: triton, cupy, torch"
+    order = ["triton", "cupy", "cpu", "torch"]
+    assert selection.backend.name == chosen
+    assert list(selection.refused) == order[: order.index(chosen)]
+    assert selection.reason == "by rule: triton, cupy, cpu, torch"
 
 
 @pytest.mark.parametrize("name", ["triton", "cupy", "nonsense"])
@@ -142,7 +146,7 @@ def test_a_backend_may_refuse_a_dtype() -> None:
     with registered(narrow):
         assert select(Call("rotate", CPU, dtype=torch.float32)).backend is narrow
         wide = select(Call("rotate", CPU, dtype=torch.float64))
-        assert (wide.backend.name, wide.refused["narrow"]) == ("torch", "computes in float32")
+        assert (wide.backend is not narrow, wide.refused["narrow"]) == (True, "computes in float32")
         x, qweight = torch.randn(2, 256, dtype=torch.float64), weight()
         for call in (
             lambda backend: kernels.rotate(x, Rotation(), backend=backend),

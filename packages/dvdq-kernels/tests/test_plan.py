@@ -18,6 +18,8 @@ from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
 
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Triton is there on Linux alone")
+WITHOUT_A_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU does")
+WITH_CPU = pytest.mark.skipif(refusals.absence("numba") is not None, reason=str(refusals.absence("numba")))
 WITH_CUPY = pytest.mark.skipif(refusals.absence("cupy") is not None, reason=str(refusals.absence("cupy")))
 
 
@@ -27,15 +29,32 @@ def installed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(refusals, "is_installed", lambda module: module in request.param)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU does")
+@WITHOUT_A_GPU
 @pytest.mark.parametrize("activation", [None, ActivationRule(4)], ids=str)
-def test_without_a_gpu_it_is_torch_and_says_why(activation: ActivationRule | None) -> None:
+def test_with_nothing_else_it_is_torch_and_says_why(
+    activation: ActivationRule | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
     device = torch.device("cpu")
     plan = plan_linear(7, 64, 256, WeightRule(), activation, Rotation())
     assert plan == plan_linear(7, 64, 256, WeightRule(), activation, Rotation(), device=device)
     assert (plan.backend, plan.kernels) == ("torch", ("operations of PyTorch",))
     assert "no CUDA device" in plan.refused["triton"]
+    assert plan.refused["cpu"] == "numba is not installed: pip install 'dvdq-kernels[cpu]'"
     assert plan.reason.startswith("by rule: ")
+
+
+@WITHOUT_A_GPU
+@WITH_CPU
+@pytest.mark.parametrize("activation", [None, ActivationRule(4)], ids=str)
+def test_on_a_cpu_the_instruction_set_is_told(
+    activation: ActivationRule | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVDQ_CPU_INSTRUCTIONS", "portable")
+    plan = plan_linear(7, 64, 256, WeightRule(), activation, Rotation())
+    steps = ["float_linear"] if activation is None else ["rotate_quantize", "integer_linear"]
+    assert (plan.backend, plan.kernels) == ("cpu", tuple(f"{step} with portable" for step in steps))
+    assert list(plan.refused) == ["triton", "cupy"]
 
 
 def test_a_backend_tells_what_it_starts_in_its_own_words() -> None:

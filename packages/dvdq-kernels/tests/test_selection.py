@@ -70,7 +70,7 @@ def test_by_rule_cupy_is_first_where_it_alone_reaches_int4_tensor_cores(
     assert (selection.backend.name, dict(selection.refused)) == (first, {})
     assert ("INT4" in selection.reason) == (first == "cupy")
     for other in (linear(capability, x_bits=8, packed=False), linear(capability, bits=8, packed=False)):
-        assert preferences(other) == (("triton", "cupy", "torch"), "by rule: triton, cupy, torch")
+        assert preferences(other) == (("triton", "cupy", "cpu", "torch"), "by rule: triton, cupy, cpu, torch")
     assert packs(place, 4, "auto") == packs(place, 4, "cupy") == packs(place, 3, "auto") == (first == "cupy")
     assert not packs(place, 8, "auto")
     assert not packs(place, 4, "triton")
@@ -100,9 +100,10 @@ def test_the_nearest_shape_that_was_measured_decides(measure: Callable[..., None
 @pytest.mark.usefixtures("able")
 def test_what_was_not_measured_keeps_its_place(measure: Callable[..., None]) -> None:
     measure(("quantized_linear", 8, 4, LARGE, {"torch": 0.001, "triton": 0.002}))
-    assert preferences(linear(90, x_bits=8))[0] == ("torch", "cupy", "triton")
+    assert preferences(linear(90, x_bits=8))[0] == ("torch", "cupy", "cpu", "triton")
     measure(("quantized_linear", 8, 4, LARGE, {"cupy": 0.001}))
-    assert preferences(linear(90, x_bits=8)) == (("triton", "cupy", "torch"), "by rule: triton, cupy, torch")
+    order = "triton", "cupy", "cpu", "torch"
+    assert preferences(linear(90, x_bits=8)) == (order, f"by rule: {', '.join(order)}")
 
 
 @pytest.mark.usefixtures("able")
@@ -157,7 +158,7 @@ def test_a_refused_backend_is_told_with_the_next(able: None, monkeypatch: pytest
     assert not packs(linear(89).place, 4, "auto")
     packed = select(linear(89, packed=True))
     assert packed.backend.name == "torch"
-    assert list(packed.refused) == ["cupy", "triton"]
+    assert list(packed.refused) == ["cupy", "triton", "cpu"]
     assert "two a byte" in packed.refused["triton"]
     assert select(linear(89), "torch").reason == "asked for by name"
 

@@ -52,6 +52,44 @@ TINY_HUNYUAN: dict[str, Any] = {
 """Widths 128, 384 and, where a single-stream block joins attention and MLP, 512."""
 
 
+WAN_NAMES = (
+    ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
+    ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
+    ("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
+    ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
+    ("condition_embedder.time_proj", "time_projection.1"),
+    (".scale_shift_table", ".modulation"),
+    ("ffn.net.0.proj", "ffn.0"),
+    ("ffn.net.2", "ffn.2"),
+    ("attn1", "self_attn"),
+    ("attn2", "cross_attn"),
+    (".to_out.0.", ".o."),
+    (".to_q.", ".q."),
+    (".to_k.", ".k."),
+    (".to_v.", ".v."),
+    ("norm2", "norm_swapped"),
+    ("norm3", "norm2"),
+    ("norm_swapped", "norm3"),
+)
+"""diffusers' names to Wan's own: what its converter undoes."""
+
+
+@pytest.fixture(scope="session")
+def wan_name() -> Callable[[str], str]:
+    """A name of diffusers as Wan's own."""
+
+    def rename(name: str) -> str:
+        if name == "scale_shift_table":
+            return "head.modulation"
+        if name.startswith("proj_out"):
+            return name.replace("proj_out", "head.head")
+        for ours, theirs in WAN_NAMES:
+            name = name.replace(ours, theirs)
+        return name
+
+    return rename
+
+
 @pytest.fixture(scope="session")
 def call() -> Callable[..., torch.Tensor]:
     """One forward pass of a transformer on seeded inputs."""

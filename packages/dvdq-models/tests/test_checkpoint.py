@@ -189,7 +189,7 @@ def test_nothing_half_written_stays(transformer: Any, tmp_path: Path, monkeypatc
         (tmp_path / "note").write_text("written before the disk was full")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dvdq_models.checkpoint.writing.os.pwrite", full_disk)
+    monkeypatch.setattr("dvdq_models.checkpoint.writing._write_at", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save(transformer, tmp_path / "q")
     assert [path.name for path in tmp_path.iterdir()] == ["note"]

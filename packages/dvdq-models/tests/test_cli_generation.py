@@ -156,7 +156,7 @@ def test_offloading_is_diffusers_own(monkeypatch: pytest.MonkeyPatch, offload: s
     pipe = Mock(spec=WanPipeline)
     loaded = Mock(return_value=pipe)
     monkeypatch.setattr(opening, "load_pipeline", loaded)
-    opened = opening.open_pipeline("t", Path("p"), device="cuda", offload=opening.Offload(offload), backend="auto")
+    opened = opening.open_pipeline(Path("p"), device="cuda", offload=opening.Offload(offload), backend="auto")
     assert opened is pipe
     assert loaded.call_args.kwargs["dtype"] == torch.bfloat16
     assert {name for name, *_ in pipe.method_calls} == {call, "set_progress_bar_config"}

@@ -376,7 +376,7 @@ REFUSED = {
     ),
     "unknown layer": (
         _changed(lambda s, _k: s.update({"transformer.blocks.9.attn1.to_q.lora_A.weight": torch.ones(4, 128)})),
-        r"blocks\.9\.attn1\.to_q: expected a layer of \w+3DModel, got 1 layers that it lacks",
+        r"blocks\.9\.attn1\.to_q: expected a layer of \w+3DModel, got one that it lacks",
     ),
     "no A": (
         _changed(lambda s, k: s.pop(f"{k}.lora_A.weight")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +18,9 @@ from dvdq_models import DvdqError, Recipe
 from dvdq_models.checkpoint.format import WEIGHTS
 from dvdq_models.checkpoint.lazy import open_file
 from dvdq_models.streaming import quantize_checkpoint
-from dvdq_models.streaming import source as source_module
 from dvdq_models.streaming.original import convert, repository_of
 
 RECIPE = Recipe.named("quarot", "W4A8")
-WAN = (
-    ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
-    ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
-    ("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
-    ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
-    ("condition_embedder.time_proj", "time_projection.1"),
-    (".scale_shift_table", ".modulation"),
-    ("ffn.net.0.proj", "ffn.0"),
-    ("ffn.net.2", "ffn.2"),
-    ("attn1", "self_attn"),
-    ("attn2", "cross_attn"),
-    (".to_out.0.", ".o."),
-    (".to_q.", ".q."),
-    (".to_k.", ".k."),
-    (".to_v.", ".v."),
-    ("norm2", "norm_swapped"),
-    ("norm3", "norm2"),
-    ("norm_swapped", "norm3"),
-)
-"""diffusers' names to Wan's own: what its converter undoes."""
-
-
-def wan_name(name: str) -> str:
-    if name == "scale_shift_table":
-        return "head.modulation"
-    if name.startswith("proj_out"):
-        return name.replace("proj_out", "head.head")
-    for ours, theirs in WAN:
-        name = name.replace(ours, theirs)
-    return name
 
 
 @pytest.fixture
@@ -60,7 +30,9 @@ def folder(transformer: Any, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
-def test_wan_from_its_own_format_has_the_same_codes(folder: Path, tmp_path: Path, prefix: str) -> None:
+def test_wan_from_its_own_format_has_the_same_codes(
+    folder: Path, tmp_path: Path, prefix: str, wan_name: Callable[[str], str]
+) -> None:
     tensors = load_file(folder / f"{WEIGHTS}.safetensors")
     save_file({prefix + wan_name(name): t for name, t in tensors.items()}, tmp_path / "wan.safetensors")
     quantize_checkpoint(tmp_path / "wan.safetensors", tmp_path / "q", RECIPE, config=folder / "config.json")
@@ -118,7 +90,7 @@ def test_image_and_control_tensors_of_wan_are_renamed_too(tmp_path: Path) -> Non
 
 
 def test_without_a_config_it_is_the_one_that_from_single_file_takes(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wan_name: Callable[[str], str]
 ) -> None:
     tensors = {wan_name(n): t for n, t in load_file(folder / f"{WEIGHTS}.safetensors").items()}
     save_file(tensors, tmp_path / "wan.safetensors")
@@ -128,7 +100,7 @@ def test_without_a_config_it_is_the_one_that_from_single_file_takes(
         asked.append(repository)
         return str(folder)
 
-    monkeypatch.setattr(source_module, "snapshot_download", download)
+    monkeypatch.setattr("dvdq_models.hub.snapshot_download", download)
     quantize_checkpoint(tmp_path / "wan.safetensors", tmp_path / "q", RECIPE)
     assert asked == ["Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"]  # what diffusers takes every other width for
 

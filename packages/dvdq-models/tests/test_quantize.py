@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from dvdq_kernels.backend import Backend
+from dvdq_kernels.registry import registered
 from dvdq_models import DvdqError, Recipe, quantize
 from dvdq_models.linear import QuantizedLinear
 from dvdq_reference.oracle import bounds, linear, packing
@@ -106,9 +108,10 @@ def test_quantizing_twice_is_an_error(transformer: Any) -> None:
         quantize(transformer, Recipe.named("minmax"))
 
 
-@pytest.mark.parametrize("name", ["fpga", "numba"])
+@pytest.mark.parametrize("name", ["fpga", "weights-alone"])
 def test_a_backend_without_linears_is_an_error_before_anything_changes(transformer: Any, name: str) -> None:
-    with pytest.raises(DvdqError, match="backend: expected auto"):
+    alone = Backend("weights-alone", lambda: pytest.fail("loaded"), offers=frozenset({"quantize_weight"}))
+    with registered(alone), pytest.raises(DvdqError, match="backend: expected auto"):
         quantize(transformer, Recipe.named("minmax"), backend=name)
     assert not _layers(transformer)
 

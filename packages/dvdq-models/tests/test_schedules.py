@@ -16,11 +16,15 @@ from diffusers import (
     HunyuanVideoImageToVideoPipeline,
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
+    SkyReelsV2DiffusionForcingPipeline,
+    SkyReelsV2Transformer3DModel,
+    UniPCMultistepScheduler,
     WanImageToVideoPipeline,
     WanPipeline,
     WanTransformer3DModel,
     WanVACEPipeline,
     WanVACETransformer3DModel,
+    WanVideoToVideoPipeline,
 )
 
 from dvdq_models import DvdqError, Recipe, trace
@@ -28,7 +32,8 @@ from dvdq_models.activation_state import ActivationState
 from dvdq_models.bit_switching import TRANSFORMERS, attach, follow, hook_of, set_delta
 from dvdq_models.denoising_loop import DenoisingLoop
 from dvdq_models.moving_shapes.hunyuan_video import build_vae as build_hunyuan_vae
-from dvdq_models.moving_shapes.wan import build_scheduler, build_vae
+from dvdq_models.moving_shapes.wan import build_scheduler, build_text_encoder, build_tokenizer, build_vae
+from dvdq_models.teacache import enable_teacache, teacache_trace
 from dvdq_reference.oracle import bit_switching as oracle
 from dvdq_reference.spec.recipe import BitSchedule
 
@@ -364,3 +369,91 @@ def test_another_delta_holds_from_the_next_video_on(build: Any) -> None:
         set_delta(pipeline, 0.1)
     with pytest.raises(DvdqError, match="expected a pipeline with a quantized transformer, got WanPipeline"):
         set_delta(build("wan"), 0.1)
+
+
+VIDEO = [PIL.Image.new("RGB", (16, 16), (20 * i, 60, 90)) for i in range(5)]
+
+
+@pytest.mark.parametrize(("strength", "steps"), [(0.5, 4), (0.8, 6), (1.0, 8)])
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_video_to_start_from_has_the_steps_that_run(strength: float, steps: int, passes: int) -> None:
+    torch.manual_seed(0)
+    pipeline = WanVideoToVideoPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=_plain_vae().eval(),
+        scheduler=build_scheduler(),
+        transformer=WanTransformer3DModel(**WAN).eval(),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    schedule = BitSchedule("abs")
+    seen = _schedule(pipeline, schedule)
+    enable_teacache(pipeline.transformer, 0.0, coefficients="wan2.1-t2v-14b", pipeline=pipeline)
+    for _ in range(2):
+        seen.clear()
+        pipeline(
+            video=VIDEO,
+            strength=strength,
+            height=16,
+            width=16,
+            num_inference_steps=8,
+            guidance_scale=4.0 if passes == 2 else 1.0,
+            output_type="latent",
+            generator=torch.Generator().manual_seed(0),
+            prompt_embeds=torch.zeros(1, 4, 16),
+            negative_prompt_embeds=torch.ones(1, 4, 16),
+        )
+        planned = oracle.abs_(steps, schedule)
+        assert [d.bits for d in trace(pipeline.transformer)] == planned
+        assert [d.step for d in trace(pipeline.transformer)] == list(range(steps))
+        assert seen == [bits for bits in planned for _ in range(passes)]
+        cached = teacache_trace(pipeline.transformer)
+        assert [d.step for d in cached if d.reason == "last step"] == [steps - 1] * passes
+
+
+@pytest.mark.parametrize(("frames", "window"), [(9, 9), (17, 9)], ids=["whole", "window"])
+@pytest.mark.parametrize("ar_step", [0, 2])
+@pytest.mark.parametrize("kind", ["delta", "stp"])
+def test_frames_with_timesteps_of_their_own_are_one_video(frames: int, window: int, ar_step: int, kind: str) -> None:
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    pipeline = SkyReelsV2DiffusionForcingPipeline(
+        tokenizer=tokenizer,
+        text_encoder=build_text_encoder(len(tokenizer)).eval(),
+        vae=_plain_vae().eval(),
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=8.0),
+        transformer=SkyReelsV2Transformer3DModel(**{**WAN, "text_dim": 128}).eval(),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    schedule = BitSchedule("delta", delta=0.3) if kind == "delta" else BitSchedule("stp")
+    seen = _schedule(pipeline, schedule)
+    begins: list[int] = []
+
+    def count(pipeline: Any, step: int, _time: Any, values: dict[str, Any]) -> dict[str, Any]:
+        begins.append(step)
+        return values
+
+    pipeline(
+        prompt="a red circle moves left slowly",
+        height=16,
+        width=16,
+        num_frames=frames,
+        base_num_frames=window,
+        overlap_history=1 if frames > window else None,
+        num_inference_steps=6,
+        ar_step=ar_step,
+        causal_block_size=1,
+        guidance_scale=5.0,
+        max_sequence_length=16,
+        generator=torch.Generator().manual_seed(0),
+        output_type="latent",
+        callback_on_step_end=count,
+    )
+    sections = [i for i, step in enumerate(begins) if step == 0]
+    last = begins[sections[-1] :]
+    assert len(sections) == (1 if frames == window else 2)
+    decisions = trace(pipeline.transformer)
+    assert [d.step for d in decisions] == last
+    assert seen[::2][-len(last) :] == [d.bits for d in decisions]
+    if kind == "stp":
+        assert [d.bits for d in decisions] == oracle.stp(len(last), schedule)

@@ -20,13 +20,12 @@ from diffusers import HunyuanVideoTransformer3DModel, WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
 from dvdq_models import DvdqError, Recipe, linear, load_pipeline, quantize, save
-from dvdq_models.checkpoint import stored_dtype
+from dvdq_models.checkpoint import stored_dtype, writing
 from dvdq_models.checkpoint.checksums import SUMS, write_sums
 from dvdq_models.checkpoint.format import WEIGHTS
 from dvdq_models.checkpoint.layout import INDEX
 from dvdq_models.checkpoint.lazy import LazyTensor
 from dvdq_models.streaming import quantize_checkpoint, quantizer
-from dvdq_models.streaming import source as source_module
 
 RECIPE = Recipe.named("dvd-quant", "W4A6")
 
@@ -219,17 +218,17 @@ def test_a_disk_that_is_too_small_is_named_before_the_start(
 
 
 def test_a_disk_that_fills_up_loses_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, count = os.pwrite, 0
+    write, count = writing._write_at, 0
 
-    def full_after_forty(*args: Any) -> int:
+    def full_after_forty(*args: Any) -> None:
         nonlocal count
         count += 1
         if count > 40:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write(*args)
+        write(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr("dvdq_models.checkpoint.writing.os.pwrite", full_after_forty)
+        patch.setattr("dvdq_models.checkpoint.writing._write_at", full_after_forty)
         with pytest.raises(DvdqError, match="goes on where this one stopped, got No space left on device"):
             quantize_checkpoint(folder, tmp_path / "q", RECIPE)
     assert not (tmp_path / "q").exists()
@@ -390,9 +389,9 @@ def test_of_a_hub_id_what_is_needed_is_downloaded(
         return str(pipeline_folder)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(source_module, "snapshot_download", download)
+    monkeypatch.setattr("dvdq_models.hub.snapshot_download", download)
     quantize_checkpoint("someone/some-model", tmp_path / "q", RECIPE)
-    assert asked[0] == {"allow_patterns": ["model_index.json", "config.json"]}
+    assert asked[0]["allow_patterns"] == ["model_index.json", "config.json"]
     assert {"transformer/*", "vae/*", "tokenizer/*"} <= set(asked[1]["allow_patterns"])
     assert "*.bin" in asked[1]["ignore_patterns"]
     assert_same_tensors(tmp_path / "q/transformer", in_memory(pipeline_folder / "transformer", tmp_path / "expected"))

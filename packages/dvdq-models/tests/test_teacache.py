@@ -441,6 +441,6 @@ def test_the_command_writes_the_decisions(pipeline_folder: Path, tmp_path: Path)
     record = json.loads(video.with_suffix(".json").read_text())
     assert record == json.loads(result.stdout)
     assert [d["reused"] for d in record["teacache"] if d["name"] == "cond"] == [False, True, False]
-    refused = CliRunner().invoke(app, [*call, *chosen])
+    refused = CliRunner().invoke(app, [*call, *chosen, "--overwrite"])
     assert isinstance(refused.exception, DvdqError)
     assert "expected --teacache with it" in str(refused.exception)

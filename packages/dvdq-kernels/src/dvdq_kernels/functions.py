@@ -147,7 +147,8 @@ def quantized_linear(
         backend: ``"auto"`` or a name of :func:`~dvdq_kernels.backends`.
     """
     operation = "quantized_linear"
-    if rotation != qweight.rotation:
+    # Identity first: to compare two dataclasses calls into Python, and a layer's are the same objects.
+    if rotation is not qweight.rotation and rotation != qweight.rotation:
         raise DvdqError(operation, where="rotation", expected=f"the weight's, {qweight.rotation}", got=rotation)
     if bias is not None and bias.shape != (qweight.out_features,):
         raise DvdqError(operation, where="bias", expected=f"[{qweight.out_features}]", got=_describe(bias))
@@ -166,7 +167,7 @@ def quantized_linear(
     if isinstance(x, torch.Tensor):
         assert rule is not None
         x = rotate_quantize(x, rule, rotation=rotation, backend=backend)
-    elif rule != x.rule or rotation != x.rotation:
+    elif (rule is not x.rule and rule != x.rule) or (rotation is not x.rotation and rotation != x.rotation):
         raise DvdqError(operation, where="x", expected=f"{rule}, {rotation}", got=f"{x.rule}, {x.rotation}")
     result = run(
         "integer_linear", x.codes, x.scale, x.token_sum, *grid, bias, x.rule.bits, qweight.rule.bits, x.dtype, backend

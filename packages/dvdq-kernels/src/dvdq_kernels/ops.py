@@ -39,7 +39,7 @@ def run(operator: str, x: torch.Tensor, *args: Any) -> Any:
     stand for others.
     """
     if (
-        torch.compiler.is_compiling()
+        torch.compiler.is_dynamo_compiling()
         or torch.is_grad_enabled()
         or type(x) is not torch.Tensor
         or x.is_meta

@@ -57,7 +57,8 @@ class QuantizedActivation:
     @property
     def in_features(self) -> int:
         """Input channels."""
-        return self.codes.shape[-1] * (2 if self.packed else 1)
+        # Without a further property: a layer asks this each time.
+        return self.codes.shape[-1] * (2 if self.codes.dtype == torch.uint8 else 1)
 
     @property
     def values(self) -> torch.Tensor:

@@ -36,6 +36,14 @@ def tensor_loop(code: str) -> tuple[int, int]:
     return min((loop for loop in loops if loop[1]), default=(0, 0))
 
 
+def tensor_stretch(code: str) -> tuple[int, int]:
+    """The same of code whose loop the compiler unrolled as a whole: from the first product to the last."""
+    names = instructions(code)
+    products = [place for place, name in enumerate(names) if _multiplied(name)]
+    stretch = names[products[0] : products[-1] + 1] if products else []
+    return len(stretch), sum(map(_multiplied, stretch))
+
+
 def _multiplied(name: str) -> int:
     """What a warp multiplies and adds by one instruction of tensor cores; four warps share a ``GMMA``."""
     tile = _PRODUCT.match(name)

@@ -6,22 +6,29 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
+from diffusers.hooks.group_offloading import _GROUP_OFFLOADING
+from diffusers.hooks.layerwise_casting import _LAYERWISE_CASTING_HOOK
 from torch import nn
 
 from dvdq_kernels.registry import offering
 from dvdq_kernels.rotation import check_rotation
 from dvdq_models.activation_state import ActivationState
 from dvdq_models.bit_switching import attach
+from dvdq_models.casting import FLOATS
 from dvdq_models.copying import accept_copies
+from dvdq_models.encoding import check_weight
 from dvdq_models.families import family_of
 from dvdq_models.linear import QuantizedLinear
 from dvdq_models.lora import accept_lora, refuse_adapters
+from dvdq_models.model_methods import accept_methods
 from dvdq_models.quantization_config import DVDQuantConfig, mark_quantized
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.granularity import count_parts
 from dvdq_reference.spec.layout import packed_width
 from dvdq_reference.spec.recipe import Recipe
 
+_BY_LAYER = (_GROUP_OFFLOADING, _LAYERWISE_CASTING_HOOK)
+"""Hooks of diffusers that belong to single layers."""
 Transformer = TypeVar("Transformer", bound=nn.Module)
 Progress = Callable[[str, int, int], None]
 """Called after each layer with its name, how many are done and how many there are."""
@@ -88,6 +95,7 @@ def swap_linears(
     """
     operation = "quantize"
     refuse_adapters(operation, transformer)
+    _refuse_hooks(operation, transformer)
     if any(isinstance(module, QuantizedLinear) for module in transformer.modules()):
         raise DvdqError(operation, expected="a model in full precision", got="one that is quantized already")
     _check_backend(operation, backend)
@@ -108,6 +116,7 @@ def swap_linears(
         _check_maxima(operation, recipe, {name: layer for name, (_, layer) in layers.items()}, channel_maxima)
     attach(transformer, recipe, state)
     accept_copies(transformer)
+    accept_methods(transformer)
     accept_lora(transformer)
     return layers
 
@@ -147,11 +156,25 @@ def _check_backend(operation: str, backend: str) -> None:
         raise DvdqError(operation, where="backend", expected=f"auto, {', '.join(names)}", got=repr(backend))
 
 
+def _refuse_hooks(operation: str, transformer: nn.Module) -> None:
+    """What moves or casts single layers keeps those that are there, and would not know those that take their place."""
+    expected = "a model without offloading of single layers and layerwise casting; turn them on afterwards"
+    for name, module in transformer.named_modules():
+        registry = getattr(module, "_diffusers_hook", None)
+        hooks = [name for name in _BY_LAYER if registry is not None and name in registry.hooks]
+        if hooks or (isinstance(module, nn.Linear) and hasattr(module, "_hf_hook")):
+            got = hooks[0] if hooks else "a hook of accelerate"
+            raise DvdqError(operation, where=name or type(transformer).__name__, expected=expected, got=got)
+
+
 def _check_layer(operation: str, linear: nn.Linear, recipe: Recipe, *, check_values: bool) -> None:
     count_parts(operation, linear.in_features, recipe.weight.group_size)
     count_parts(operation, linear.in_features, recipe.activation.block)
     packed_width(operation, linear.in_features, recipe.weight.bits)
     if recipe.rotation is not None:
         check_rotation(operation, linear.in_features, recipe.rotation)
-    if check_values and not bool(torch.isfinite(linear.weight).all()):
-        raise DvdqError(operation, expected="finite weights", got="NaN or Inf")
+    if not check_values:
+        return
+    if linear.weight.dtype not in FLOATS:
+        raise DvdqError(operation, expected=f"weights in {' or '.join(map(str, FLOATS))}", got=linear.weight.dtype)
+    check_weight(operation, None, linear.weight)

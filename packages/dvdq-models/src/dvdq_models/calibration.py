@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dvdq_models.bit_switching import TRANSFORMERS
+from dvdq_models.destinations import check_new_file
 from dvdq_models.families import family_of
 from dvdq_models.linear import QuantizedLinear
 from dvdq_reference.spec.errors import DvdqError
@@ -73,7 +74,8 @@ class Calibration:
             "passes": str(self.passes),
             "seconds": repr(self.seconds),
         }
-        check_writable(path)
+        check_new_file("calibration", path, (), replace=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")
         save_file(dict(self.maxima), part, metadata=metadata)
         os.replace(part, path)
@@ -127,16 +129,6 @@ def calibrate(pipeline: Any, videos: Sequence[tuple[str, Callable[[], Any]]]) ->
         if not bool(tensor.isfinite().all()):
             raise DvdqError(f"calibrate: {name}", expected="finite activations", got="NaN or Inf")
     return Calibration(maxima, tuple(prompt for prompt, _ in videos), recorder.passes, seconds)
-
-
-def check_writable(path: Path) -> None:
-    """Make the folder of a file that is to be written; a :class:`DvdqError` if there is a folder in its place."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DvdqError("calibration", where=str(path.parent), expected="a folder", got=str(error)) from error
-    if path.is_dir():
-        raise DvdqError("calibration", where=str(path), expected="a file to write", got="a folder")
 
 
 class _Recorder:

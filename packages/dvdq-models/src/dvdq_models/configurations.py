@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from accelerate import init_empty_weights
 from torch import nn
 
 from dvdq_models.bit_switching import TRANSFORMERS
-from dvdq_models.families import transformer_class
+from dvdq_models.families import empty_transformer_of
+from dvdq_models.hub import download, is_hub_id
+from dvdq_models.streaming.source import open_source
+from dvdq_models.text_files import read_json
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
+
+Config = str | Path | Mapping[str, Any]
+"""A ``config.json``, or what stands in it."""
 
 
 def transformer_configs(path: str | Path) -> dict[str, Path]:
@@ -40,14 +45,44 @@ def transformer_configs(path: str | Path) -> dict[str, Path]:
     return configs
 
 
-def empty_transformer(config_path: str | Path) -> nn.Module:
+def configuration_folder(source: str | Path) -> Path:
+    """A path as it is; of a hub id the folder with its configurations, which are downloaded and nothing else."""
+    if not is_hub_id(source):
+        return Path(source)
+    return download("inspect", str(source), ["model_index.json", "config.json", "*/config.json"])
+
+
+def source_configs(path: Path, config: str | Path | None = None) -> dict[str, Config]:
+    """The configuration of each transformer of whatever ``dvdq quantize`` takes, and of quantized ones.
+
+    Args:
+        path: as for :func:`transformer_configs`, or a ``.safetensors`` file or a folder with some, of which the headers
+            alone are read.
+        config: of an original checkpoint, as for :func:`dvdq_models.streaming.quantize_checkpoint`.
+
+    Raises:
+        DvdqError: as for :func:`transformer_configs`, weights of another model, or a ``config`` that is not needed.
+    """
+    in_place = [
+        path / "model_index.json",
+        path / "config.json",
+        *(path / name / "config.json" for name in TRANSFORMERS),
+    ]
+    original = path.suffix == ".safetensors" if path.is_file() else not any(file.is_file() for file in in_place)
+    if original and path.exists():
+        return {part.subfolder or TRANSFORMERS[0]: part.config for part in open_source(path, config).transformers}
+    if config is not None:
+        expected, got = "a configuration for original checkpoints alone", "a source that has its own"
+        raise DvdqError("inspect", where=f"config {config}", expected=expected, got=got)
+    return dict(transformer_configs(path))
+
+
+def empty_transformer(config: Config) -> nn.Module:
     """The transformer that a ``config.json`` describes, on the meta device: no weights are read or allocated."""
-    config_path = Path(config_path)
-    config = _read(config_path)
-    config.pop("quantization_config", None)
-    model_class = transformer_class("inspect", config_path, config)
-    with init_empty_weights():
-        transformer: nn.Module = model_class.from_config(config)
+    where = Path("config") if isinstance(config, Mapping) else Path(config)
+    values = _values(config)
+    values.pop("quantization_config", None)
+    transformer: nn.Module = empty_transformer_of("inspect", where, values)
     return transformer
 
 
@@ -64,17 +99,15 @@ def latent_size(path: str | Path, video: tuple[int, int, int]) -> tuple[int, int
     return (frames - 1) // temporal + 1, height // spatial, width // spatial
 
 
-def stored_recipe(config_path: str | Path) -> Recipe | None:
+def stored_recipe(config: Config) -> Recipe | None:
     """The recipe that made a quantized transformer, from its ``config.json``; None in full precision."""
-    quantization = _read(Path(config_path)).get("quantization_config") or {}
+    quantization = _values(config).get("quantization_config") or {}
     return Recipe.from_dict(quantization["recipe"]) if "recipe" in quantization else None
 
 
+def _values(config: Config) -> dict[str, Any]:
+    return dict(config) if isinstance(config, Mapping) else _read(Path(config))
+
+
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except ValueError as error:
-        raise DvdqError("inspect", where=str(path), expected="JSON", got=str(error)) from error
-    if not isinstance(values, dict):
-        raise DvdqError("inspect", where=str(path), expected="a JSON object", got=type(values).__name__)
-    return values
+    return read_json("inspect", path)

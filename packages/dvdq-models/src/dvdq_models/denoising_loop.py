@@ -52,6 +52,8 @@ class DenoisingLoop:
         self._pipeline = None if pipeline is None else weakref.ref(pipeline)
         self._place: Place | None = None
         self._first = self._last = 0.0
+        self._by_index = self._moving = False
+        self._begin = 0
         self._latents: weakref.ref[torch.Tensor] | None = None
 
     def enter(self, context: CacheContext | None, latents: torch.Tensor, timestep: torch.Tensor) -> Place:
@@ -59,7 +61,8 @@ class DenoisingLoop:
 
         A video begins after :meth:`end`, after a pass that never ended, and where time went back: the position in the
         video is not past the first one, or before the last. (Schedulers of second order run a timestep twice, but not
-        the first.)
+        the first.) The position is the index that a context tells, else how far the mean of all timesteps has fallen:
+        where frames have timesteps of their own, some of them stay while others fall.
         """
         if self.inside:
             self.end()
@@ -68,13 +71,21 @@ class DenoisingLoop:
         if self._place is not None and name == SECOND_PASS:
             self._place = Place(self._place.step, name, self._place.num_steps, new_video=False)
             return self._place
-        index, num_steps = self._told(context, timestep)
-        position = -timestep.max().item() if index is None else index
-        before = None if position < self._last or position <= self._first else self._place
+        index, num_steps = getattr(context, "step_index", None), getattr(context, "num_inference_steps", None)
+        by_index = index is not None
+        position = -self._time(timestep) if index is None else float(index)
+        went_back = by_index != self._by_index or position < self._last or position <= self._first
+        before = None if went_back else self._place
+        if not by_index:
+            index, num_steps = self._told(timestep, before)
+            if before is not None and index == 0 < before.step:  # a run that was given up, and another further in
+                before = None
         if before is None:
-            self._first = position
+            self._first, self._by_index = position, by_index
         if index is None:
             index = 0 if before is None else before.step + 1
+        if num_steps is None and before is not None:
+            num_steps = before.num_steps
         self._last, self._latents = position, weakref.ref(latents)
         self._place = Place(index, name, num_steps, new_video=before is None)
         return self._place
@@ -93,19 +104,35 @@ class DenoisingLoop:
             return str(context.name)
         return SECOND_PASS if self._latents is not None and self._latents() is latents else FIRST_PASS
 
-    def _told(self, context: CacheContext | None, timestep: torch.Tensor) -> tuple[int | None, int | None]:
-        """The index of the step and how many there are."""
-        if context is not None and getattr(context, "step_index", None) is not None:
-            return context.step_index, context.num_inference_steps
+    def _time(self, timestep: torch.Tensor) -> float:
+        """The mean of all timesteps: of all frames, where a pass gets but those of a window."""
         pipeline = None if self._pipeline is None else self._pipeline()
+        of_frames = getattr(pipeline, "current_timestep", None)
+        if isinstance(of_frames, torch.Tensor) and of_frames.numel() > 1:
+            timestep = of_frames
+        return timestep.double().mean().item()
+
+    def _told(self, timestep: torch.Tensor, before: Place | None) -> tuple[int | None, int | None]:
+        """The index of the step and how many there are, by the pipeline and its scheduler."""
+        pipeline: Any = None if self._pipeline is None else self._pipeline()
         scheduler: Any = getattr(pipeline, "scheduler", None)
         if not hasattr(scheduler, "step_index"):
             return None, None
-        # An image or video to start from begins in the middle of the scheduler's timesteps.
-        begin = getattr(scheduler, "begin_index", None) or 0
-        index = begin if scheduler.step_index is None else scheduler.step_index
-        timesteps = scheduler.timesteps
-        # The scheduler tells nothing about a loop that it does not run.
-        if index >= len(timesteps) or timesteps[index].to(timestep.dtype).item() != timestep.max().item():
-            return None, None
-        return index - begin, len(timesteps) - begin
+        timesteps, index, highest = scheduler.timesteps, scheduler.step_index, timestep.max().item()
+        if index is None:
+            # A video to start from begins in the middle of the timesteps, and not every pipeline says where.
+            if (index := scheduler.begin_index) is None:
+                matching = [i for i, time in enumerate(timesteps) if time.to(timestep.dtype).item() == highest]
+                index = matching[0] if matching else 0
+            if before is not None and not self._moving:
+                index = None  # a scheduler that does not move does not run this loop
+            else:
+                self._begin = index
+        self._moving = scheduler.step_index is not None
+        current = getattr(pipeline, "current_timestep", None)
+        running = isinstance(current, torch.Tensor) and current.to(timestep.dtype).max().item() == highest
+        steps = getattr(pipeline, "num_timesteps", None) if running else None
+        # The scheduler tells nothing about a loop that it does not run; the pipeline may know how long that is.
+        if index is None or index >= len(timesteps) or timesteps[index].to(timestep.dtype).item() != highest:
+            return None, steps if before is None else None
+        return index - self._begin, len(timesteps) - self._begin if steps is None else steps

@@ -1,7 +1,6 @@
 """DVD-Quant inside diffusers: ``from_pretrained`` quantizes as it reads, and reads what is quantized.
 
-diffusers has no registry for quantizers of others; :func:`register` adds to its tables. The order of its calls is
-what this relies on, and tests/test_diffusers_contract.py pins it:
+The order of diffusers' calls is what this relies on, and tests/test_diffusers_contract.py pins it:
 
 1. ``validate_environment``, ``update_torch_dtype``: the wanted dtype is kept here and diffusers is told of none,
    because it would cast scales too. It then gives each tensor the dtype that the empty model has.
@@ -22,27 +21,23 @@ from typing import Any
 
 import torch
 from diffusers.models.model_loading_utils import _determine_param_device
-from diffusers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
 from diffusers.quantizers.base import DiffusersQuantizer
 from diffusers.utils import logging
 from torch import nn
 
 from dvdq_models.apply import swap_linears
+from dvdq_models.casting import cast, check_cast
 from dvdq_models.checkpoint.checksums import check_sums
+from dvdq_models.checkpoint.full_precision import check_full_precision
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import open_file
+from dvdq_models.encoding import check_weight
 from dvdq_models.linear import STORED, QuantizedLinear
-from dvdq_models.quantization_config import METHOD, DVDQuantConfig, mark_quantized
+from dvdq_models.model_methods import check_dtype
+from dvdq_models.quantization_config import DVDQuantConfig, mark_quantized
 from dvdq_reference.spec.errors import DvdqError
 
 _OPERATION = "from_pretrained"
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-def register() -> None:
-    """Make diffusers know the method; importing :mod:`dvdq_models` does."""
-    AUTO_QUANTIZER_MAPPING[METHOD] = DVDQuantizer
-    AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = DVDQuantConfig
 
 
 class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is untyped
@@ -61,6 +56,7 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
         self._loaded_keys: list[str] = []
         self._kept_in_float32: Sequence[str] = ()
         self._layers: dict[str, QuantizedLinear] = {}
+        self._floats: set[str] = set()
         self._maxima: Mapping[str, torch.Tensor] = {}
 
     @property
@@ -85,9 +81,8 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
 
     def validate_environment(self, torch_dtype: Any = None, device_map: Any = None, **_: Any) -> None:
         """Refuse a dtype that the float layers cannot run in; called again with the device map resolved."""
-        if torch_dtype is not None and torch_dtype not in _DTYPES:
-            expected = " or ".join(map(str, _DTYPES))
-            raise DvdqError(_OPERATION, where="torch_dtype", expected=expected, got=torch_dtype)
+        if torch_dtype is not None:
+            check_dtype(_OPERATION, torch_dtype)
         self._device_map = device_map
 
     def update_torch_dtype(self, torch_dtype: torch.dtype | None) -> None:
@@ -101,6 +96,8 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
         if self.pre_quantized:
             check_sums(_OPERATION, files[0].parent)
         self._stored = {k: tensor.type for file in files for k, tensor in open_file(_OPERATION, file).items()}
+        if not self.pre_quantized:
+            check_full_precision(_OPERATION, self._source, self._stored)
         self._loaded_keys = loaded_keys
         return loaded_keys
 
@@ -113,8 +110,7 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
         **_: Any,
     ) -> None:
         if state_dict is not None:  # of from_single_file, which does not say whether it is quantized
-            self._stored = {name: TensorType(tuple(t.shape), t.dtype) for name, t in state_dict.items()}
-            self.pre_quantized = any(name.endswith(".qweight") for name in state_dict)
+            self._stored, self.pre_quantized = _types(state_dict), _holds_codes(state_dict)
         self._kept_in_float32 = keep_in_fp32_modules
         if not self.pre_quantized:
             self._check(model)
@@ -129,9 +125,9 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
             self._check(model)
         expected = model.state_dict(keep_vars=True)
         codes = {f"{name}.{part}" for name in self._layers for part in STORED}
-        for name, tensor in expected.items():
-            if tensor.is_floating_point() and name not in codes:
-                tensor.data = tensor.data.to(self._dtype_of(name))
+        self._floats = {n for n, tensor in expected.items() if tensor.is_floating_point() and n not in codes}
+        for name in self._floats:
+            expected[name].data = expected[name].data.to(self._dtype_of(name))
         # In place: diffusers compares its own list with the model to say what is missing or unused.
         weights = {f"{name}.weight" for name in self._layers}
         self._loaded_keys[:] = [
@@ -143,14 +139,21 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
 
     def maybe_update_state_dict(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Replace the weights that one file holds by their codes; a weight is let go before the next is read."""
+        if not self._layers:  # from_single_file shows the file as it is, before it looks for a model
+            if not _holds_codes(state_dict):
+                check_full_precision("from_single_file", "file", _types(state_dict))
+            return state_dict
+        for name, tensor in state_dict.items():
+            if tensor.is_floating_point() and name in self._floats:
+                check_cast(_OPERATION, name, tensor, self._dtype_of(name))
         here = [] if self.pre_quantized else [name for name in self._layers if f"{name}.weight" in state_dict]
         for name in logging.tqdm(here, desc="Quantizing", disable=not here):
             layer = self._layers[name]
             weight = state_dict.pop(f"{name}.weight")
             device = _determine_param_device(f"{name}.weight", self._device_map)
-            weight = weight.to("cpu" if device == "disk" else device, self._dtype_of(f"{name}.weight"))
-            if not bool(torch.isfinite(weight).all()):
-                raise DvdqError(f"quantize: {name}", expected="finite weights", got="NaN or Inf")
+            weight = weight.to("cpu" if device == "disk" else device)
+            check_weight("quantize", name, weight)
+            weight = cast("quantize", name, weight, self._dtype_of(f"{name}.weight"))
             stored = layer.encode(weight, self._maxima.get(name))
             state_dict.update({f"{name}.{part}": tensor for part, tensor in stored.items()})
         return state_dict
@@ -183,12 +186,14 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
         return self._stored[name].dtype if self.pre_quantized and self._dtype is None else torch.float32
 
     def _check(self, model: nn.Module) -> None:
-        """Every tensor of ``model`` must be stored, in its shape; in a quantized file also its dtype, and no other."""
+        """Every tensor of ``model`` must be stored and no other, in its shape; in a quantized file also its dtype."""
         expected = model.state_dict()
         if missing := sorted(expected.keys() - self._stored.keys()):
             got = f"{len(missing)} missing"
             raise DvdqError(_OPERATION, where=self._source, expected=f"tensor {missing[0]}", got=got)
-        if self.pre_quantized and (unexpected := sorted(self._stored.keys() - expected.keys())):
+        ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+        others = sorted(self._stored.keys() - expected.keys())
+        if unexpected := [name for name in others if not any(part in name for part in ignored)]:
             raise DvdqError(_OPERATION, where=self._source, expected="no other tensors", got=unexpected[0])
         for name, wanted in expected.items():
             found = self._stored[name]
@@ -196,3 +201,11 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
             if found.shape != wanted.shape or not (free or found.dtype == wanted.dtype):
                 expected_type, got = f"{wanted.dtype} {list(wanted.shape)}", f"{found.dtype} {list(found.shape)}"
                 raise DvdqError(_OPERATION, where=f"{self._source}: {name}", expected=expected_type, got=got)
+
+
+def _types(state_dict: Mapping[str, torch.Tensor]) -> dict[str, TensorType]:
+    return {name: TensorType(tuple(tensor.shape), tensor.dtype) for name, tensor in state_dict.items()}
+
+
+def _holds_codes(state_dict: Mapping[str, torch.Tensor]) -> bool:
+    return any(name.endswith(".qweight") for name in state_dict)

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from dvdq_kernels import QuantizedWeight, dequantize, quantize_weight
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe, Smoothing, WeightRule
 
+_LEVELS = 2**8
+"""More than any grid has: a step is a weight's range divided by their number."""
 _CHUNK = 2**24
 """Elements of a weight that are rotated and quantized at a time: the float32 copies of a chunk, not of the weight."""
+
+
+def check_weight(operation: str, where: str | None, weight: torch.Tensor) -> None:
+    """Refuse a weight ``[out, in]`` of which float32, in which it is rotated, cannot tell the values.
+
+    A rotation makes no value larger than ``sqrt(in) max|W|``, and a grid spans two of these.
+
+    Raises:
+        DvdqError: NaN or Inf, a value beyond that range, or values so small that all of them would become 0.
+    """
+    low, high = torch.aminmax(weight)  # one pass, no copy; extremes carry NaN and Inf
+    if not bool(low.isfinite() & high.isfinite()):
+        raise DvdqError(operation, where=where, expected="finite weights", got="NaN or Inf")
+    largest, float32 = max(-low.item(), high.item()), torch.finfo(torch.float32)
+    if largest > (limit := float32.max / (2.0 * math.sqrt(weight.shape[-1]))):
+        raise DvdqError(operation, where=where, expected=f"weights up to {limit:.6g}", got=f"{largest:.6g}")
+    if 0.0 < largest < _LEVELS * float32.smallest_normal:
+        expected, got = "weights that float32 tells from 0", f"at most {largest:.6g}"
+        raise DvdqError(operation, where=where, expected=expected, got=got)
 
 
 def encode_weight(

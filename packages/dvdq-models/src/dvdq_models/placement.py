@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from dvdq_models.text_files import one_line
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -18,9 +19,20 @@ class Offload(StrEnum):
     GROUP = "group"
 
 
+def check_device(operation: str, name: str) -> torch.device:
+    """The device of this name; one that is unknown or not here is a :class:`DvdqError`."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        got = one_line(error)
+        raise DvdqError(operation, where=f"device {name}", expected="a device that is here", got=got) from error
+    return device
+
+
 def check_offload(operation: str, device: str, offload: Offload) -> None:
     """Offloading from a CPU is a :class:`DvdqError`."""
-    if device == "cpu" and offload is not Offload.NONE:
+    if torch.device(device).type == "cpu" and offload is not Offload.NONE:
         raise DvdqError(operation, where="--offload", expected="a device to offload from, as --device cuda", got=device)
 
 

@@ -11,10 +11,10 @@ import torch
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from torch import nn
 
+from dvdq_models.registration import METHOD, register_config
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
-METHOD = "dvd-quant"
 FORMAT = 1
 """Version of what the tensors mean; a reader refuses a newer one."""
 _OPERATION = "DVDQuantConfig"
@@ -84,6 +84,9 @@ class DVDQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffuser
     def to_diff_dict(self) -> dict[str, Any]:
         """The same: nothing is left out for being the default."""
         return self.to_dict()
+
+
+register_config(DVDQuantConfig)
 
 
 def with_delta(recipe: Recipe, delta: float) -> Recipe:

@@ -12,8 +12,9 @@ from typing import Any
 
 from dvdq_models.bit_schedule import StepDecision, average_bits, choose_common_delta
 from dvdq_models.bit_switching import TRANSFORMERS, hooks_of, set_delta
+from dvdq_models.text_files import read_json
 from dvdq_reference.spec.errors import DvdqError
-from dvdq_reference.spec.recipe import Recipe
+from dvdq_reference.spec.recipe import BitSchedule, Recipe
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,8 @@ def tune_delta(
         DvdqError: no δ-guided schedule, no trial, an average out of reach, videos of fewer than three steps.
     """
     schedule = next(iter(hooks_of(pipeline).values())).recipe.schedule
-    if schedule.delta is None:
-        raise DvdqError("tune_delta", where="schedule", expected="a delta schedule (W4A6)", got=schedule.kind)
-    if trials < 1:
-        raise DvdqError("tune_delta", where="trials", expected="at least 1", got=trials)
-    if not schedule.low <= wanted <= schedule.high:
-        expected = f"an average of {schedule.low} to {schedule.high}"
-        raise DvdqError("tune_delta", where="wanted", expected=expected, got=wanted)
+    check_wanted(schedule, wanted, trials)
+    assert schedule.delta is not None
     done: list[Trial] = []
     if recorded is None:
         done.append(_run(pipeline, videos, schedule.delta))
@@ -95,6 +91,17 @@ def tune_delta(
     return done
 
 
+def check_wanted(schedule: BitSchedule, wanted: float, trials: int) -> None:
+    """Refuse a schedule that is not δ-guided, an average that it cannot have, and no trial."""
+    if schedule.delta is None:
+        raise DvdqError("tune_delta", where="schedule", expected="a delta schedule (W4A6)", got=schedule.kind)
+    if trials < 1:
+        raise DvdqError("tune_delta", where="trials", expected="at least 1", got=trials)
+    if not schedule.low <= wanted <= schedule.high:
+        expected = f"an average of {schedule.low} to {schedule.high}"
+        raise DvdqError("tune_delta", where="wanted", expected=expected, got=wanted)
+
+
 def best_trial(trials: Sequence[Trial], wanted: float) -> Trial:
     """The trial whose average is nearest to ``wanted``, the first of equals."""
     return min(trials, key=lambda trial: abs(trial.average - wanted))
@@ -109,7 +116,7 @@ def write_delta(pipeline_folder: str | Path, delta: float) -> None:
     configs = {}
     for name in TRANSFORMERS:
         path = Path(pipeline_folder) / name / "config.json"
-        config = json.loads(path.read_text()) if path.is_file() else {}
+        config = read_json("write_delta", path) if path.is_file() else {}
         if "quantization_config" in config:
             recipe = Recipe.from_dict(config["quantization_config"]["recipe"])
             if recipe.schedule.kind != "delta":
@@ -121,7 +128,7 @@ def write_delta(pipeline_folder: str | Path, delta: float) -> None:
         raise DvdqError("write_delta", where=where, expected="a pipeline with a quantized transformer", got="none")
     for path, config in configs.items():
         new = path.with_name(f".{path.name}.part")
-        new.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        new.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         os.replace(new, path)
 
 

@@ -15,6 +15,8 @@ from dvdq_reference.spec.errors import DvdqError
 Frames = NDArray[np.uint8]
 """``[frames, height, width, 3]``, 0 to 255."""
 
+VIDEO_ENDINGS = (".mp4", ".mkv", ".mov")
+"""Of the files that :func:`write_mp4` can write."""
 FPS = 12
 _BT709 = 1
 """BT.709 in the code points of ITU-T H.273, for matrix, primaries and transfer alike."""

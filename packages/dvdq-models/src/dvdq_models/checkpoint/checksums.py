@@ -10,6 +10,7 @@ import hashlib
 import re
 from pathlib import Path
 
+from dvdq_models.text_files import read_text
 from dvdq_reference.spec.errors import DvdqError
 
 SUMS = "SHA256SUMS"
@@ -19,14 +20,15 @@ _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 def write_sums(folder: Path) -> None:
     """List every weight file of ``folder``; ``sha256sum -c SHA256SUMS`` in it checks them."""
     lines = [f"{sha256(file)}  {file.name}\n" for file in sorted(folder.glob("*.safetensors"))]
-    (folder / SUMS).write_text("".join(lines))
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def listed_sums(operation: str, folder: Path) -> dict[str, str]:
     """The digests that ``SHA256SUMS`` of ``folder`` lists, by file name; none if there is no such file."""
     path = folder / SUMS
     listed: dict[str, str] = {}
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    text = read_text(operation, path, "lines as sha256sum writes them") if path.is_file() else ""
+    for line in text.splitlines():
         match = _LINE.fullmatch(line)
         if match is None:
             raise DvdqError(operation, where=str(path), expected="lines as sha256sum writes them", got=repr(line))

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dvdq_models.quantization_config import METHOD, DVDQuantConfig
+from dvdq_models.quantization_config import DVDQuantConfig
+from dvdq_models.registration import METHOD
+from dvdq_models.text_files import read_json
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
@@ -17,7 +19,7 @@ WEIGHTS = "diffusion_pytorch_model"
 def write_config(folder: Path, config: dict[str, Any], recipe: Recipe) -> None:
     """Write the ``config.json`` of a transformer that ``recipe`` quantized."""
     values = {**config, "quantization_config": DVDQuantConfig(recipe).to_dict()}
-    (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+    (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def read_config(operation: str, folder: Path) -> dict[str, Any]:
@@ -25,11 +27,7 @@ def read_config(operation: str, folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise DvdqError(operation, where=str(folder), expected="a folder with a config.json", got="none")
-    try:
-        config: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise DvdqError(operation, where=str(path), expected="JSON", got=str(error)) from error
-    return config
+    return read_json(operation, path)
 
 
 def read_quantized_config(folder: Path) -> tuple[dict[str, Any], Recipe]:
@@ -47,5 +45,5 @@ def is_quantized(folder: str | Path) -> bool:
     for candidate in (Path(folder), Path(folder) / "transformer"):
         config = candidate / "config.json"
         if config.is_file():
-            return "quantization_config" in json.loads(config.read_text())
+            return "quantization_config" in read_json("load", config)
     return False

@@ -6,8 +6,10 @@ Nothing is mapped: a mapped file counts as this process's memory for as long as 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,9 +18,14 @@ import torch
 
 from dvdq_models.checkpoint.format import WEIGHTS
 from dvdq_models.checkpoint.layout import DTYPES, INDEX, TensorType
+from dvdq_models.text_files import one_line, read_json
 from dvdq_reference.spec.errors import DvdqError
 
 _DTYPES = {name: dtype for dtype, name in DTYPES.items()}
+_LONGEST_HEADER = 10**8
+"""Bytes, as of safetensors itself: what says more is another kind of file, and is not read to find out."""
+_POINTER = b"version https://git-lfs"
+"""How a pointer begins that git clone leaves in place of a large file, where git-lfs is not installed."""
 
 
 @dataclass(frozen=True)
@@ -36,40 +43,75 @@ def open_file(operation: str, path: Path) -> dict[str, LazyTensor]:
     Raises:
         DvdqError: no such file, one that is truncated or no safetensors file, a dtype that is none of ours.
     """
-    expected = "a safetensors file, complete"
-    if not path.is_file():
-        raise DvdqError(operation, where=str(path), expected=expected, got="none")
+    with _opening(operation, path, "a safetensors file, complete"):
+        entries, base = _header(path)
+        tensors = {name: _lazy(operation, path, name, entry, base) for name, entry in entries.items()}
+    return tensors
+
+
+def check_file(operation: str, path: Path) -> None:
+    """Check that a file opens: no pointer of git-lfs stands in its place, and safetensors of any dtype are complete."""
+    complete = path.suffix == ".safetensors"
+    with _opening(operation, path, "a safetensors file, complete" if complete else "a file that opens"):
+        if complete:
+            _header(path)
+        else:
+            _refuse_pointer(path)
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """What the header says of each tensor, and where the data begins; a ValueError and others if it is none."""
+    _refuse_pointer(path)
     size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length <= min(size - 8, _LONGEST_HEADER):
+            raise ValueError(f"{size} bytes, a header of {length}")
+        entries: dict[str, Any] = json.loads(file.read(length))
+    metadata = entries.pop("__metadata__", {})
+    if not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("metadata that is no text")
+    end = 0
+    for begin, stop in sorted(tuple(entry["data_offsets"]) for entry in entries.values()):
+        if begin != end:
+            raise ValueError(f"a gap or an overlap at byte {end} of its data")
+        end = stop
+    if 8 + length + end != size:
+        raise ValueError(f"{size} bytes where its header says {8 + length + end}")
+    return entries, 8 + length
+
+
+def _refuse_pointer(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise ValueError("a pointer of git-lfs in its place, which git lfs pull replaces")
+
+
+@contextmanager
+def _opening(operation: str, path: Path, expected: str) -> Iterator[None]:
+    """Say in our words what goes wrong while a file is opened."""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 0 < length <= size - 8:
-                raise ValueError(f"{size} bytes, a header of {length}")
-            entries = json.loads(file.read(length))
-        entries.pop("__metadata__", None)
-        end = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        if end != size:
-            raise ValueError(f"{size} bytes where its header says {end}")
-        return {name: _lazy(operation, path, name, entry, 8 + length) for name, entry in entries.items()}
+        yield
     except DvdqError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise DvdqError(operation, where=str(path), expected=expected, got=str(error)) from error
+    except OSError as error:
+        got = "none" if isinstance(error, FileNotFoundError) else error.strerror
+        raise DvdqError(operation, where=str(path), expected=expected, got=got) from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
+        raise DvdqError(operation, where=str(path), expected=expected, got=one_line(error)) from error
 
 
 def open_folder(operation: str, folder: Path) -> dict[str, LazyTensor]:
-    """The tensors of a transformer's folder: one file, or the shards that an index lists.
+    """The tensors of a folder: of diffusers' file or index if it has them, else of whatever safetensors there are.
 
     Raises:
         DvdqError: no weights, an index that cannot be read or that names a file outside the folder, a tensor that it
-            lists and its shard lacks, or that a shard holds and it does not list; and whatever :func:`open_file` finds.
+            lists and its shard lacks, or that a shard holds and it does not list, several indices, a tensor that two
+            files hold; and whatever :func:`open_file` finds.
     """
-    index = folder / INDEX
-    if not index.is_file():
-        if not (folder / f"{WEIGHTS}.safetensors").is_file():
-            got = "pickled ones, which are never read" if any(folder.glob("*.bin")) else "none"
-            raise DvdqError(operation, where=str(folder), expected=f"weights, {WEIGHTS}.safetensors", got=got)
-        return open_file(operation, folder / f"{WEIGHTS}.safetensors")
+    index = _index_of(operation, folder)
+    if index is None:
+        return _open_files(operation, folder)
     weight_map = _read_index(operation, index)
     tensors: dict[str, LazyTensor] = {}
     for shard in sorted(set(weight_map.values())):
@@ -79,7 +121,34 @@ def open_folder(operation: str, folder: Path) -> dict[str, LazyTensor]:
         if missing := sorted(listed - found.keys()):
             raise DvdqError(operation, where=where, expected=f"tensor {missing[0]}", got=f"{len(missing)} missing")
         if others := sorted(found.keys() - listed):
-            raise DvdqError(operation, where=where, expected=f"tensors that {INDEX} lists", got=others[0])
+            raise DvdqError(operation, where=where, expected=f"tensors that {index.name} lists", got=others[0])
+        tensors |= found
+    return tensors
+
+
+def _index_of(operation: str, folder: Path) -> Path | None:
+    if (folder / INDEX).is_file():
+        return folder / INDEX
+    if (folder / f"{WEIGHTS}.safetensors").is_file():
+        return None
+    indices = sorted(folder.glob("*.safetensors.index.json"))
+    if len(indices) > 1:
+        raise DvdqError(operation, where=str(folder), expected="one index of weights", got=[i.name for i in indices])
+    return indices[0] if indices else None
+
+
+def _open_files(operation: str, folder: Path) -> dict[str, LazyTensor]:
+    own = folder / f"{WEIGHTS}.safetensors"
+    files = [own] if os.path.lexists(own) else sorted(folder.glob("*.safetensors"))
+    if not files:
+        got = "pickled ones, which are never read" if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")) else "none"
+        raise DvdqError(operation, where=str(folder), expected="weights (.safetensors)", got=got)
+    tensors: dict[str, LazyTensor] = {}
+    for file in files:
+        found = open_file(operation, file)
+        if twice := sorted(tensors.keys() & found.keys()):
+            got = f"{twice[0]} also in {Path(tensors[twice[0]].where.rpartition(': ')[0]).name}"
+            raise DvdqError(operation, where=str(file), expected="parts of one model in one folder", got=got)
         tensors |= found
     return tensors
 
@@ -97,10 +166,17 @@ def stored_dtype(folder: str | Path) -> torch.dtype:
     return most_common_dtype(open_folder("load", Path(folder)))
 
 
+def index_files(operation: str, index: Path) -> list[str]:
+    """The files that an index lists, sorted."""
+    return sorted(set(_read_index(operation, index).values()))
+
+
 def _read_index(operation: str, index: Path) -> dict[str, str]:
     try:
-        weight_map: dict[str, str] = json.loads(index.read_text())["weight_map"]
+        weight_map: dict[str, str] = read_json(operation, index)["weight_map"]
         names = sorted(set(weight_map.values()))
+    except DvdqError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DvdqError(operation, where=str(index), expected="an index with a weight_map", got=repr(error)) from error
     for name in names:
@@ -115,6 +191,8 @@ def _lazy(operation: str, path: Path, name: str, entry: Mapping[str, Any], base:
         raise DvdqError(operation, where=where, expected=f"one of {', '.join(_DTYPES)}", got=entry["dtype"])
     begin, end = entry["data_offsets"]
     found = TensorType(tuple(entry["shape"]), _DTYPES[entry["dtype"]])
+    if not all(type(number) is int and number >= 0 for number in (*found.shape, begin, end)):
+        raise ValueError(f"{name} of shape {list(found.shape)} at {begin} to {end}")
     if end - begin != found.nbytes:
         raise ValueError(f"{name} in {end - begin} bytes where its shape says {found.nbytes}")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,14 @@ import diffusers
 from diffusers import DiffusionPipeline
 from torch import nn
 
+from dvdq_models.apply import use_backend
 from dvdq_models.bit_switching import TRANSFORMERS, follow
 from dvdq_models.checkpoint.format import is_quantized
-from dvdq_models.checkpoint.reading import load
+from dvdq_models.checkpoint.reading import check_stored
 from dvdq_models.checkpoint.staging import complete_or_nothing
 from dvdq_models.checkpoint.writing import save
+from dvdq_models.model_methods import check_dtype
+from dvdq_models.text_files import one_line, read_json
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -31,23 +34,56 @@ def save_pipeline(source: str | Path, transformer: nn.Module, folder: str | Path
 def load_pipeline(folder: str | Path, *, backend: str = "auto", **kwargs: Any) -> DiffusionPipeline:
     """The pipeline in ``folder``, its transformers quantized or not; ``kwargs`` go to diffusers' ``from_pretrained``.
 
-    A ``dtype`` among them holds for the transformers too, as in :func:`~dvdq_models.load`. Quantized transformers run
-    one bit schedule over each video (:func:`dvdq_models.bit_switching.follow`).
+    A ``dtype`` or ``torch_dtype`` among them, one for all or a dictionary of components, holds for what stayed in full
+    precision of the transformers too; None is as stored. Quantized transformers run one bit schedule over each video
+    (:func:`dvdq_models.bit_switching.follow`).
+
+    Raises:
+        DvdqError: no pipeline of an installed class, a file that is missing or altered, a dtype that is none or for a
+            component that is not there.
     """
     folder = Path(folder)
     index = folder / "model_index.json"
     if not index.is_file():
         raise DvdqError("load", where=str(folder), expected="a pipeline folder", got="no model_index.json")
-    # The class itself, because DiffusionPipeline would load Wan's transformer again although it is given one:
-    # it is optional there, and only the class knows its own optional parts.
-    pipeline_class = getattr(diffusers, json.loads(index.read_text())["_class_name"])
+    parts = read_json("load", index)
+    # The class itself, because only it knows its own optional parts.
+    pipeline_class = getattr(diffusers, str(parts.get("_class_name")), None)
+    if pipeline_class is None:
+        expected = f"a pipeline of diffusers {diffusers.__version__}"
+        raise DvdqError("load", where=str(index), expected=expected, got=parts.get("_class_name"))
     quantized = [name for name in TRANSFORMERS if name not in kwargs and is_quantized(folder / name)]
+    _check_dtypes(kwargs, [name for name, value in parts.items() if isinstance(value, list)])
+    try:
+        pipeline: DiffusionPipeline = pipeline_class.from_pretrained(str(folder), **kwargs)
+    except DvdqError:
+        raise
+    except Exception as error:
+        # diffusers opens the files before the quantizer is asked to look at them: say which of them is wrong.
+        for name in quantized:
+            check_stored(folder / name)
+        if not isinstance(error, OSError | ValueError):
+            raise
+        expected = "a pipeline folder that is complete"
+        raise DvdqError("load", where=str(folder), expected=expected, got=one_line(error)) from error
     for name in quantized:
-        kwargs[name] = load(folder / name, backend=backend, dtype=kwargs.get("dtype"))
-    pipeline = pipeline_class.from_pretrained(str(folder), **kwargs)
+        use_backend(getattr(pipeline, name), backend)
     if quantized:
         follow(pipeline)
     return pipeline
+
+
+def _check_dtypes(kwargs: Mapping[str, Any], components: list[str]) -> None:
+    given = [kwargs[name] for name in ("dtype", "torch_dtype") if kwargs.get(name) is not None]
+    if len(given) > 1:
+        raise DvdqError("load", where="torch_dtype", expected="dtype or torch_dtype", got="both")
+    for dtype in given:
+        by_component = dtype if isinstance(dtype, Mapping) else {"default": dtype}
+        for name, wanted in by_component.items():
+            if name not in (*components, "default"):
+                known = f"default, {', '.join(components)}"
+                raise DvdqError("load", where="dtype", expected=f"components ({known})", got=repr(name))
+            check_dtype(f"load: {name}", wanted)
 
 
 def _not_the_transformer(source: Path) -> Any:

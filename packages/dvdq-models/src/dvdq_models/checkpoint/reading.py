@@ -12,6 +12,7 @@ from dvdq_models.checkpoint.checksums import check_sums
 from dvdq_models.checkpoint.format import read_quantized_config
 from dvdq_models.checkpoint.lazy import open_folder
 from dvdq_models.families import transformer_class
+from dvdq_models.text_files import one_line
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -37,10 +38,18 @@ def load(folder: str | Path, *, backend: str = "auto", dtype: torch.dtype | None
         transformer: nn.Module = model_class.from_pretrained(str(folder), torch_dtype=dtype)
     except DvdqError:
         raise
-    except Exception:
+    except Exception as error:
         # diffusers opens the files before the quantizer is asked to look at them: say which of them is wrong.
-        check_sums("load", folder)
-        open_folder("load", folder)
-        raise
+        check_stored(folder)
+        if not isinstance(error, OSError | ValueError):
+            raise
+        expected = "a transformer's folder that is complete"
+        raise DvdqError("load", where=str(folder), expected=expected, got=one_line(error)) from error
     use_backend(transformer, backend)
     return transformer
+
+
+def check_stored(folder: Path) -> None:
+    """A :class:`DvdqError` that names the file of a transformer's folder that is altered or does not open, if any."""
+    check_sums("load", folder)
+    open_folder("load", folder)

@@ -8,19 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dvdq_reference.spec.errors import DvdqError
-
-
-def check_absent(operation: str, folder: Path) -> None:
-    """A :class:`DvdqError` if there is anything under the name to be written."""
-    if folder.exists():
-        raise DvdqError(operation, where=str(folder), expected="a folder that does not exist yet", got="one that does")
+from dvdq_models.destinations import check_new_folder
 
 
 @contextmanager
 def complete_or_nothing(folder: Path) -> Iterator[Path]:
     """A staging folder that becomes ``folder`` if the block succeeds, and vanishes if it does not."""
-    check_absent("save", folder)
+    folder = check_new_folder("save", folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
     staging.mkdir()

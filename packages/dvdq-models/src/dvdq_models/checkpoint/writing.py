@@ -7,14 +7,14 @@ import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import torch
 
 from dvdq_models.bit_switching import hook_of
 from dvdq_models.checkpoint.checksums import write_sums
 from dvdq_models.checkpoint.format import write_config
-from dvdq_models.checkpoint.layout import INDEX, MAX_SHARD, TensorType, index_of, lay_out
+from dvdq_models.checkpoint.layout import DTYPES, INDEX, MAX_SHARD, TensorType, index_of, lay_out
 from dvdq_models.checkpoint.staging import complete_or_nothing
 from dvdq_models.lora import refuse_adapters
 from dvdq_reference.spec.errors import DvdqError
@@ -32,17 +32,21 @@ class WeightFiles:
         self.folder, self.tensors = folder, tensors
         self.shards = lay_out(tensors, max_shard)
         self._places = {name: (shard, offset) for shard in self.shards for name, offset in shard.offsets.items()}
-        self._files: dict[str, int] = {}
+        self._files: dict[str, BinaryIO] = {}
         self._dirty: set[str] = set()
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        for shard in self.shards:
-            descriptor = os.open(self.folder / shard.name, os.O_WRONLY | os.O_CREAT, 0o644)
-            self._open.callback(os.close, descriptor)
-            self._files[shard.name] = descriptor
-            _write_at(descriptor, shard.header, 0)
-            os.ftruncate(descriptor, shard.size)
+        with ExitStack() as opening:
+            for shard in self.shards:
+                path = self.folder / shard.name
+                path.touch()
+                # No buffer: what is written is the system's, so a kill of this process does not lose it.
+                file = opening.enter_context(path.open("r+b", buffering=0))
+                self._files[shard.name] = file
+                _write_at(file, shard.header, 0)
+                file.truncate(shard.size)
+            self._open = opening.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,7 +65,7 @@ class WeightFiles:
     def sync(self) -> None:
         """Wait until what was written is on the disk."""
         for name in self._dirty:
-            os.fsync(self._files[name])
+            os.fsync(self._files[name].fileno())
         self._dirty.clear()
 
     def finish(self, config: dict[str, Any], recipe: Recipe) -> None:
@@ -69,16 +73,24 @@ class WeightFiles:
         self.sync()
         if len(self.shards) > 1:
             index = index_of(self.shards, self.tensors)
-            (self.folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+            (self.folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         write_sums(self.folder)
         write_config(self.folder, config, recipe)
 
 
 def save(transformer: Any, folder: str | Path) -> Path:
-    """Write a quantized transformer to ``folder``, which must not exist yet; one that carries LoRA is refused."""
+    """Write a quantized transformer to ``folder``, which must not exist yet.
+
+    Raises:
+        DvdqError: a model that carries LoRA, or a folder that exists or cannot be made.
+    """
     refuse_adapters("save", transformer)
     recipe = hook_of(transformer).recipe
     state: dict[str, torch.Tensor] = transformer.state_dict()
+    for name, tensor in state.items():
+        if tensor.device.type == "meta" or tensor.dtype not in DTYPES:
+            got = "one that is offloaded" if tensor.device.type == "meta" else tensor.dtype
+            raise DvdqError("save", where=name, expected="a tensor in memory, in 16 bits or more", got=got)
     types = {name: TensorType(tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
     with complete_or_nothing(Path(folder)) as staging, WeightFiles(staging, types) as files:
         for name, tensor in state.items():
@@ -87,7 +99,7 @@ def save(transformer: Any, folder: str | Path) -> Path:
     return Path(folder)
 
 
-def _write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+def _write_at(file: BinaryIO, data: bytes | memoryview, offset: int) -> None:
+    file.seek(offset)
     while data:
-        written = os.pwrite(descriptor, data, offset)
-        data, offset = data[written:], offset + written
+        data = data[file.write(data) :]

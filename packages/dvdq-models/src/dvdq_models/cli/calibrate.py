@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from dvdq_models.calibration import calibrate as record
-from dvdq_models.calibration import check_writable
 from dvdq_models.cli import options
-from dvdq_models.cli.calls import call_arguments
-from dvdq_models.cli.console import console, print_json, progress_bar
-from dvdq_models.cli.opening import open_pipeline
+from dvdq_models.cli.calls import call_arguments, check_call
+from dvdq_models.cli.console import print_json, progress_bar, say, typed
+from dvdq_models.cli.opening import check_opening, open_pipeline
+from dvdq_models.destinations import check_new_file
 from dvdq_models.placement import Offload
 from dvdq_models.prompts import read_prompts
 from dvdq_reference.spec.errors import DvdqError
@@ -38,14 +38,20 @@ def calibrate(
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     offload: options.OffloadTo = Offload.NONE,
+    overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Make videos in full precision and record what smoothquant and vidit-q need; no other recipe does."""
-    asked = [*(prompt or ()), *(read_prompts("calibrate", prompts) if prompts is not None else ())]
-    if not asked:
-        raise DvdqError("calibrate", expected="--prompt or --prompts", got="none")
-    check_writable(out)
-    pipe = open_pipeline("calibrate", pipeline, device=device, offload=offload, backend="auto")
+    with typed():
+        check_opening("calibrate", pipeline, device, offload)
+        asked = [*(prompt or ()), *(read_prompts("calibrate", prompts) if prompts is not None else ())]
+        if not asked:
+            raise DvdqError("calibrate", expected="--prompt or --prompts", got="none")
+        check_new_file("calibrate", out, (".safetensors",), replace=overwrite)
+    pipe = open_pipeline(pipeline, device=device, offload=offload, backend="auto")
+    with typed():
+        for number, text in enumerate(asked):
+            check_call("calibrate", pipe, call_arguments("calibrate", pipe, text, seed + number, context.params))
     with progress_bar(quiet=as_json) as progress:
         task = progress.add_task("videos", total=len(asked))
 
@@ -60,8 +66,8 @@ def calibrate(
     if as_json:
         print_json({"file": str(out), "prompts": asked, **figures})
     else:
-        console.print(
-            f"[bold]{out}[/bold]: {figures['layers']} layers over {len(asked)} videos, {calibration.passes} passes, in "
+        say(
+            out,
+            f": {figures['layers']} layers over {len(asked)} videos, {calibration.passes} passes, in "
             f"{calibration.seconds:.1f} s",
-            highlight=False,
         )

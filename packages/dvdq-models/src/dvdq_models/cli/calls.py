@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from diffusers.utils import load_image
 
+from dvdq_models.text_files import one_line
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -61,13 +63,17 @@ def call_arguments(operation: str, pipeline: Any, prompt: str, seed: int, option
         options: of the command; those in :data:`OPTIONS` are looked at.
 
     Raises:
-        DvdqError: an unknown pipeline class, an option that it has no argument for, an image that is missing or none.
+        DvdqError: an unknown pipeline class, an option that it has no argument for, a seed that is out of range, an
+            image that is missing or none.
     """
+    for option, text in (("--prompt", prompt), ("--negative-prompt", options.get("negative_prompt") or "")):
+        if any(0xD800 <= ord(character) < 0xE000 for character in text):
+            raise DvdqError(operation, where=option, expected="text in UTF-8", got=repr(text))
     name = type(pipeline).__name__
     if name not in CALLS:
         raise DvdqError(operation, where=name, expected=f"one of {', '.join(CALLS)}", got=name)
     call = CALLS[name]
-    arguments: dict[str, Any] = {"prompt": prompt, "generator": torch.Generator().manual_seed(seed)}
+    arguments: dict[str, Any] = {"prompt": prompt, "generator": _generator(operation, seed)}
     for option in OPTIONS:
         value = options.get(option)
         if value is None:
@@ -75,6 +81,9 @@ def call_arguments(operation: str, pipeline: Any, prompt: str, seed: int, option
         if option not in call.names:
             flag = f"--{option.replace('_', '-')}"
             raise DvdqError(operation, where=flag, expected=f"an option of {name}", got=value)
+        if isinstance(value, float) and not math.isfinite(value):
+            flag = f"--{option.replace('_', '-')}"
+            raise DvdqError(operation, where=flag, expected="a finite number", got=value)
         arguments[call.names[option]] = _open(operation, value) if option == "image" else value
     if "image" in call.names and "image" not in arguments:
         raise DvdqError(operation, where="--image", expected=f"the first frame, for {name}", got="none")
@@ -82,6 +91,48 @@ def call_arguments(operation: str, pipeline: Any, prompt: str, seed: int, option
         longest = default_of(pipeline, call.names["text_tokens"])
         arguments[call.names["text_tokens"]] = min(longest, pipeline.tokenizer.model_max_length)
     return arguments
+
+
+def video_size(pipeline: Any, arguments: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Frames, height and width of the video that a call with ``arguments`` makes."""
+    frames, height, width = (
+        arguments.get(name, default_of(pipeline, name)) for name in ("num_frames", "height", "width")
+    )
+    return frames, height, width
+
+
+def check_call(operation: str, pipeline: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuse a call that the pipeline would refuse, or whose size it would round.
+
+    Raises:
+        DvdqError: a size that is no multiple of what a token takes, or what the pipeline looks at first.
+    """
+    frames, height, width = video_size(pipeline, arguments)
+    patch = pipeline.transformer.config.patch_size
+    multiple = pipeline.vae_scale_factor_spatial * (patch if isinstance(patch, int) else patch[1])
+    for option, size in (("--height", height), ("--width", width)):
+        if size % multiple:
+            raise DvdqError(operation, where=option, expected=f"a multiple of {multiple}", got=size)
+    temporal = pipeline.vae_scale_factor_temporal
+    if (frames - 1) % temporal:
+        raise DvdqError(operation, where="--frames", expected=f"1 more than a multiple of {temporal}", got=frames)
+    call = inspect.signature(pipeline.__call__).parameters
+    given = {
+        name: arguments.get(name, call[name].default if name in call else parameter.default)
+        for name, parameter in inspect.signature(pipeline.check_inputs).parameters.items()
+    }
+    try:
+        pipeline.check_inputs(**given)
+    except (TypeError, ValueError) as error:
+        expected = f"arguments that {type(pipeline).__name__} takes"
+        raise DvdqError(operation, expected=expected, got=one_line(error)) from error
+
+
+def _generator(operation: str, seed: int) -> torch.Generator:
+    try:
+        return torch.Generator().manual_seed(seed)
+    except (OverflowError, RuntimeError, ValueError) as error:
+        raise DvdqError(operation, where="--seed", expected="an integer of 64 bits", got=seed) from error
 
 
 def default_of(pipeline: Any, argument: str) -> Any:
@@ -92,5 +143,6 @@ def default_of(pipeline: Any, argument: str) -> Any:
 def _open(operation: str, path: Path) -> Any:
     try:
         return load_image(str(path))
-    except (ValueError, OSError) as error:
+    # PIL has errors of its own for images that are too large, among others.
+    except Exception as error:
         raise DvdqError(operation, where="--image", expected="an image file", got=str(path)) from error

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import tempfile
 import time
+import uuid
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from dvdq_models.attention import attention_of, set_attention
@@ -15,12 +20,14 @@ from dvdq_models.bit_schedule import average_bits
 from dvdq_models.bit_switching import TRANSFORMERS, hooks_of
 from dvdq_models.checkpoint import is_quantized
 from dvdq_models.cli import options
-from dvdq_models.cli.calls import call_arguments, default_of
-from dvdq_models.cli.console import console, print_json, progress_bar
-from dvdq_models.cli.opening import open_pipeline
+from dvdq_models.cli.calls import call_arguments, check_call, default_of, video_size
+from dvdq_models.cli.console import print_json, progress_bar, say, typed
+from dvdq_models.cli.opening import check_opening, open_pipeline
+from dvdq_models.destinations import check_new_file, check_space
 from dvdq_models.placement import Offload
 from dvdq_models.teacache import enable_teacache, teacache_trace
-from dvdq_models.video import to_bytes, write_mp4
+from dvdq_models.text_files import one_line
+from dvdq_models.video import VIDEO_ENDINGS, Frames, to_bytes, write_mp4
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -53,22 +60,30 @@ def generate(
     teacache_coefficients: Annotated[
         str | None, typer.Option(help="Whose coefficients, e.g. wan2.1-t2v-14b, where the architecture leaves it open.")
     ] = None,
+    overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Generate one video with a (quantized) pipeline of Wan or HunyuanVideo."""
-    quantized = is_quantized(pipeline)
-    pipe = open_pipeline("generate", pipeline, device=device, offload=offload, backend=backend)
-    arguments = call_arguments("generate", pipe, prompt, seed, context.params)
-    steps = arguments.get("num_inference_steps", default_of(pipe, "num_inference_steps"))
+    with typed():
+        check_opening("generate", pipeline, device, offload)
+        check_new_file("generate", out, VIDEO_ENDINGS, replace=overwrite)
+        check_new_file("generate", out.with_suffix(".json"), (".json",), replace=overwrite)
+        if teacache is None and teacache_coefficients is not None:
+            raise DvdqError("generate", where="--teacache-coefficients", expected="--teacache with it", got="none")
+    pipe = open_pipeline(pipeline, device=device, offload=offload, backend=backend)
     transformers = [part for name in TRANSFORMERS if (part := getattr(pipe, name, None)) is not None]
-    if attention is not None:
-        for transformer in transformers:
-            set_attention(transformer, attention)
-    if teacache is None and teacache_coefficients is not None:
-        raise DvdqError("generate", where="--teacache-coefficients", expected="--teacache with it", got="none")
-    if teacache is not None:
-        for transformer in transformers:
-            enable_teacache(transformer, teacache, coefficients=teacache_coefficients, pipeline=pipe)
+    with typed():
+        arguments = call_arguments("generate", pipe, prompt, seed, context.params)
+        check_call("generate", pipe, arguments)
+        check_space("generate", out.absolute(), 3 * prod(video_size(pipe, arguments)))  # more than it ever takes
+        if attention is not None:
+            for transformer in transformers:
+                set_attention(transformer, attention)
+        if teacache is not None:
+            for transformer in transformers:
+                enable_teacache(transformer, teacache, coefficients=teacache_coefficients, pipeline=pipe)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    steps = arguments.get("num_inference_steps", default_of(pipe, "num_inference_steps"))
     started = time.monotonic()
     with progress_bar(quiet=as_json) as progress:
         task = progress.add_task("denoising", total=steps)
@@ -77,10 +92,9 @@ def generate(
             progress.update(task, completed=step + 1, total=_pipe.num_timesteps)
             return kwargs
 
-        video = pipe(**arguments, callback_on_step_end=advance, output_type="np").frames[0]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_mp4(out, to_bytes(video), fps=fps)
-    decisions = next(iter(hooks_of(pipe).values())).trace if quantized else []
+        video = to_bytes(pipe(**arguments, callback_on_step_end=advance, output_type="np").frames[0])
+    _write(out, video, fps)
+    decisions = next(iter(hooks_of(pipe).values())).trace if is_quantized(pipeline) else []
     record = {
         "video": str(out),
         "prompt": prompt,
@@ -94,12 +108,36 @@ def generate(
     if teacache is not None:
         cached = [decision for transformer in transformers for decision in teacache_trace(transformer)]
         record["teacache"] = [dataclasses.asdict(decision) for decision in cached]
-    out.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    out.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if as_json:
         print_json(record)
     else:
-        console.print(
-            f"[bold]{out}[/bold]: {steps} steps in {record['seconds']:.1f} s at {record['average_bits']:.2f} "
-            "activation bits on average",
-            highlight=False,
+        say(
+            out,
+            f": {steps} steps in {record['seconds']:.1f} s at {record['average_bits']:.2f} activation bits on average",
         )
+
+
+def _write(out: Path, video: Frames, fps: int) -> None:
+    """The video under its name, at once; if that fails, its frames beside it, where the error says."""
+    part = out.with_name(f".{out.stem}.part{out.suffix}")
+    try:
+        write_mp4(part, video, fps=fps)
+        os.replace(part, out)
+    # Whatever it is, the video is worth more than its kind.
+    except Exception as error:
+        part.unlink(missing_ok=True)
+        kept = _keep(out, video)
+        got = f"{one_line(error)}; its frames are in {kept}, as numpy.load reads them"
+        raise DvdqError("generate", where=str(out), expected="a video that can be written", got=got) from error
+
+
+def _keep(out: Path, video: Frames) -> Path:
+    for folder in (out.parent, Path(tempfile.gettempdir())):
+        kept = folder / f"{out.stem}.{uuid.uuid4().hex[:8]}.npy"
+        try:
+            np.save(kept, video)
+        except OSError:
+            continue
+        return kept
+    raise DvdqError("generate", where=str(out), expected="room for the frames somewhere", got="none")

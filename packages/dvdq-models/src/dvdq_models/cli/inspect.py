@@ -1,4 +1,4 @@
-"""``dvdq inspect PATH``: what a recipe does, or did, to each layer, from a config alone."""
+"""``dvdq inspect SRC``: what a recipe does, or did, to each layer, from a config alone."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from dvdq_kernels.plan import Plan
-from dvdq_models.cli.console import console, megabytes, print_json
+from dvdq_models.cli.console import console, megabytes, print_json, typed
 from dvdq_models.cli.options import AsJson, Bits, Delta, RecipeName
 from dvdq_models.cli.recipe import recipe_from
-from dvdq_models.configurations import empty_transformer, latent_size, stored_recipe, transformer_configs
+from dvdq_models.configurations import (
+    Config,
+    configuration_folder,
+    empty_transformer,
+    latent_size,
+    source_configs,
+    stored_recipe,
+)
 from dvdq_models.inspection import LayerPlan, ModelReport, describe, plan_layers, together
 from dvdq_models.memory import pass_bytes
 from dvdq_reference.spec.errors import DvdqError
@@ -24,7 +30,7 @@ from dvdq_reference.spec.recipe import Recipe
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A pipeline folder, a transformer folder or a config.json.")],
+    source: Annotated[str, typer.Argument(help="Whatever dvdq quantize takes or wrote, or a config.json.")],
     recipe: RecipeName = "dvd-quant",
     bits: Bits = "W4A6",
     delta: Delta = None,
@@ -37,17 +43,21 @@ def inspect(
     video: Annotated[
         str | None, typer.Option(help="Frames x height x width, e.g. 81x480x832: the memory of one forward pass.")
     ] = None,
+    config: Annotated[str | None, typer.Option(help="For an original checkpoint, as for dvdq quantize.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show sizes before and after, of both transformers if there are two; a quantized one tells its own recipe."""
-    chosen = recipe_from(recipe, bits, delta)
-    reports = {
-        name: describe(empty_transformer(config), stored_recipe(config) or chosen)
-        for name, config in transformer_configs(path).items()
-    }
+    with typed():
+        chosen = recipe_from(recipe, bits, delta)
+        size = None if video is None else _size(video)
+        if capability is not None and not kernels:
+            raise DvdqError("inspect", where="--capability", expected="--kernels with it", got="none")
+    path = configuration_folder(source)
+    configs = source_configs(path, config)
+    reports = {name: describe(empty_transformer(of), stored_recipe(of) or chosen) for name, of in configs.items()}
     report = together(reports) if len(reports) > 1 else next(iter(reports.values()))
     plans = plan_layers(report, tokens, capability) if kernels else ()
-    peak = None if video is None else _pass_bytes(path, chosen, video)
+    peak = None if size is None else _pass_bytes(configs, chosen, latent_size(path, size))
     if as_json:
         parts = {name: _sizes(part) for name, part in reports.items()}
         planned = {"kernels": [dataclasses.asdict(plan) for plan in plans]} if kernels else {}
@@ -62,15 +72,17 @@ def inspect(
         console.print(_kernels(plans))
 
 
-def _pass_bytes(path: Path, chosen: Recipe, video: str) -> int:
-    """Of the transformer that needs most."""
-    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", video)
-    if match is None:
+def _size(video: str) -> tuple[int, int, int]:
+    match = re.fullmatch(r"(\d{1,6})x(\d{1,6})x(\d{1,6})", video)
+    if match is None or 0 in (size := tuple(map(int, match.groups()))):
         raise DvdqError("inspect", where="--video", expected="frames x height x width, as 81x480x832", got=video)
-    frames, height, width = map(int, match.groups())
-    latent = latent_size(path, (frames, height, width))
-    configs = transformer_configs(path).values()
-    return max(pass_bytes(empty_transformer(config), stored_recipe(config) or chosen, latent) for config in configs)
+    frames, height, width = size
+    return frames, height, width
+
+
+def _pass_bytes(configs: Mapping[str, Config], chosen: Recipe, latent: tuple[int, int, int]) -> int:
+    """Of the transformer that needs most."""
+    return max(pass_bytes(empty_transformer(of), stored_recipe(of) or chosen, latent) for of in configs.values())
 
 
 def _sizes(report: ModelReport) -> dict[str, float]:

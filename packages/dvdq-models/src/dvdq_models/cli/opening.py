@@ -8,24 +8,33 @@ from typing import Any
 import torch
 
 from dvdq_models.checkpoint import load_pipeline
-from dvdq_models.placement import Offload, check_offload, place
+from dvdq_models.placement import Offload, check_device, check_offload, place
+from dvdq_reference.spec.errors import DvdqError
 
 
-def open_pipeline(operation: str, folder: Path, *, device: str, offload: Offload, backend: str) -> Any:
+def check_opening(operation: str, folder: Path, device: str, offload: Offload) -> None:
+    """A :class:`DvdqError` for a folder that holds no pipeline, a device that is not here, or offloading from a CPU."""
+    if not (folder / "model_index.json").is_file():
+        raise DvdqError(operation, where=str(folder), expected="a pipeline folder", got="no model_index.json")
+    check_device(operation, device)
+    check_offload(operation, device, offload)
+
+
+def open_pipeline(folder: Path, *, device: str, offload: Offload, backend: str) -> Any:
     """The pipeline in ``folder``, in float32 on a CPU and bfloat16 elsewhere, without diffusers' progress bar.
 
     Args:
-        operation: for errors.
         folder: of a pipeline, quantized or not.
         device: that runs it.
         offload: as :func:`dvdq_models.placement.place` takes it.
         backend: which kernels run.
 
     Raises:
-        DvdqError: a folder that cannot be loaded, or offloading from a CPU.
+        DvdqError: a folder that cannot be loaded.
     """
-    check_offload(operation, device, offload)
-    pipeline: Any = load_pipeline(folder, backend=backend, dtype=torch.float32 if device == "cpu" else torch.bfloat16)
+    pipeline: Any = load_pipeline(
+        folder, backend=backend, dtype=torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+    )
     pipeline.set_progress_bar_config(disable=True)
     place(pipeline, device, offload)
     return pipeline

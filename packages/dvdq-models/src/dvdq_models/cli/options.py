@@ -29,6 +29,7 @@ TextTokens = Annotated[int | None, typer.Option(min=1, help="Longest prompt.")]
 Image = Annotated[Path | None, typer.Option(help="The first frame, for image-to-video pipelines.")]
 Seed = Annotated[int, typer.Option()]
 Device = Annotated[str, typer.Option(help="cpu, cuda, …")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
 OffloadTo = Annotated[
     Offload,
     typer.Option("--offload", help="What waits in main memory: none, all but the model at work, or its layers."),

@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 from dvdq_models.calibration import Calibration
-from dvdq_models.cli.console import byte_progress, console, megabytes, print_json
+from dvdq_models.cli.console import byte_progress, megabytes, print_json, say, typed
 from dvdq_models.cli.options import AsJson, Backend, Bits, Delta, RecipeName
 from dvdq_models.cli.recipe import recipe_from
+from dvdq_models.placement import check_device
 from dvdq_models.streaming import quantize_checkpoint
+from dvdq_models.streaming.source import check_source
+from dvdq_models.streaming.workspace import check_destination
 
 
 def quantize(
@@ -32,7 +35,11 @@ def quantize(
     as_json: AsJson = False,
 ) -> None:
     """Quantize a checkpoint of any size, tensor by tensor; a run that was killed goes on."""
-    chosen = recipe_from(recipe, bits, delta)
+    with typed():
+        chosen = recipe_from(recipe, bits, delta)
+        check_source(source)
+        check_destination(destination)
+        check_device("quantize", device)
     with byte_progress("quantizing", quiet=as_json) as advance:
         report = quantize_checkpoint(
             source,
@@ -49,8 +56,8 @@ def quantize(
         print_json(report.to_dict())
         return
     linears = sum(layer.treatment != "keep" for model in report.transformers.values() for layer in model.layers)
-    console.print(
-        f"[bold]{destination}[/bold]: {linears} linears by {chosen.name} {bits}; weights "
-        f"{megabytes(report.bytes_read)} → {megabytes(report.bytes_written)} in {report.seconds:.1f} s",
-        highlight=False,
+    say(
+        destination,
+        f": {linears} linears by {chosen.name} {bits}; weights {megabytes(report.bytes_read)} → "
+        f"{megabytes(report.bytes_written)} in {report.seconds:.1f} s",
     )

@@ -10,11 +10,11 @@ from rich.table import Table
 
 from dvdq_models.bit_switching import hooks_of
 from dvdq_models.cli import options
-from dvdq_models.cli.calls import call_arguments
-from dvdq_models.cli.console import console, print_json, progress_bar
-from dvdq_models.cli.opening import open_pipeline
+from dvdq_models.cli.calls import call_arguments, check_call
+from dvdq_models.cli.console import console, print_json, printable, progress_bar, say, typed
+from dvdq_models.cli.opening import check_opening, open_pipeline
 from dvdq_models.placement import Offload
-from dvdq_models.tuning import Trial, best_trial, tune_delta, write_delta
+from dvdq_models.tuning import Trial, best_trial, check_wanted, tune_delta, write_delta
 from dvdq_reference.spec.recipe import BitSchedule
 
 
@@ -42,8 +42,14 @@ def tune(
     as_json: options.AsJson = False,
 ) -> None:
     """Choose δ for a wanted average of activation bits, by running the switch on prompts of your own."""
-    pipe = open_pipeline("tune-delta", pipeline, device=device, offload=offload, backend=backend)
-    schedule = next(iter(hooks_of(pipe).values())).recipe.schedule
+    with typed():
+        check_opening("tune-delta", pipeline, device, offload)
+    pipe = open_pipeline(pipeline, device=device, offload=offload, backend=backend)
+    with typed():
+        schedule = next(iter(hooks_of(pipe).values())).recipe.schedule
+        check_wanted(schedule, average, trials)
+        for number, text in enumerate(prompt):
+            check_call("tune-delta", pipe, call_arguments("tune-delta", pipe, text, seed + number, context.params))
     with progress_bar(quiet=as_json) as progress:
         task = progress.add_task("videos", total=(trials + 1) * len(prompt))
 
@@ -81,7 +87,7 @@ def tune(
         return
     console.print(_table(done, best, schedule))
     stored = f"stored in {pipeline}" if write else "not stored; --write stores it"
-    console.print(f"δ = {best.delta:.6g}: {best.average:.2f} bits on average, {stored}", highlight=False)
+    say(f"δ = {best.delta:.6g}", f": {best.average:.2f} bits on average, {printable(stored)}")
 
 
 def _table(trials: list[Trial], best: Trial, schedule: BitSchedule) -> Table:

@@ -2,41 +2,41 @@
 
 ``x`` is what the layer was given, before any rotation, so an adapter adds just what it adds to the full-precision
 model. Everything goes through diffusers' usual calls. They end at methods of the transformer, and a quantized one has
-three of its own (:func:`accept_lora`): one checks an adapter as a whole before PEFT sees it, one refuses to merge
-floats into codes, one to save a model together with an adapter.
+its own (:func:`accept_lora`): one checks an adapter as a whole before PEFT sees it, one saves it, and those that would
+merge floats into codes, or save a model together with an adapter, are refused.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
+from diffusers.utils import logging
 from torch import nn
 
+from dvdq_models.destinations import check_new_file
 from dvdq_models.linear import QuantizedLinear
-from dvdq_models.lora.adapter import check_adapter, check_settings
+from dvdq_models.lora.adapter import OPERATION, check_adapter, check_settings
+from dvdq_models.lora.fetching import LOADING, fetch, only_where
+from dvdq_models.lora.origins import Traced, unread
 from dvdq_reference.spec.errors import DvdqError
 
-_WHERE_TO_LOOK = (
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "proxies",
-    "revision",
-    "subfolder",
-    "token",
-    "weight_name",
-)
+_logger = logging.get_logger(__name__)
 
 
 def accept_lora(transformer: nn.Module) -> None:
     """Make the methods of this one transformer that concern LoRA those of a quantized model."""
     methods = {
-        "load_lora_adapter": partial(_load_lora_adapter, transformer),
+        "add_adapter": partial(_add_adapter, transformer),
         "fuse_lora": partial(_fuse_lora, transformer),
+        "load_lora_adapter": partial(_load_lora_adapter, transformer),
+        "save_lora_adapter": partial(_save_lora_adapter, transformer),
         "save_pretrained": partial(_save_pretrained, transformer),
     }
     for name, method in methods.items():
@@ -60,28 +60,52 @@ def _load_lora_adapter(
     hotswap: bool = False,
     metadata: dict[str, Any] | None = None,
     adapter_name: str | None = None,
+    allow_skipping: bool = False,
     **kwargs: Any,
-) -> None:
+) -> tuple[str, ...]:
     """diffusers' ``load_lora_adapter`` with the same arguments, for a transformer whose linears are quantized.
+
+    Args:
+        allow_skipping: leave out what the model has no place for, as a warning lists, instead of refusing all.
+
+    Returns:
+        The names of the tensors that were left out, which are none unless ``allow_skipping``.
 
     Raises:
         DvdqError: whatever :func:`check_adapter` and :func:`check_settings` refuse; the model is then as it was.
     """
-    from diffusers.loaders.lora_base import _fetch_state_dict
-    from diffusers.utils import get_adapter_name
+    from diffusers.utils import convert_unet_state_dict_to_peft, get_adapter_name
 
-    where = {name: kwargs.pop(name, None) for name in _WHERE_TO_LOOK}
-    safe = {"use_safetensors": True, "allow_pickle": False}
-    state, metadata = _fetch_state_dict(source, **where, **safe, user_agent={}, metadata=metadata)
+    loading = LOADING.get()
+    if loading is None:
+        file, metadata = fetch(source, only_where(kwargs), metadata)
+        state: dict[str, torch.Tensor] = dict(file)
+    else:  # a pipeline's call, which fetched and converted what is in the file
+        file, metadata, allow_skipping, state = loading.file, loading.metadata, loading.allow_skipping, source
+    if state and not any("lora_A" in key for key in state):
+        state = convert_unet_state_dict_to_peft(state)  # names from before PEFT
     name = adapter_name or get_adapter_name(transformer)
     check_settings(metadata, prefix)
-    targets = check_adapter(transformer, state, prefix)
+    skipped = unread(file, state)
+    if skipped and not allow_skipping:
+        expected = "an adapter that is applied as a whole (allow_skipping=True leaves out what is not)"
+        raise DvdqError(OPERATION, where=skipped[0], expected=expected, got=f"{len(skipped)} tensors that are not read")
+    targets, left_out = check_adapter(transformer, state, prefix, allow_skipping=allow_skipping)
+    for key in left_out:
+        tensor = state.pop(key)
+        skipped += sorted(tensor.origins) if isinstance(tensor, Traced) else [key]
+    if skipped:
+        _logger.warning(f"{OPERATION}: left out {len(skipped)} of {len(file)} tensors: {', '.join(skipped)}")
+    plain = {key: tensor.plain() if isinstance(tensor, Traced) else tensor for key, tensor in state.items()}
     with _side_branches(transformer, targets):
         type(transformer).load_lora_adapter(
-            transformer, state, prefix=prefix, hotswap=hotswap, metadata=metadata, adapter_name=name, **kwargs
+            transformer, plain, prefix=prefix, hotswap=hotswap, metadata=metadata, adapter_name=name, **kwargs
         )
     # PEFT leaves what it adds in training mode, dropout included.
     transformer.train(transformer.training)
+    if loading is not None:
+        loading.skipped = tuple(skipped)
+    return tuple(skipped)
 
 
 @contextmanager
@@ -101,9 +125,52 @@ def _side_branches(transformer: nn.Module, targets: list[str]) -> Iterator[None]
         raise
 
 
+def _add_adapter(transformer: nn.Module, *args: Any, **kwargs: Any) -> NoReturn:
+    expected = "a trained adapter, by load_lora_adapter: codes have no gradient to train one beside them"
+    raise DvdqError("add_adapter", where=type(transformer).__name__, expected=expected, got="a new one")
+
+
 def _fuse_lora(transformer: nn.Module, *args: Any, **kwargs: Any) -> NoReturn:
     expected = "LoRA left beside quantized layers: codes that take up a float have to be quantized anew"
     raise DvdqError("fuse_lora", where=type(transformer).__name__, expected=expected, got="a merge into them")
+
+
+def _save_lora_adapter(
+    transformer: Any,
+    save_directory: str | Path,
+    adapter_name: str = "default",
+    upcast_before_saving: bool = False,
+    safe_serialization: bool = True,
+    weight_name: str | None = None,
+) -> None:
+    """diffusers' ``save_lora_adapter``, which would cast the whole model; never a pickle.
+
+    Raises:
+        DvdqError: no such adapter, ``safe_serialization=False``, or a place that cannot be written.
+    """
+    from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY, LORA_WEIGHT_NAME_SAFE
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    operation, configs = "save_lora_adapter", getattr(transformer, "peft_config", {})
+    if adapter_name not in configs:
+        raise DvdqError(
+            operation, where=repr(adapter_name), expected=f"one of {sorted(configs)}", got="no such adapter"
+        )
+    if not safe_serialization:
+        raise DvdqError(operation, where="safe_serialization", expected="True", got=False)
+    path = Path(save_directory) / (weight_name or LORA_WEIGHT_NAME_SAFE)
+    check_new_file(operation, path, (".safetensors",), replace=True)
+    state = get_peft_model_state_dict(transformer, adapter_name=adapter_name)
+    if upcast_before_saving:
+        state = {key: tensor.float() for key, tensor in state.items()}
+    settings = {
+        key: sorted(value) if isinstance(value, set) else value
+        for key, value in configs[adapter_name].to_dict().items()
+    }
+    metadata = {"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(settings, indent=2, sort_keys=True)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({key: tensor.contiguous() for key, tensor in state.items()}, path, metadata=metadata)
 
 
 def _save_pretrained(transformer: Any, *args: Any, **kwargs: Any) -> Any:

@@ -47,39 +47,45 @@ _UNDERSTOOD = frozenset(
 """Settings of a LoRA that may have any value; the others must have PEFT's default."""
 
 
-def check_adapter(transformer: nn.Module, state: dict[str, torch.Tensor], prefix: str | None) -> list[str]:
-    """The names of the layers that ``state`` adapts.
+def check_adapter(
+    transformer: nn.Module, state: dict[str, torch.Tensor], prefix: str | None, *, allow_skipping: bool = False
+) -> tuple[list[str], list[str]]:
+    """The names of the layers that ``state`` adapts, and the keys of what has no place in ``transformer``.
 
     To each layer belong ``<prefix>.<layer>.lora_A.weight`` ``[r, in]`` and ``lora_B.weight`` ``[out, r]``, and to all
     or none a ``lora_B.bias`` ``[out]``.
 
     Raises:
-        DvdqError: another method than LoRA (named), a key that does not start with ``prefix``, a layer that the
-            transformer lacks, a layer without its ``A`` or ``B``, a shape that does not fit it, or NaN or Inf.
+        DvdqError: a layer without its ``A`` or ``B``, a shape that does not fit it, NaN or Inf, nothing that has a
+            place; and unless ``allow_skipping`` the first key that has none: of another method than LoRA (named), of
+            another model than ``prefix``, or of a layer that the transformer lacks.
     """
     if not state:
         raise DvdqError(OPERATION, expected="an adapter", got="no tensors")
     start = "" if prefix is None else f"{prefix}."
-    layers: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in state.items():
-        _refuse_other_methods(key)
-        match = re.fullmatch(rf"{re.escape(start)}(.+)\.lora_(A\.weight|B\.weight|B\.bias)", key)
-        if match is None:
-            raise DvdqError(
-                OPERATION, where=key, expected=f"{start}<layer>.lora_A.weight or lora_B.weight", got="neither"
-            )
-        if not bool(torch.isfinite(tensor).all()):
-            raise DvdqError(OPERATION, where=key, expected="finite values", got="NaN or Inf")
-        layers.setdefault(match[1], {})[match[2]] = tensor
     modules = dict(transformer.named_modules())
-    unknown = [name for name in layers if name not in modules]
-    if unknown:
-        expected = f"a layer of {type(transformer).__name__}"
-        raise DvdqError(OPERATION, where=unknown[0], expected=expected, got=f"{len(unknown)} layers that it lacks")
+    layers: dict[str, dict[str, torch.Tensor]] = {}
+    refusals: dict[str, DvdqError] = {}
+    for key, tensor in state.items():
+        match = re.fullmatch(rf"{re.escape(start)}(.+)\.lora_(A\.weight|B\.weight|B\.bias)", key)
+        if method := _other_method(key):
+            refusals[key] = DvdqError(OPERATION, where=key, expected="plain LoRA", got=method)
+        elif match is None:
+            expected = f"{start}<layer>.lora_A.weight or lora_B.weight"
+            refusals[key] = DvdqError(OPERATION, where=key, expected=expected, got="neither")
+        elif match[1] not in modules:
+            expected = f"a layer of {type(transformer).__name__}"
+            refusals[key] = DvdqError(OPERATION, where=match[1], expected=expected, got="one that it lacks")
+        else:
+            layers.setdefault(match[1], {})[match[2]] = tensor
+            if not bool(torch.isfinite(tensor).all()):
+                raise DvdqError(OPERATION, where=key, expected="finite values", got="NaN or Inf")
+    if refusals and not (allow_skipping and layers):
+        raise next(iter(refusals.values()))
     parts = {part for tensors in layers.values() for part in tensors} | {"A.weight", "B.weight"}
     for name, tensors in layers.items():
         _check_layer(name, modules[name], tensors, parts)
-    return list(layers)
+    return list(layers), list(refusals)
 
 
 def check_settings(metadata: dict[str, Any] | None, prefix: str | None) -> None:
@@ -96,10 +102,8 @@ def check_settings(metadata: dict[str, Any] | None, prefix: str | None) -> None:
             raise DvdqError(OPERATION, where=name, expected=f"plain LoRA, {defaults.get(name)!r}", got=repr(value))
 
 
-def _refuse_other_methods(key: str) -> None:
-    for mark, method in _OTHER_METHODS.items():
-        if re.search(rf"(^|\.)({mark})(\.|$)", key):
-            raise DvdqError(OPERATION, where=key, expected="plain LoRA", got=method)
+def _other_method(key: str) -> str | None:
+    return next((method for mark, method in _OTHER_METHODS.items() if re.search(rf"(^|\.)({mark})(\.|$)", key)), None)
 
 
 def _check_layer(name: str, module: nn.Module, tensors: dict[str, torch.Tensor], parts: set[str]) -> None:

@@ -25,13 +25,13 @@ _PREFIXES = ("model.diffusion_model.", "model.model.")
 class _StandIn(torch.Tensor):
     """A tensor on the meta device that knows how to make the real one."""
 
-    origin: str
+    origins: tuple[str, ...]
     make: Callable[[], torch.Tensor]
 
     @classmethod
     def of(cls, tensor: LazyTensor) -> _StandIn:
         empty = torch.empty(tensor.type.shape, dtype=tensor.type.dtype, device="meta")
-        return _remember(empty.as_subclass(cls), tensor.where, tensor.read)
+        return _remember(empty.as_subclass(cls), (tensor.where,), tensor.read)
 
     @classmethod
     def __torch_function__(
@@ -39,26 +39,27 @@ class _StandIn(torch.Tensor):
     ) -> Any:
         kwargs = kwargs or {}
         result = super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
-        where = " and ".join(dict.fromkeys(t.origin for t in tree_iter((args, kwargs)) if isinstance(t, cls)))
+        parts = (stand_in for stand_in in tree_iter((args, kwargs)) if isinstance(stand_in, cls))
+        origins = tuple(dict.fromkeys(origin for part in parts for origin in part.origins))
 
         def again() -> Any:
             real_args, real_kwargs = tree_map_only(cls, lambda stand_in: stand_in.make(), (args, kwargs))
             return func(*real_args, **real_kwargs)
 
         if isinstance(result, cls):
-            return _remember(result, where, again)
+            return _remember(result, origins, again)
         if isinstance(result, tuple | list):
             for i, part in enumerate(result):
                 if isinstance(part, cls):
-                    _remember(part, where, lambda i=i: again()[i])  # type: ignore[misc]
+                    _remember(part, origins, lambda i=i: again()[i])  # type: ignore[misc]
         return result
 
     def lazy(self) -> LazyTensor:
-        return LazyTensor(self.origin, TensorType(tuple(self.shape), self.dtype), self.make)
+        return LazyTensor(" and ".join(self.origins), TensorType(tuple(self.shape), self.dtype), self.make)
 
 
-def _remember(stand_in: _StandIn, where: str, make: Callable[[], torch.Tensor]) -> _StandIn:
-    stand_in.origin, stand_in.make = where, make
+def _remember(stand_in: _StandIn, origins: tuple[str, ...], make: Callable[[], torch.Tensor]) -> _StandIn:
+    stand_in.origins, stand_in.make = origins, make
     return stand_in
 
 
@@ -84,12 +85,21 @@ def convert(model_class: str, tensors: Mapping[str, LazyTensor]) -> dict[str, La
         tensors: of the original checkpoint.
 
     Raises:
-        DvdqError: a class for which diffusers has no converter.
+        DvdqError: a class for which diffusers has no converter, tensors that it fails on, or one that it leaves out.
     """
     if model_class not in SINGLE_FILE_LOADABLE_CLASSES:
         expected = "a class whose original checkpoints diffusers converts"
         raise DvdqError("quantize", expected=expected, got=model_class)
-    converted = SINGLE_FILE_LOADABLE_CLASSES[model_class]["checkpoint_mapping_fn"](_stand_ins(tensors))
+    stand_ins = _stand_ins(tensors)
+    try:
+        converted = SINGLE_FILE_LOADABLE_CLASSES[model_class]["checkpoint_mapping_fn"](stand_ins)
+    except (ValueError, KeyError, IndexError, RuntimeError) as error:
+        expected, got = f"tensors that diffusers converts to {model_class}", f"{type(error).__name__}: {error}"
+        raise DvdqError("quantize", expected=expected, got=got) from error
+    read = {origin for stand_in in converted.values() for origin in stand_in.origins}
+    if unread := [tensor.where for tensor in tensors.values() if tensor.where not in read]:
+        expected = f"tensors that are all read for {model_class}"
+        raise DvdqError("quantize", where=unread[0], expected=expected, got=f"{len(unread)} left out")
     return {name: stand_in.lazy() for name, stand_in in converted.items()}
 
 

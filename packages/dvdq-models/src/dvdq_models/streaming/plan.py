@@ -13,12 +13,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 
 from dvdq_models.apply import swap_linears
+from dvdq_models.casting import cast
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import LazyTensor, most_common_dtype
-from dvdq_models.families import transformer_class
+from dvdq_models.encoding import check_weight
+from dvdq_models.families import empty_transformer_of
 from dvdq_models.inspection import ModelReport, describe
 from dvdq_models.streaming.source import OPERATION, TransformerSource
 from dvdq_reference.spec.errors import DvdqError
@@ -67,9 +68,7 @@ def plan_transformer(
         DvdqError: an unknown family or layer, a shape that the recipe cannot take, statistics that do not fit, a tensor
             that is missing, that the model does not have, or that has another shape; the first of each kind is named.
     """
-    model_class = transformer_class(OPERATION, source.where, source.config)
-    with init_empty_weights(include_buffers=False):
-        transformer: Any = model_class.from_config(source.config)
+    transformer = empty_transformer_of(OPERATION, source.where, source.config, buffers=False)
     report = describe(transformer, recipe)
     config = json.loads(transformer.to_json_string())
     expected = {name: tuple(tensor.shape) for name, tensor in transformer.state_dict().items()}
@@ -114,14 +113,14 @@ def _check_names(source: TransformerSource, expected: Mapping[str, tuple[int, ..
 def _quantize(
     where: str, name: str, encode: Encode, dtype: torch.dtype, device: torch.device, weight: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    weight = weight.to(dtype)
-    _check_finite(where, weight)
+    check_weight(OPERATION, where, weight)
+    weight = cast(OPERATION, where, weight, dtype)
     return {f"{name}.{part}": tensor for part, tensor in encode(weight.to(device)).items()}
 
 
 def _cast(where: str, name: str, dtype: torch.dtype, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
     _check_finite(where, tensor)
-    return {name: tensor.to(dtype)}
+    return {name: cast(OPERATION, where, tensor, dtype)}
 
 
 def _check_finite(where: str, tensor: torch.Tensor) -> None:

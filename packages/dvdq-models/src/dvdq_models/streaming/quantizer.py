@@ -20,12 +20,16 @@ from dvdq_kernels.call import Call, place_of
 from dvdq_kernels.selection import select
 from dvdq_models.calibration import Calibration
 from dvdq_models.checkpoint.checksums import check_sum
+from dvdq_models.checkpoint.format import read_quantized_config
+from dvdq_models.checkpoint.lazy import open_folder
 from dvdq_models.checkpoint.writing import WeightFiles
 from dvdq_models.inspection import ModelReport
+from dvdq_models.placement import check_device
 from dvdq_models.quantization_config import FORMAT
+from dvdq_models.streaming.components import check_components
 from dvdq_models.streaming.plan import Step, TransformerPlan, plan_transformer
 from dvdq_models.streaming.source import OPERATION, Source, open_source
-from dvdq_models.streaming.workspace import Workspace, refuse_existing, sync
+from dvdq_models.streaming.workspace import Workspace, check_destination, sync
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
@@ -114,9 +118,8 @@ def quantize_checkpoint(
         DvdqError: a source or destination that cannot be used, a broken or altered file, a weight with NaN or Inf, a
             full disk; what was done by then is kept for the next call.
     """
-    started, place = time.monotonic(), Path(destination)
-    refuse_existing(place)
-    target = _device(device)
+    started, place = time.monotonic(), check_destination(Path(destination))
+    target = check_device(OPERATION, device)
     opened = open_source(source, config)
     if opened.copies and place.resolve().is_relative_to(opened.root.resolve()):
         raise DvdqError(OPERATION, where=str(place), expected="a folder outside the source", got="one inside")
@@ -139,10 +142,11 @@ def quantize_checkpoint(
                 resumed = _run(work, _tasks(work, opened, plans, files), files, progress)
                 for plan, weights in zip(plans, files, strict=True):
                     weights.finish(plan.config, recipe)
+            _check_result(work.result, plans, opened)
         work.publish()
     read = [step.source.type.nbytes for plan in plans for step in plan.steps]
     return StreamingReport(
-        destination=place,
+        destination=Path(destination),
         transformers={plan.subfolder: plan.report for plan in plans},
         bytes_read=sum(read),
         bytes_written=sum(output.nbytes for plan in plans for output in plan.outputs.values()),
@@ -234,20 +238,21 @@ def _identity(
     }
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        got = str(error).partition("\n")[0]
-        raise DvdqError(OPERATION, where=f"device {name}", expected="a device that is here", got=got) from error
-    return device
+def _check_result(result: Path, plans: list[TransformerPlan], source: Source) -> None:
+    """The folder that is to be published loads: its files open, and each transformer has the tensors of its plan."""
+    check_components(OPERATION, result, source.components)
+    for plan in plans:
+        folder = result / plan.subfolder
+        read_quantized_config(folder)
+        if {name: tensor.type for name, tensor in open_folder(OPERATION, folder).items()} != plan.outputs:
+            raise DvdqError(OPERATION, where=str(folder), expected="the tensors that were planned", got="others")
 
 
 def _check_space(work: Workspace, plans: list[TransformerPlan], source: Source) -> None:
     written = sum(output.nbytes for plan in plans for output in plan.outputs.values())
     copied = sum((source.root / file).stat().st_size for file in source.copies)
-    there = sum(file.stat().st_blocks * 512 for file in work.result.rglob("*") if file.is_file())
+    # Windows does not say how much of a file is on the disk.
+    there = sum(getattr(f.stat(), "st_blocks", 0) * 512 for f in work.result.rglob("*") if f.is_file())
     free = shutil.disk_usage(work.folder).free
     if (needed := written + copied - there) > free:
         raise DvdqError(OPERATION, where=str(work.folder), expected=f"{needed:,} bytes free", got=f"{free:,}")

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-
 from dvdq_models.bit_switching import TRANSFORMERS
 from dvdq_models.checkpoint.checksums import listed_sums
-from dvdq_models.checkpoint.format import WEIGHTS, read_config
+from dvdq_models.checkpoint.format import read_config
+from dvdq_models.checkpoint.full_precision import check_full_precision
 from dvdq_models.checkpoint.lazy import LazyTensor, open_file, open_folder
 from dvdq_models.families import FAMILIES
+from dvdq_models.hub import download, is_hub_id
+from dvdq_models.streaming.components import check_components, components, walk
 from dvdq_models.streaming.original import convert, repository_of
+from dvdq_models.text_files import read_json
 from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "quantize"
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_CLASSES = [name for family in FAMILIES for name in family.classes]
+_EXPERTS = dict(zip(TRANSFORMERS, ("high_noise_model", "low_noise_model"), strict=True))
+"""How the original repositories of Wan 2.2's A14B call what diffusers calls so."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,12 @@ class TransformerSource:
 
 @dataclass(frozen=True)
 class Source:
-    """The transformers to quantize, and the files below ``root`` to copy as they are."""
+    """The transformers to quantize, the files below ``root`` to copy as they are, and a pipeline's components."""
 
     root: Path
     transformers: tuple[TransformerSource, ...]
     copies: tuple[Path, ...]
+    components: Mapping[str, str] = field(default_factory=dict)
 
     def fingerprint(self) -> dict[str, Any]:
         """What changes if the source does: configurations, and each file's size and time of change."""
@@ -78,72 +83,92 @@ def open_source(source: str | Path, config: str | Path | None = None) -> Source:
 
     Args:
         source: a path, or a hub id such as ``Wan-AI/Wan2.1-T2V-14B-Diffusers``, of which what is needed is downloaded.
-        config: for an original checkpoint, its configuration in diffusers' terms: a ``config.json``, a folder with one,
-            or a hub id. None takes that of the pipeline that ``from_single_file`` would take, from the hub.
+        config: for an original checkpoint, its configuration in diffusers' terms: a ``config.json``, a folder with one
+            or with that of a pipeline's transformers, or a hub id. None takes that of the pipeline that
+            ``from_single_file`` would take, from the hub.
 
     Raises:
         DvdqError: nothing that can be quantized; whatever is wrong with its files, named.
     """
-    path = Path(source)
-    if not path.exists() and _HUB_ID.fullmatch(str(source)):
-        path = _download(str(source))
+    check_source(source)
+    path = _download(str(source)) if is_hub_id(source) else Path(source)
     if path.is_file():
         if path.suffix != ".safetensors":
             raise DvdqError(OPERATION, where=str(path), expected="safetensors; a pickle can run code", got=path.name)
-        tensors = open_file(OPERATION, path)
-        return Source(path.parent, (_original("", path, tensors, (path,), config),), ())
-    if not (path / "model_index.json").is_file():
-        if not (path / "config.json").is_file():
-            expected = "a pipeline or transformer folder, a .safetensors file or a hub id"
-            raise DvdqError(OPERATION, where=str(source), expected=expected, got="none of them")
-        return Source(path, (_transformer("", path, config),), ())
-    names = [name for name in TRANSFORMERS if (path / name / "config.json").is_file()]
+        return Source(path.parent, (_original("", path, open_file(OPERATION, path), config),), ())
+    if (path / "model_index.json").is_file():
+        return _pipeline(path, config)
+    experts = {name: path / folder for name, folder in _EXPERTS.items()}
+    if any(folder.is_dir() for folder in experts.values()):
+        return Source(path, tuple(_transformer(name, folder, config) for name, folder in experts.items()), ())
+    return Source(path, (_transformer("", path, config),), ())
+
+
+def check_source(source: str | Path) -> None:
+    """A :class:`DvdqError` unless ``source`` is a path that exists or has the form of a hub id."""
+    if not (os.path.exists(source) or is_hub_id(source)):
+        expected = "a pipeline or transformer folder, a .safetensors file or a hub id"
+        raise DvdqError(OPERATION, where=str(source), expected=expected, got="none of them")
+
+
+def _pipeline(path: Path, config: str | Path | None) -> Source:
+    named = components(OPERATION, path)
+    check_components(OPERATION, path, named)
+    names = [name for name in TRANSFORMERS if name in named or (path / name / "config.json").is_file()]
     if not names:
         raise DvdqError(OPERATION, where=str(path), expected="a pipeline with a transformer", got="none")
-    files = sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file())
-    copies = tuple(f for f in files if f.parts[0] not in names and not f.parts[0].startswith("."))
-    return Source(path, tuple(_transformer(name, path / name, None) for name in names), copies)
+    copies = tuple(file for file in walk(OPERATION, path) if file.parts[0] not in names)
+    return Source(path, tuple(_transformer(name, path / name, config) for name in names), copies, named)
 
 
 def _transformer(subfolder: str, folder: Path, config: str | Path | None) -> TransformerSource:
-    found = read_config(OPERATION, folder)
+    found = read_config(OPERATION, folder) if (folder / "config.json").is_file() else {}
     if "quantization_config" in found:
         raise DvdqError(OPERATION, where=str(folder), expected="a model in full precision", got="a quantized one")
     tensors = open_folder(OPERATION, folder)
-    files = tuple(sorted({Path(tensor.where.rpartition(": ")[0]) for tensor in tensors.values()}))
-    if found.get("_class_name") in {name for family in FAMILIES for name in family.classes}:
-        return TransformerSource(subfolder, folder, found, tensors, files)
-    return _original(subfolder, folder, tensors, files, config)
+    if found.get("_class_name") not in _CLASSES:
+        return _original(subfolder, folder, tensors, config)
+    if config is not None:
+        expected, got = "a configuration for original checkpoints alone", "one in diffusers' format, which has its own"
+        raise DvdqError(OPERATION, where=f"config {config}", expected=expected, got=got)
+    check_full_precision(OPERATION, str(folder), {name: tensor.type for name, tensor in tensors.items()})
+    return TransformerSource(subfolder, folder, found, tensors, _files(tensors))
 
 
 def _original(
-    subfolder: str,
-    where: Path,
-    tensors: Mapping[str, LazyTensor],
-    files: tuple[Path, ...],
-    config: str | Path | None,
+    subfolder: str, where: Path, tensors: Mapping[str, LazyTensor], config: str | Path | None
 ) -> TransformerSource:
+    check_full_precision(OPERATION, str(where), {name: tensor.type for name, tensor in tensors.items()})
     chosen = repository_of(OPERATION, str(where), tensors) if config is None else config
-    path = Path(chosen)
-    if not path.exists() and _HUB_ID.fullmatch(str(chosen)):
-        path = Path(snapshot_download(str(chosen), allow_patterns=["config.json", "transformer/config.json"]))
-    folders = [path.parent] if path.is_file() else [path / "transformer", path]
-    found = read_config(OPERATION, next((f for f in folders if (f / "config.json").is_file()), path))
+    parts = [subfolder, TRANSFORMERS[0], ""] if subfolder else [TRANSFORMERS[0], ""]
+    if is_hub_id(chosen):
+        path = download(OPERATION, str(chosen), [f"{part}/config.json".lstrip("/") for part in parts])
+    else:
+        path = Path(chosen)
+    if path.is_file():
+        found, place = read_json(OPERATION, path), path
+    else:
+        place = next((path / part for part in parts if (path / part / "config.json").is_file()), path)
+        found = read_config(OPERATION, place)
     model_class = found.get("_class_name")
-    known = [name for family in FAMILIES for name in family.classes]
-    if model_class not in known:
-        raise DvdqError(OPERATION, where=str(path), expected=f"_class_name {' or '.join(known)}", got=model_class)
-    return TransformerSource(subfolder, where, found, convert(model_class, tensors), files)
+    if model_class not in _CLASSES:
+        raise DvdqError(OPERATION, where=str(place), expected=f"_class_name {' or '.join(_CLASSES)}", got=model_class)
+    return TransformerSource(subfolder, where, found, convert(model_class, tensors), _files(tensors))
+
+
+def _files(tensors: Mapping[str, LazyTensor]) -> tuple[Path, ...]:
+    return tuple(sorted({Path(tensor.where.rpartition(": ")[0]) for tensor in tensors.values()}))
 
 
 def _download(repository: str) -> Path:
     """What is needed of a repository, into the hub's cache: a pipeline's components, or a transformer."""
-    folder = Path(snapshot_download(repository, allow_patterns=["model_index.json", "config.json"]))
-    index = folder / "model_index.json"
-    if index.is_file():
-        components = [name for name, value in json.loads(index.read_text()).items() if isinstance(value, list)]
-        patterns = ["model_index.json", "LICENSE*", "README.md", *(f"{name}/*" for name in components)]
-    else:
-        patterns = ["config.json", f"{WEIGHTS}*.safetensors", f"{WEIGHTS}*.safetensors.index.json"]
-    # Pickles stay where they are: nothing here reads them.
-    return Path(snapshot_download(repository, allow_patterns=patterns, ignore_patterns=["*.bin", "*.pt", "*.pth"]))
+    folder = download(OPERATION, repository, ["model_index.json", "config.json"])
+    if (folder / "model_index.json").is_file():
+        named = components(OPERATION, folder)
+        return download(
+            OPERATION, repository, ["model_index.json", "LICENSE*", "README.md", *(f"{n}/*" for n in named)]
+        )
+    weights = ["config.json", "*.safetensors", "*.safetensors.index.json"]
+    return download(
+        OPERATION, repository, [*weights, *(f"{folder}/{file}" for folder in _EXPERTS.values() for file in weights)]
+    )

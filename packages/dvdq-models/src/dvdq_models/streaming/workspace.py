@@ -16,7 +16,9 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
+from dvdq_models.destinations import check_new_folder
 from dvdq_models.streaming.source import OPERATION
+from dvdq_models.text_files import read_json
 from dvdq_reference.spec.errors import DvdqError
 
 _IDENTITY = "identity.json"
@@ -40,12 +42,12 @@ class Workspace:
         self.folder = _folder(destination)
         self.result = self.folder / "result"
         self.done: frozenset[str] = frozenset()
-        self.finished = False
+        self.finished = self._published = False
         self._identity, self._journal = self.folder / _IDENTITY, self.folder / "journal"
         self._lock = FileLock(self.folder / "lock")
 
     def __enter__(self) -> Self:
-        refuse_existing(self.destination)
+        check_destination(self.destination)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(blocking=False)
@@ -61,11 +63,15 @@ class Workspace:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+        if self._published:  # unlocked first: Windows keeps a file that is open
+            (self.folder / "lock").unlink(missing_ok=True)
+            self._identity.unlink(missing_ok=True)
+            self.folder.rmdir()
 
     def record(self, names: Iterable[str]) -> None:
         """Note that parts are done; their bytes must be on the disk."""
-        with self._journal.open("a") as file:
-            file.write("".join(f"{name}\n" for name in names))
+        with self._journal.open("a", encoding="ascii", newline="\n") as file:
+            file.writelines(f"{json.dumps(name)}\n" for name in names)
             file.flush()
             os.fsync(file.fileno())
 
@@ -78,15 +84,13 @@ class Workspace:
             self.result.rename(self.destination)
             sync(self.destination.parent)
         self._journal.unlink(missing_ok=True)
-        (self.folder / "lock").unlink(missing_ok=True)
-        self._identity.unlink(missing_ok=True)
-        self.folder.rmdir()
+        self._published = True
 
     def _take_up(self) -> None:
-        left = json.loads(self._identity.read_text()) if self._identity.is_file() else None
+        left = read_json(OPERATION, self._identity) if self._identity.is_file() else None
         if self.destination.exists():
             if left != self.identity or self.result.exists():
-                raise _exists(self.destination)
+                check_new_folder(OPERATION, self.destination)
             self.finished = True
             return
         if left is not None and left != self.identity and not self._restart:
@@ -98,35 +102,43 @@ class Workspace:
             self._journal.unlink(missing_ok=True)
             shutil.rmtree(self.result, ignore_errors=True)
             new = self.folder / "identity.new"
-            new.write_text(json.dumps(self.identity, indent=2, sort_keys=True))
+            new.write_text(json.dumps(self.identity, indent=2, sort_keys=True), encoding="utf-8")
             sync(new)
             new.rename(self._identity)
         self.result.mkdir(exist_ok=True)
-        text = self._journal.read_text() if self._journal.is_file() else ""
+        text = self._journal.read_text(encoding="ascii") if self._journal.is_file() else ""
         whole = text[: text.rfind("\n") + 1]
         if whole != text:
-            os.truncate(self._journal, len(whole.encode()))
-        self.done = frozenset(whole.splitlines())
+            os.truncate(self._journal, len(whole))
+        self.done = frozenset(map(json.loads, whole.splitlines()))
 
 
-def refuse_existing(destination: Path) -> None:
-    """A :class:`DvdqError` if the destination exists, unless a run was killed just after it gave it its name."""
-    if destination.exists() and not (_folder(destination) / _IDENTITY).is_file():
-        raise _exists(destination)
+def check_destination(destination: Path) -> Path:
+    """The destination as an absolute path.
+
+    Raises:
+        DvdqError: one that exists, unless a run was killed just after it gave it its name; one that cannot be made.
+    """
+    place = Path(os.path.abspath(destination))
+    if place.name and (_folder(place) / _IDENTITY).is_file():
+        return place
+    return check_new_folder(OPERATION, destination)
 
 
 def _folder(destination: Path) -> Path:
     return destination.with_name(f".{destination.name}.part")
 
 
-def _exists(destination: Path) -> DvdqError:
-    expected = "a folder that does not exist yet"
-    return DvdqError(OPERATION, where=str(destination), expected=expected, got="one that does")
-
-
 def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Wait until a file or folder is on the disk; a folder only where the system can say so, which Windows cannot."""
+    if not path.is_dir():
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
     try:
         os.fsync(descriptor)
     finally:

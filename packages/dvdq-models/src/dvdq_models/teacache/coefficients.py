@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from torch import nn
 
+from dvdq_models.text_files import read_json
 from dvdq_reference.spec.errors import DvdqError
 
 Signal = Literal["timestep", "timestep-projection", "modulated-input"]
@@ -72,7 +73,7 @@ class Coefficients:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """What :meth:`save` wrote; a :class:`DvdqError` if the file holds other fields."""
-        stored: dict[str, Any] = json.loads(Path(path).read_text())
+        stored: dict[str, Any] = read_json("coefficients", Path(path))
         expected = {f.name for f in fields(cls)}
         if set(stored) != expected:
             raise DvdqError("coefficients", where=str(path), expected=sorted(expected), got=sorted(stored))
@@ -82,7 +83,7 @@ class Coefficients:
     def save(self, path: str | Path) -> None:
         """Writes a JSON file, one field a line."""
         lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in vars(self).items())
-        Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 @cache

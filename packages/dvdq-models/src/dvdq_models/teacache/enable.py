@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import nn
@@ -22,6 +22,8 @@ _SIGNALS: Mapping[str, tuple[Signal, ...]] = {
     "WanTransformer3DModel": ("timestep", "timestep-projection"),
     "HunyuanVideoTransformer3DModel": ("modulated-input",),
 }
+_OTHER_CACHES = "enable_cache"
+"""The method of diffusers' models that turns on a cache of its own."""
 _EMBEDDING_OUTPUT: Mapping[str, int] = {"timestep": 0, "timestep-projection": 1}
 
 
@@ -84,6 +86,7 @@ def attach(transformer: Any, cache: TeaCacheHook) -> None:
     """Put ``cache`` on a transformer of a known class, and its hooks on the blocks."""
     disable_teacache(transformer)
     _register(transformer, cache)
+    vars(transformer)[_OTHER_CACHES] = _refuse_other_caches
     signal = cache.coefficients.signal
     if signal in _EMBEDDING_OUTPUT:
         _register(transformer.condition_embedder, EmbeddingHook(cache, _EMBEDDING_OUTPUT[signal]))
@@ -95,6 +98,12 @@ def attach(transformer: Any, cache: TeaCacheHook) -> None:
 def disable_teacache(transformer: nn.Module) -> None:
     """Take TeaCache off; a transformer without it stays as it is."""
     HookRegistry.check_if_exists_or_initialize(transformer).remove_hook(HOOK, recurse=True)
+    vars(transformer).pop(_OTHER_CACHES, None)
+
+
+def _refuse_other_caches(config: Any) -> NoReturn:
+    expected = "no other cache; call disable_teacache(transformer) first"
+    raise DvdqError(_OTHER_CACHES, where=type(config).__name__, expected=expected, got="TeaCache")
 
 
 def teacache_trace(transformer: nn.Module) -> tuple[CacheDecision, ...]:

@@ -218,7 +218,7 @@ class Recipe:
         try:
             built = {k: parts[k](**v) if k in parts and v is not None else v for k, v in values.items()}
             return cls(**built)
-        except TypeError as error:
+        except (AttributeError, TypeError) as error:
             raise DvdqError("recipe", expected="the fields of a recipe", got=str(error)) from error
 
 

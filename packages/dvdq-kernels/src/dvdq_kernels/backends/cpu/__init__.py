@@ -10,13 +10,7 @@ from importlib import import_module
 
 from dvdq_kernels import refusals
 from dvdq_kernels.backend import FAST_GRIDS, Backend, Preference, Step
-from dvdq_kernels.call import Call, Place
-
-
-def _limits(call: Call) -> str | None:
-    if call.operation != "quantized_linear" or call.shape is None or call.x_bits is None:
-        return None
-    return None
+from dvdq_kernels.call import Place
 
 
 def _describe(place: Place, steps: Sequence[Step]) -> list[str]:

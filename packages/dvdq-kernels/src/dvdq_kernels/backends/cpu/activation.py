@@ -1,9 +1,9 @@
-"""Rotation and blockwise online quantization of activations (ARQ, Eq. 10): a token at a time, while it is in the cache."""
+"""Rotation and blockwise online quantization of activations (ARQ, Eq. 10): token by token, each while it is cached."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -35,7 +35,7 @@ class _Factors(NamedTuple):
     matrix: torch.Tensor
 
 
-@lru_cache(maxsize=None)
+@cache
 def _factors(channels: int, kind: str, seed: int | None, dtype: torch.dtype) -> _Factors:
     size = hadamard_size(channels, kind)
     core = core_size(size)
@@ -104,8 +104,8 @@ def _rotation(
 def _quantization(
     channels: int, kind: str | None, seed: int | None, dtype: torch.dtype, bits: int, clip: Clip, width: int
 ) -> tuple[Callable[..., None], int, int, tuple[int, int, int]]:
-    """The kernel, the addresses of what x is multiplied by and of H_m, and the least code, the largest, and its quotient
-    by c as a float's bits.
+    """The kernel, the addresses of what x is multiplied by and of H_m, and the least code, the largest, and the divisor
+    of scales as a float's bits.
     """
     size = core = factors = matrix = 0
     if kind is not None:
@@ -187,7 +187,7 @@ def _over(code: Code, start: int, stop: Value, lanes: int, body: object) -> None
 
 
 def _scale(code: Code, values: Array, width: Value, lanes: int) -> Value:
-    """``max|x̃| / divisor``, 1 for a block of zeros, and NaN where there is one: as an integer it is above all others."""
+    """``max|x̃| / divisor``, 1 for a block of zeros, NaN where there is one: as an integer it is above all others."""
     largest = {count: Variable(code, code.constant(vector(I32, count), 0)) for count in (lanes, 1)}
 
     def look(place: Value, count: int) -> None:

@@ -96,10 +96,8 @@ class Value:
         source = _element(self.type)
         builder = self.code.builder
         if isinstance(source, ir.IntType) and isinstance(element, ir.IntType):
-            if element.width <= source.width:
-                convert = builder.trunc
-            else:
-                convert = builder.sext if signed else builder.zext
+            widen = builder.sext if signed else builder.zext
+            convert = widen if element.width > source.width else builder.trunc
         elif isinstance(source, ir.IntType):
             convert = builder.sitofp if signed else builder.uitofp
         elif isinstance(element, ir.IntType):

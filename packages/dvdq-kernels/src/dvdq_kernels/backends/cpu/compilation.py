@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from struct import pack
 from typing import Any
@@ -83,7 +83,7 @@ def optimized(source: str, instructions: InstructionSet) -> tuple[llvm.ModuleRef
     return module, machine
 
 
-@lru_cache(maxsize=None)
+@cache
 def kernel(write: Write, instructions: InstructionSet, **constants: Any) -> Callable[..., None]:
     """A kernel as a function of addresses, whole numbers and :func:`float_bits`, which runs without the interpreter's
     lock.

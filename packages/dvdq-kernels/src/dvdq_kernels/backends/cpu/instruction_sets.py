@@ -66,7 +66,7 @@ class InstructionSet:
 
     def steps(self, x_bits: int) -> int | None:
         """How many steps a partial sum takes before it has to be widened; None if any number."""
-        return (2**15 - 1) // (2 * 15 * 2 ** (x_bits - 1))
+        return (2**15 - 1) // (2 * 15 << (x_bits - 1))
 
     def products(self, codes: Value, activations: Value) -> Value:
         """Of bytes, the sums of two that stand side by side, 16 bits each."""
@@ -122,10 +122,10 @@ PORTABLE = InstructionSet("portable", None, "", (), 16, (4, 2), half=False)
 ALL = (AVX512_VNNI, AVX_VNNI, AVX2, NEON, PORTABLE)
 """The widest first."""
 
+_V3 = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
 _LEVELS = {
-    "x86-64-v3": ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"),
-    "x86-64-v4": ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
-    + ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+    "x86-64-v3": _V3,
+    "x86-64-v4": (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
     "generic": (),
     "": (),
 }

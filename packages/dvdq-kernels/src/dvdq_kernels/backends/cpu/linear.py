@@ -13,8 +13,8 @@ import torch.nn.functional as F
 
 from dvdq_kernels.backends.cpu.activation import rotate
 from dvdq_kernels.backends.cpu.compilation import kernel
-from dvdq_kernels.backends.cpu.floats import ELEMENTS
-from dvdq_kernels.backends.cpu.instruction_sets import InstructionSet, at_hand
+from dvdq_kernels.backends.cpu.floats import ELEMENTS, readable
+from dvdq_kernels.backends.cpu.instruction_sets import at_hand
 from dvdq_kernels.backends.cpu.packing import filled_channels, padded, stored_bits
 from dvdq_kernels.backends.cpu.product import outputs_of, scratch_of, write_product
 from dvdq_kernels.backends.cpu.threads import scratch, split
@@ -131,48 +131,49 @@ def float_linear(
     """
     channels, groups, tokens = x.shape[-1], scale.shape[1], x.numel() // x.shape[-1]
     work = torch.float64 if x.dtype == torch.float64 else torch.float32
-    values = x.to(work)
-    if kind is not None:
-        values = rotate(values, kind, seed)
-    instructions = at_hand()
-    word = instructions.lanes * 32 // stored_bits(bits)
+    values = x if kind is None else rotate(x.to(work), kind, seed)
+    word = at_hand().lanes * 32 // stored_bits(bits)
     if work == torch.float32 and 0 < tokens <= _FEW and channels // groups % word == 0:
-        rows = values.reshape(-1, channels)
-        parts = [_few_tokens(some, qweight, scale, zero, bits, instructions) for some in rows.split(_AT_ONCE)]
-        result = parts[0] if len(parts) == 1 else torch.cat(parts)
-        if bias is not None:
-            result += bias
-        return result.to(x.dtype).view(*x.shape[:-1], qweight.shape[0])
+        rows = readable(values, at_hand())
+        out = torch.empty((tokens, qweight.shape[0]), dtype=rows.dtype)
+        for some, result in zip(rows.split(_AT_ONCE), out.split(_AT_ONCE), strict=True):
+            _multiply_few(some, qweight, scale, zero, bias, bits, result)
+        return out.to(x.dtype).view(*x.shape[:-1], qweight.shape[0])
     weight = dequantize(qweight, scale, zero, bits, channels)
     if x.dtype == torch.bfloat16 and _multiplies_bfloat16():
         work = torch.bfloat16
     return F.linear(values.to(work), weight.to(work), None if bias is None else bias.to(work)).to(x.dtype)
 
 
-def _few_tokens(
+def _multiply_few(
     x: torch.Tensor,
     qweight: torch.Tensor,
     scale: torch.Tensor,
     zero: torch.Tensor | None,
+    bias: torch.Tensor | None,
     bits: int,
-    instructions: InstructionSet,
-) -> torch.Tensor:
-    """``x Ŵᵀ`` in float32, of up to ``_AT_ONCE`` tokens."""
-    tokens, channels = x.shape
-    outputs, groups = scale.shape
-    stored = stored_bits(bits)
-    words = x.view(tokens, -1, instructions.lanes, 32 // stored).transpose(-1, -2).contiguous()
-    x_sum = x.view(tokens, groups, -1).sum(dim=-1)
-    out = torch.empty(tokens, outputs)
-    inputs = [None if tensor is None else tensor.contiguous() for tensor in (words, x_sum, qweight, scale, zero)]
-    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in (*inputs, out)]
-    run = kernel(write_few_tokens, instructions, tokens=tokens, stored=stored)
+    out: torch.Tensor,
+) -> None:
+    """``x Ŵᵀ + bias`` into ``out``."""
+    (tokens, channels), (outputs, groups) = x.shape, scale.shape
+    if bias is not None and bias.dtype not in at_hand().dtypes:
+        bias = bias.to(torch.float32)
+    run = _few_tokens_kernel(tokens, stored_bits(bits), x.dtype, torch.float32 if bias is None else bias.dtype)
+    inputs = [None if tensor is None else tensor.contiguous() for tensor in (qweight, scale, zero, bias)]
+    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in (x, *inputs, out)]
+    sizes = outputs, channels, x.stride(0), groups, code_offset(bits)
+    memory = 4 * tokens * (channels + groups)
 
     def part(first: int, last: int) -> None:
-        run(*addresses, first, last, outputs, channels, groups, code_offset(bits))
+        run(*addresses, scratch(memory), first, last, *sizes)
 
     split(part, outputs, ROWS, _WORTH // channels + 1)
-    return out
+
+
+@remembered
+def _few_tokens_kernel(tokens: int, stored: int, dtype: torch.dtype, bias: torch.dtype) -> Callable[..., None]:
+    kinds = {"element": ELEMENTS[dtype], "bias": ELEMENTS[bias]}
+    return kernel(write_few_tokens, at_hand(), tokens=tokens, stored=stored, **kinds)
 
 
 @cache

@@ -25,7 +25,7 @@ def outputs_of(instructions: InstructionSet) -> int:
 
 
 def scratch_of(instructions: InstructionSet, channels: int, stored: int, groups: int) -> int:
-    """32-bit words of scratch for a tile of the weight and its grid; a sum for each token of a chunk and part follows."""
+    """32-bit words of scratch for a tile of the weight and its grid; sums of codes follow, one a token and part."""
     return outputs_of(instructions) * (channels * stored // 16 + 2 * groups + 1)
 
 
@@ -84,9 +84,7 @@ def write_product(
 class _Product:
     """What the steps of a product share: its parameters, sizes that follow from them, and where scratch lies."""
 
-    def __init__(
-        self, code: Code, instructions: InstructionSet, limit: int | None, stored: int, grouped: bool
-    ) -> None:
+    def __init__(self, code: Code, instructions: InstructionSet, limit: int | None, stored: int, grouped: bool) -> None:
         self.code, self.instructions, self.limit, self.grouped = code, instructions, limit, grouped
         self.packed = stored == 4
         self.middle = code.number("middle").to(I32)
@@ -108,17 +106,16 @@ class _Product:
         register = instructions.width
         ones = code.constant(ir.VectorType(I8, register), 1)
         whole = self.width // register * register
-        with code.loop(first, end) as token:
-            with code.loop(0, self.parts) as part:
-                codes = code.array("codes").at(token * self.channels + part * self.width)
-                total = Variable(code, code.constant(ir.VectorType(I32, instructions.lanes), 0))
-                with code.loop(0, whole, register) as k:
-                    step = instructions.step(None, ones, codes.load(k, register))
-                    total += instructions.widened(step)
-                rest = Variable(code, total.value.sum())
-                with code.loop(whole, self.width) as k:
-                    rest += codes.load(k).to(I32)
-                self.sums.store((token - first) * self.parts + part, rest.value)
+        with code.loop(first, end) as token, code.loop(0, self.parts) as part:
+            codes = code.array("codes").at(token * self.channels + part * self.width)
+            total = Variable(code, code.constant(ir.VectorType(I32, instructions.lanes), 0))
+            with code.loop(0, whole, register) as k:
+                step = instructions.step(None, ones, codes.load(k, register))
+                total += instructions.widened(step)
+            rest = Variable(code, total.value.sum())
+            with code.loop(whole, self.width) as k:
+                rest += codes.load(k).to(I32)
+            self.sums.store((token - first) * self.parts + part, rest.value)
 
     def gather_grid(self, output: Value) -> None:
         """Δ, ``z - 2^(b-1)`` and bias of a tile's outputs; the last output stands for those that are not there."""
@@ -144,12 +141,10 @@ class _Product:
         weight = code.array("weight")
         per_word = 8 if self.packed else 4
         words = self.channels // per_word
-        whole = words // _SQUARE * _SQUARE
+        whole, last = words // _SQUARE * _SQUARE, code.number("outputs") - 1
         for start in range(0, self.outputs, _SQUARE):
-            rows = []
-            for n in range(start, start + _SQUARE):
-                row = code.smaller(output + n, code.number("outputs") - 1)
-                rows.append(weight.at(row * (words * 4)))
+            outputs = [code.smaller(output + n, last) for n in range(start, start + _SQUARE)]
+            rows = [weight.at(n * (words * 4)) for n in outputs]
             with code.loop(0, whole, _SQUARE) as word:
                 loaded = [row.load(word * 4, 4 * _SQUARE).bits_as(ir.VectorType(I32, _SQUARE)) for row in rows]
                 for i, column in enumerate(_transposed(loaded)):
@@ -248,8 +243,9 @@ class _Product:
                 partial[t] = [instructions.step(p, n, activations) for p, n in zip(partial[t], nibbles, strict=True)]
             if i + 1 < count and (limit is None or (i + 1) % limit):
                 continue
-            for row, values in zip(sums, partial, strict=True):
-                for total, value in zip(row, values, strict=True):
+            for totals, values in zip(sums, partial, strict=True):
+                for total, value in zip(totals, values, strict=True):
+                    assert value is not None
                     wide = instructions.widened(value)
                     if limit is None and not plane:
                         total.value = wide
@@ -258,7 +254,7 @@ class _Product:
             partial = [[None for _ in row] for row in sums]
 
 
-_STRAIGHT = (8, 2, 1)
+_STRAIGHT = (8, 2)
 """Steps without a loop between them; a part has its rest done in fewer and fewer."""
 
 

@@ -9,7 +9,6 @@ from threading import local
 
 import torch
 
-
 _local = local()
 
 

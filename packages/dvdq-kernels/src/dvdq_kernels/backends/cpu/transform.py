@@ -44,11 +44,10 @@ def write_transform(
     stride = lanes * together
     while stride < inner:
         radix = min(_RADIX, inner // stride)
-        with code.loop(0, size, stride * radix) as start:
-            with code.loop(start, start + stride, lanes) as place:
-                values = [row.load(place + i * stride, lanes) for i in range(radix)]
-                for i, value in enumerate(_across(values)):
-                    row.store(place + i * stride, value)
+        with code.loop(0, size, stride * radix) as start, code.loop(start, start + stride, lanes) as place:
+            values = [row.load(place + i * stride, lanes) for i in range(radix)]
+            for i, value in enumerate(_across(values)):
+                row.store(place + i * stride, value)
         stride *= radix
     if core == 1:
         return row

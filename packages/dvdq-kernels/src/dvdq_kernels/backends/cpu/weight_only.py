@@ -1,31 +1,41 @@
 """Full activations and packed weights (W4A16), as they are written for an instruction set: weights are decoded in the
 loop, since for a few tokens reading them is all that takes time.
 
-A code becomes a float32 by its bits: shifted to the top of a mantissa, it is ``1 + q / 2^s`` for codes of s stored bits.
+A code becomes a float32 by its bits: at the top of a mantissa it is ``1 + q / 2^s``, s the bits that a code takes.
 """
 
 from __future__ import annotations
 
 from llvmlite import ir
 
-from dvdq_kernels.backends.cpu.code import F32, I8, I16, I32, Code, Value, Variable, vector
+from dvdq_kernels.backends.cpu.code import F32, I8, I16, I32, Array, Code, Value, Variable, vector
+from dvdq_kernels.backends.cpu.floats import narrowed, widened
 from dvdq_kernels.backends.cpu.instruction_sets import InstructionSet
 
 ROWS = 4
 """Outputs that are computed together, so that additions need not wait for one another."""
 
 
-def write_few_tokens(module: ir.Module, instructions: InstructionSet, *, tokens: int, stored: int) -> Code:
-    """``out[t, n] = Σ_g Δ (Σ_{k∈g} x (q - z))`` for all of a few tokens and some outputs.
+def write_few_tokens(
+    module: ir.Module, instructions: InstructionSet, *, tokens: int, stored: int, element: ir.Type, bias: ir.Type
+) -> Code:
+    """``out[t, n] = Σ_g Δ Σ_{k∈g} x (q - z) + bias[n]`` for all of a few tokens and some outputs.
 
-    ``x`` lies as words of codes do: ``[tokens, in / (lanes · codes)][codes][lanes]``, ``codes = 32 / stored`` to a word;
-    ``x_sum`` is ``[tokens, groups]``. ``Σ x (q - z) = 2^s Σ x (1 + q / 2^s) - (2^s + z) Σ x``.
+    ``Σ x (q - z) = 2^s Σ x (1 + q / 2^s) - (2^s + z) Σ x``. Groups are whole registers of words; ``middle`` is z where
+    there is no other.
     """
-    arrays = {"x": F32, "x_sum": F32, "qweight": I8, "scale": F32, "zero": I16, "out": F32}
-    code = Code(module, "few_tokens", arrays, ("first", "last", "outputs", "channels", "groups", "middle"))
+    arrays = {"x": element, "qweight": I8, "scale": F32, "zero": I16, "bias": bias, "out": element, "scratch": F32}
+    numbers = ("first", "last", "outputs", "channels", "stride", "groups", "middle")
+    code = Code(module, "few_tokens", arrays, numbers)
     lanes, per_word = instructions.lanes, 32 // stored
     channels, groups, last = code.number("channels"), code.number("groups"), code.number("last")
     row_bytes, width = channels * stored // 8, channels // groups
+    rows_of_x = [code.array("scratch").at(channels * t) for t in range(tokens)]
+    sums_of_x = [code.array("scratch").at(channels * tokens + groups * t) for t in range(tokens)]
+    for t in range(tokens):
+        x = code.array("x").at(code.number("stride") * t)
+        _in_order_of_words(x, rows_of_x[t], channels, per_word, lanes)
+        _add(code, rows_of_x[t], sums_of_x[t], groups, width, lanes)
     with code.loop(code.number("first"), last, ROWS) as output:
         rows = [code.smaller(output + r, last - 1) for r in range(ROWS)]
         weights = [code.array("qweight").at(row * row_bytes) for row in rows]
@@ -39,9 +49,7 @@ def write_few_tokens(module: ir.Module, instructions: InstructionSet, *, tokens:
                     weight.load(channel * stored // 8, 4 * lanes).bits_as(vector(I32, lanes)) for weight in weights
                 ]
                 for i in range(per_word):
-                    values = [
-                        code.array("x").load(channel + channels * t + i * lanes, lanes) for t in range(tokens)
-                    ]
+                    values = [row.load(channel + i * lanes, lanes) for row in rows_of_x]
                     for r, word in enumerate(words):
                         decoded = _decoded(word, i, stored)
                         for t, value in enumerate(values):
@@ -54,19 +62,39 @@ def write_few_tokens(module: ir.Module, instructions: InstructionSet, *, tokens:
                     offset.value = code.array("zero").load(row * groups + group).to(F32)
                 for t in range(tokens):
                     dot = (sums[r][t][0].value + sums[r][t][1].value).sum() * float(2**stored)
-                    x_sum = code.array("x_sum").load(group + groups * t)
-                    totals[r][t] += (dot - (offset.value + float(2**stored)) * x_sum) * delta
+                    totals[r][t] += (dot - (offset.value + float(2**stored)) * sums_of_x[t].load(group)) * delta
         for r, row in enumerate(rows):
+            shift = Variable(code, zero)
+            with code.when(code.array("bias").given):
+                shift.value = widened(code.array("bias").load(row))
             for t in range(tokens):
-                code.array("out").store(row + code.number("outputs") * t, totals[r][t].value)
+                result = narrowed(totals[r][t].value + shift.value, element)
+                code.array("out").store(row + code.number("outputs") * t, result)
     return code
+
+
+def _in_order_of_words(x: Array, row: Array, channels: Value, per_word: int, lanes: int) -> None:
+    """A token as words of codes lie in registers: ``[in / (lanes · codes)][codes][lanes]``, codes to a word."""
+    code = x.code
+    with code.loop(0, channels, lanes * per_word) as start, code.loop(0, lanes) as lane:
+        for i in range(per_word):
+            row.store(start + lane + i * lanes, widened(x.load(start + lane * per_word + i)))
+
+
+def _add(code: Code, row: Array, sums: Array, groups: Value, width: Value, lanes: int) -> None:
+    """``Σ x`` of each group."""
+    with code.loop(0, groups) as group:
+        total = Variable(code, code.constant(vector(F32, lanes), 0))
+        with code.loop(group * width, (group + 1) * width, lanes) as k:
+            total += row.load(k, lanes)
+        sums.store(group, total.value.sum())
 
 
 def _decoded(word: Value, i: int, stored: int) -> Value:
     """``1 + q / 2^s`` of the i-th code of each word."""
     shift = 23 - stored - i * stored
     moved = word << shift if shift >= 0 else word >> -shift
-    return ((moved & ((2**stored - 1) << (23 - stored))) | 0x3F800000).bits_as(vector(F32, word.lanes))
+    return ((moved & (((1 << stored) - 1) << (23 - stored))) | 0x3F800000).bits_as(vector(F32, word.lanes))
 
 
 def write_dequantize(module: ir.Module, instructions: InstructionSet, *, stored: int) -> Code:

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from dvdq_kernels.cache import cached
 from dvdq_kernels.backends.cupy.guarded import Guarded
+from dvdq_kernels.cache import cached
 from dvdq_reference.spec.errors import DvdqError
 
 _OPTIONS = ("-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-U_FORTIFY_SOURCE", "-w", "-x", "c++")

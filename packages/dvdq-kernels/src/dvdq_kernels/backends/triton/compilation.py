@@ -18,7 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from dvdq_kernels.backends.triton.launch import Launch, options
+from dvdq_kernels.backends.triton.launch import Launch, compiling_for, options
 from dvdq_kernels.gpu import shared_memory
 from dvdq_kernels.sass import instructions
 from dvdq_reference.spec.errors import DvdqError
@@ -79,9 +79,9 @@ def compile_launch(launch: Launch, target: int) -> Compiled:
     """
     signature, constants, attributes = _specialise(launch)
     source = ASTSource(launch.kernel, signature, constants, attributes)
-    compiled = triton.compile(
-        source, target=GPUTarget("cuda", target, 32), options=options(launch.warps, launch.stages)
-    )
+    asked = options(launch.warps, launch.stages)
+    with compiling_for(target):
+        compiled = triton.compile(source, target=GPUTarget("cuda", target, 32), options=asked)
     name, shared = launch.kernel.__name__, compiled.metadata.shared
     if shared > shared_memory(target):
         raise DvdqError(

@@ -5,14 +5,20 @@ Every kernel of this backend is started through :func:`launch`.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import triton
 
+from dvdq_kernels.backends.triton.target import target_of
 from dvdq_kernels.gpu import recorded
 
+_FITS_TENSOR_MEMORY = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
+_NO_TENSOR_MEMORY = "DISABLE_MMA_V5"
 _TILE = ("BLOCK_M", "BLOCK_N", "BLOCK_K")
 
 
@@ -42,6 +48,27 @@ class Launch:
 def options(warps: int, stages: int) -> dict[str, int | bool]:
     """What the compiler is told. Fused multiply-adds are asked for by name: Triton is about to change its default."""
     return {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
+
+
+@contextmanager
+def compiling_for(target: int) -> Iterator[None]:
+    """In a ``with`` block, Triton does for ``target`` without what it gets wrong there.
+
+    For 10.x it puts all sums of a rotation into tensor memory and, before 3.9, compiles a trap where they do not fit.
+    Then it multiplies as on 8.0, which it is told by an environment variable, as there is no option for it.
+    """
+    if _FITS_TENSOR_MEMORY or target // 10 != 10:
+        yield
+        return
+    before = os.environ.get(_NO_TENSOR_MEMORY)
+    os.environ[_NO_TENSOR_MEMORY] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_NO_TENSOR_MEMORY]
+        else:
+            os.environ[_NO_TENSOR_MEMORY] = before
 
 
 def held_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -81,5 +108,6 @@ def launch(
         record.launches.append(Launch(kernel, grid, arguments, constants, warps, stages, note))
         return
     device = next(a.device for a in arguments.values() if isinstance(a, torch.Tensor))
-    with torch.cuda.device(device if device.type == "cuda" else -1):  # a negative one changes nothing
+    current = torch.cuda.device(device if device.type == "cuda" else -1)  # a negative one changes nothing
+    with current, compiling_for(target_of(device)):
         kernel[grid](**arguments, **constants, **options(warps, stages))

@@ -8,6 +8,7 @@ from dvdq_kernels.backends.triton.hadamard import rotate
 from dvdq_kernels.backends.triton.launch import held_dtype, launch
 from dvdq_kernels.backends.triton.products import store_tile, tile_of
 from dvdq_kernels.backends.triton.tuning import Task, choose
+from dvdq_kernels.backends.triton.weight import dequantize
 from dvdq_reference.spec.bits import code_offset
 
 
@@ -47,14 +48,13 @@ def _weight_only_product(
 
     ``x`` ``[tokens, IN_FEATURES]``, ``qweight`` uint8 codes as stored, ``scale`` and ``zero`` ``[out, GROUPS]``.
     Without zero-points ``zero`` is None and z is ``OFFSET``. The product is in the dtype of x, or in float32 if it
-    ``WIDENS``; sums are in float32, for float64 in float64.
+    ``WIDENS``; sums are in float32.
     """
     WIDTH: tl.constexpr = IN_FEATURES // GROUPS
     TILES: tl.constexpr = (WIDTH + BLOCK_K - 1) // BLOCK_K
     BYTES: tl.constexpr = IN_FEATURES // PER_BYTE
     dtype: tl.constexpr = x_ptr.dtype.element_ty
     product: tl.constexpr = tl.float32 if WIDENS else dtype
-    wide: tl.constexpr = tl.float64 if dtype == tl.float64 else tl.float32
     first_m, first_n = tile_of(tl.program_id(0), tokens, out_features, BLOCK_M, BLOCK_N, GROUP_M)
     m, n = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)
     k, byte = tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_K // PER_BYTE)
@@ -63,8 +63,8 @@ def _weight_only_product(
     x_ptrs = x_ptr + first_m * IN_FEATURES + (m[:, None] * IN_FEATURES + k[None, :])
     q_ptrs = qweight_ptr + first_n * BYTES + (n[:, None] * BYTES + byte[None, :])
     grid = first_n * GROUPS + n * GROUPS
-    total = tl.zeros((BLOCK_M, BLOCK_N), wide)
-    sums = tl.zeros((BLOCK_M, BLOCK_N), wide)
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     z = tl.full((BLOCK_N,), OFFSET, tl.float32)
     if zero_ptr is not None:
         z = tl.load(zero_ptr + grid, mask=inside_n, other=0).to(tl.float32)
@@ -83,20 +83,20 @@ def _weight_only_product(
                 following = tl.minimum(step + 1, GROUPS * TILES - 1) // TILES
                 next_z = tl.load(zero_ptr + grid + following, mask=inside_n, other=0).to(tl.float32)
         if PER_BYTE == 1:
-            sums = tl.dot(x, _centred(codes, z, 0, dtype).to(product).T, sums, input_precision="ieee", out_dtype=wide)
+            sums = tl.dot(x, _centred(codes, z, 0, dtype).to(product).T, sums, input_precision="ieee")
         else:
             even, odd = tl.split(x.reshape(BLOCK_M, BLOCK_K // 2, 2))
             low, high = _centred(codes & 15, z, 0, dtype).to(product), _centred(codes & 240, z, 4, dtype).to(product)
-            sums = tl.dot(even, low.T, sums, input_precision="ieee", out_dtype=wide)
-            sums = tl.dot(odd, high.T, sums, input_precision="ieee", out_dtype=wide)
+            sums = tl.dot(even, low.T, sums, input_precision="ieee")
+            sums = tl.dot(odd, high.T, sums, input_precision="ieee")
         if GROUPS > 1:
             if zero_ptr is not None:
                 z = next_z
             if tile == TILES - 1:
-                total += sums * d.to(wide)[None, :]
-                sums = tl.zeros((BLOCK_M, BLOCK_N), wide)
+                total += sums * d[None, :]
+                sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     if GROUPS == 1:
-        total = sums * tl.load(scale_ptr + grid, mask=inside_n, other=0).to(wide)[None, :]
+        total = sums * tl.load(scale_ptr + grid, mask=inside_n, other=0)[None, :]
     store_tile(out_ptr, bias_ptr, total, first_m, first_n, tokens, out_features)
 
 
@@ -121,6 +121,8 @@ def float_linear(
     if out.numel() == 0:
         return out.to(x.dtype)
     rows = (x if kind is None else rotate(x, kind, seed)).reshape(-1, in_features).contiguous()
+    if x.dtype == torch.float64:
+        return _linear_double(rows, qweight, scale, zero, bias, bits).reshape(out.shape)
     groups, per_byte = scale.shape[1], in_features // qweight.shape[1]
     width = in_features // groups
     task = Task("weight_only", rows.shape[0], out_features, width, groups, groups > 1, x.element_size(), per_byte, True)
@@ -151,3 +153,17 @@ def float_linear(
         note=config.source,
     )
     return out.to(x.dtype)
+
+
+def _linear_double(
+    rows: torch.Tensor,
+    qweight: torch.Tensor,
+    scale: torch.Tensor,
+    zero: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    bits: int,
+) -> torch.Tensor:
+    """By a plain product: activations in float64 are rare, and Triton before 3.9 dies of compiling their ``tl.dot``."""
+    centred = dequantize(qweight, torch.ones_like(scale), zero, bits, rows.shape[-1]).double()
+    weight = (centred.unflatten(-1, (scale.shape[-1], -1)) * scale.double()[..., None]).flatten(-2)
+    return torch.nn.functional.linear(rows, weight, None if bias is None else bias.double())

@@ -1,0 +1,120 @@
+"""An adapter's file as it is, before diffusers' pipelines convert it: they drop what they do not know.
+
+A pipeline converts first and asks its transformer afterwards, so ``load_lora_weights`` of the pipelines with a
+transformer that can be quantized is taken over by :func:`register`. It hands the tensors of the file on with marks by
+which the transformer knows what became of each. Where the transformer is in full precision, nothing changes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dvdq_models.linear import QuantizedLinear
+from dvdq_models.lora.adapter import OPERATION
+from dvdq_models.lora.origins import Traced
+from dvdq_models.text_files import one_line
+from dvdq_reference.spec.errors import DvdqError
+
+_WHERE_TO_LOOK = (
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "proxies",
+    "revision",
+    "subfolder",
+    "token",
+    "weight_name",
+)
+
+
+@dataclass
+class Loading:
+    """What a pipeline's call is loading; the transformer tells in ``skipped`` what it left out."""
+
+    file: dict[str, Traced]
+    metadata: dict[str, Any] | None
+    allow_skipping: bool
+    skipped: tuple[str, ...] = ()
+
+
+LOADING: ContextVar[Loading | None] = ContextVar("dvdq_lora_loading", default=None)
+
+
+def only_where(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that say where to look for a file, taken out of ``kwargs``."""
+    return {name: kwargs.pop(name, None) for name in _WHERE_TO_LOOK}
+
+
+def fetch(
+    source: Any, where: Mapping[str, Any], metadata: dict[str, Any] | None = None
+) -> tuple[dict[str, Traced], dict[str, Any] | None]:
+    """The tensors of an adapter's file, or of a dictionary, and its settings; a pickle is never read.
+
+    Raises:
+        DvdqError: nothing that can be read.
+    """
+    from diffusers.loaders.lora_base import _fetch_state_dict
+
+    safe = {"use_safetensors": True, "allow_pickle": False}
+    try:
+        state, metadata = _fetch_state_dict(source, **where, **safe, user_agent={}, metadata=metadata)
+    # The client of the hub and safetensors let errors of their own through.
+    except Exception as error:
+        expected = "an adapter (.safetensors) within reach"
+        raise DvdqError(OPERATION, where=str(source), expected=expected, got=one_line(error)) from error
+    for name, tensor in state.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise DvdqError(OPERATION, where=str(name), expected="tensors", got=type(tensor).__name__)
+    if isinstance(source, dict):  # converters multiply by alpha in place: the caller's tensors stay as they are
+        state = {name: tensor.clone() for name, tensor in state.items()}
+    return Traced.of(state), metadata
+
+
+def register() -> None:
+    """Take over ``load_lora_weights`` of the pipelines whose transformers can be quantized, once."""
+    from diffusers.loaders.lora_pipeline import (
+        HunyuanVideoLoraLoaderMixin,
+        SkyReelsV2LoraLoaderMixin,
+        WanLoraLoaderMixin,
+    )
+
+    for mixin in (WanLoraLoaderMixin, HunyuanVideoLoraLoaderMixin, SkyReelsV2LoraLoaderMixin):
+        if mixin.load_lora_weights.__module__ != __name__:
+            mixin.load_lora_weights = _checked(mixin.load_lora_weights)
+
+
+def _checked(original: Any) -> Any:
+    @functools.wraps(original)
+    def load_lora_weights(
+        self: Any, source: Any, adapter_name: str | None = None, hotswap: bool = False, **kwargs: Any
+    ) -> tuple[str, ...] | None:
+        expert = "transformer_2" if kwargs.get("load_into_transformer_2") else "transformer"
+        transformer = getattr(self, expert, None)
+        if transformer is None or not any(isinstance(module, QuantizedLinear) for module in transformer.modules()):
+            original(self, source, adapter_name, hotswap, **kwargs)
+            return None
+        allow_skipping = kwargs.pop("allow_skipping", False)
+        file, metadata = fetch(source, only_where(kwargs))
+        if not file:
+            raise DvdqError(OPERATION, where=type(self).__name__, expected="an adapter", got="no tensors")
+        loading = Loading(file, metadata, allow_skipping)
+        token = LOADING.set(loading)
+        try:
+            original(self, dict(file), adapter_name, hotswap, **kwargs)
+        except DvdqError:
+            raise
+        except (ArithmeticError, LookupError, NameError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+            expected, got = "an adapter that diffusers can convert", f"{type(error).__name__}: {one_line(error)}"
+            raise DvdqError(OPERATION, where=type(self).__name__, expected=expected, got=got) from error
+        finally:
+            LOADING.reset(token)
+        return loading.skipped
+
+    load_lora_weights.__module__ = __name__
+    return load_lora_weights
