@@ -136,7 +136,7 @@ def keep(script: str, rows: Sequence[Row]) -> None:
             if number != ""
         )
         share = f" {float(row.limit_share):6.0%} of the limit" if row.limit_share != "" else ""
-        rate = f" {row.gops} GOP/s" if row.gops != "" else f" {row.gb_per_s} GB/s"
+        rate = f" {row.gops} GOP/s" if row.gops != "" else f" {row.gb_per_s} GB/s" if row.gb_per_s != "" else ""
         print(
             f"{row.shape:>16} {row.threads}t {f'{row.provider} {row.variant}'.strip():42}"
             f" {1e3 * row.p50_s:10.4f} ms{rate}{ratios}{share} {row.note}",

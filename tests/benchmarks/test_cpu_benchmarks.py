@@ -11,6 +11,7 @@ import _cpu_peers
 import _dots
 import _ours
 import _record
+import cpu_compile
 import cpu_linear
 import cpu_roofline
 import pytest
@@ -115,3 +116,13 @@ def test_the_probes_are_recorded(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(probes) == 4
     assert all(float(row["gops"]) > 0 for row in probes)
     assert float(copied["gb_per_s"]) == pytest.approx(2 * 2**16 / float(copied["p50_s"]) / 1e9, rel=1e-2)
+
+
+def test_the_first_call_of_a_process_is_recorded_cold_and_warm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVDQ_KERNELS_CACHE", str(folder))
+    monkeypatch.setattr(cpu_compile, "PROCESSES", 2)
+    said = iter([{"first": 3.0, "later": 1.0}, {"first": 2.0, "later": 0.5}] * 2)
+    monkeypatch.setattr(cpu_compile, "run_json", lambda *arguments, **options: next(said))
+    cpu_compile.main()
+    found = {row["variant"]: float(row["p50_s"]) for row in rows(folder)}
+    assert found == {"nothing compiled": 3.0, "kept on disk": 2.0, "later calls": 0.5}
