@@ -18,7 +18,7 @@ from _record import append, commit, now, processor, versions
 
 from dvdq_kernels.backends.cpu.instruction_sets import at_hand
 
-TURN = 2e-3
+TURN = 1e-2
 """Seconds of a turn at the least: what is shorter is called several times."""
 LEAST_ROUNDS, MOST_ROUNDS = 5, 101
 
