@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -10,10 +9,9 @@ import torch
 from llvmlite import ir
 
 from dvdq_kernels.backends.cpu.code import F32, F64, I8, I32, Array, Code, Value, Variable, vector
-from dvdq_kernels.backends.cpu.compilation import float_bits, kernel
+from dvdq_kernels.backends.cpu.compilation import Kernel, float_bits, kernel
 from dvdq_kernels.backends.cpu.floats import ELEMENTS, narrowed, readable, widened
 from dvdq_kernels.backends.cpu.instruction_sets import InstructionSet, at_hand
-from dvdq_kernels.backends.cpu.threads import scratch, split
 from dvdq_kernels.backends.cpu.transform import write_transform
 from dvdq_kernels.registry import remembered
 from dvdq_kernels.rotation import core_size, hadamard_size, paley, rotation_signs
@@ -22,7 +20,7 @@ from dvdq_reference.spec.clip_factors import factor_of
 from dvdq_reference.spec.recipe import Clip
 
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
-_WORTH = 2**16
+_WORTH = 2**15
 """Values that a thread has to have, to be worth its start."""
 
 
@@ -53,12 +51,8 @@ def rotate(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:
     run, factors, matrix = _rotation(channels, kind, seed, rows.dtype)
     out = torch.empty(rows.shape, dtype=rows.dtype)
     addresses = rows.data_ptr(), factors.data_ptr(), matrix.data_ptr(), out.data_ptr()
-    stride = rows.stride(0)
-
-    def part(first: int, last: int) -> None:
-        run(*addresses, scratch(2 * channels * factors.itemsize), first, last, channels, stride)
-
-    split(part, tokens, 1, _WORTH // channels + 1)
+    memory = 2 * channels * factors.itemsize
+    run((*addresses, channels, rows.stride(0)), tokens, 1, _WORTH // channels + 1, memory)
     return out.to(x.dtype).view(x.shape)
 
 
@@ -80,19 +74,14 @@ def rotate_quantize(
     token_sum = torch.empty(leading, dtype=torch.float32)
     run, factors, matrix, levels = _quantization(channels, kind, seed, rows.dtype, bits, clip, width)
     addresses = rows.data_ptr(), factors, matrix, codes.data_ptr(), scale.data_ptr(), token_sum.data_ptr()
-    stride = rows.stride(0)
-
-    def part(first: int, last: int) -> None:
-        run(*addresses, scratch(8 * channels), first, last, channels, stride, width, *levels)
-
-    split(part, tokens, 1, _WORTH // channels + 1)
+    run((*addresses, channels, rows.stride(0), width, *levels), tokens, 1, _WORTH // channels + 1, 8 * channels)
     return codes, scale, token_sum
 
 
 @remembered
 def _rotation(
     channels: int, kind: str, seed: int | None, dtype: torch.dtype
-) -> tuple[Callable[..., None], torch.Tensor, torch.Tensor]:
+) -> tuple[Kernel, torch.Tensor, torch.Tensor]:
     """The kernel, and the addresses of what x is multiplied by and of H_m."""
     work = torch.float64 if dtype == torch.float64 else torch.float32
     size, core, factors, matrix = _factors(channels, kind, seed, work)
@@ -103,7 +92,7 @@ def _rotation(
 @remembered
 def _quantization(
     channels: int, kind: str | None, seed: int | None, dtype: torch.dtype, bits: int, clip: Clip, width: int
-) -> tuple[Callable[..., None], int, int, tuple[int, int, int]]:
+) -> tuple[Kernel, int, int, tuple[int, int, int]]:
     """The kernel, the addresses of what x is multiplied by and of H_m, and the least code, the largest, and the divisor
     of scales as a float's bits.
     """

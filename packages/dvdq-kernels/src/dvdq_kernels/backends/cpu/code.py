@@ -195,6 +195,8 @@ class Array:
 
 
 def _bytes(element: ir.Type) -> int:
+    if isinstance(element, ir.PointerType):
+        return 8
     return element.width // 8 if isinstance(element, ir.IntType) else _WIDTHS[str(element)] // 8
 
 
@@ -215,6 +217,7 @@ class Code:
         addresses, scalars = self.function.args[: len(arrays)], self.function.args[len(arrays) :]
         for address in addresses:
             address.add_attribute("noalias")
+        self.parameters: dict[str, ir.Type] = dict(zip((*arrays, *numbers, *floats), types, strict=True))
         self._arrays = {
             name: Array(self, address, element)
             for (name, element), address in zip(arrays.items(), addresses, strict=True)
@@ -249,6 +252,15 @@ class Code:
         module = self.function.module
         function = module.globals.get(name) or ir.Function(module, signature, name)
         return Value(self, self.builder.call(function, [operand.ir for operand in operands]))
+
+    def call_at(self, address: Value, result: ir.Type) -> Value:
+        """A function without parameters, by its address."""
+        function = self.builder.inttoptr(address.ir, ir.FunctionType(result, []).as_pointer())
+        return Value(self, self.builder.call(function, []))
+
+    def pointer(self, address: Value) -> Value:
+        """A number as an address."""
+        return Value(self, self.builder.inttoptr(address.ir, POINTER))
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """``a · b + c``, rounded once."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
+from hashlib import sha256
 from pathlib import Path
 from struct import pack
 from typing import Any
 
 import llvmlite
 import llvmlite.binding as llvm
+import torch
 from llvmlite import ir
 
-from dvdq_kernels.backends.cpu.code import I64, POINTER, Code
+from dvdq_kernels.backends.cpu.code import I32, I64, Code, Variable
 from dvdq_kernels.backends.cpu.instruction_sets import InstructionSet
+from dvdq_kernels.backends.cpu.threads import scratch, start
 from dvdq_kernels.cache import cached
 
 Write = Callable[..., Code]
@@ -24,6 +27,8 @@ Write = Callable[..., Code]
 _TRIPLES = {"aarch64": "aarch64-unknown-linux-gnu", "x86_64": "x86_64-unknown-linux-gnu"}
 
 ENTRY = "run"
+_HEADER = 7
+"""Numbers of a block before those that are the kernel's own."""
 
 _engines: list[Any] = []
 """What keeps loaded machine code in memory, for as long as the process."""
@@ -49,22 +54,34 @@ def machine_of(instructions: InstructionSet) -> llvm.TargetMachine:
 
 
 def intermediate(write: Write, instructions: InstructionSet, **constants: Any) -> str:
-    """The IR of one kernel, as it was written, and of ``run``, which calls it with what lies in a block of memory.
+    """The IR of one kernel, as it was written, and of the function that threads call with a block of memory.
 
-    A call from Python with one address takes a third of the time of one with twenty arguments.
+    One address costs a call from Python a third of the time of twenty arguments. That function takes from the block
+    which thread it is on, of how many, and gives the kernel its share of a range, ``first`` and ``last``, its part of
+    ``scratch``, and all else as it stands there.
     """
     module = ir.Module("dvdq")
-    code = write(module, instructions, **constants)
-    code.finish()
-    code.function.linkage = "internal"
-    entry = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), ENTRY)
-    builder = ir.IRBuilder(entry.append_basic_block())
-    places = (builder.gep(entry.args[0], [I64(i)], source_etype=I64) for i in range(len(code.function.args)))
-    builder.call(
-        code.function,
-        [builder.load(place, typ=a.type) for a, place in zip(code.function.args, places, strict=True)],
-    )
-    builder.ret_void()
+    kernel = write(module, instructions, **constants)
+    kernel.finish()
+    kernel.function.linkage = "internal"
+    entry = Code(module, ENTRY, {"block": I64}, ())
+    block = entry.array("block")
+    thread, threads, ask, count, together, scratch, memory = (block.load(i) for i in range(_HEADER))
+    own = Variable(entry, thread)
+    with entry.when(thread < 0):
+        own.value = entry.call_at(ask, I32).to(I64)
+    units = (count + together - 1) // together
+    first = units * own.value // threads * together
+    last = entry.smaller(units * (own.value + 1) // threads * together, count)
+    given = {"first": first, "last": last, "scratch": entry.pointer(scratch + own.value * memory)}
+    places = iter(range(_HEADER, _HEADER + len(kernel.parameters)))
+    arguments = [
+        given[name] if name in given else block.at(next(places)).of(type_).load()
+        for name, type_ in kernel.parameters.items()
+    ]
+    with entry.when(first < last):
+        entry.builder.call(kernel.function, [argument.ir for argument in arguments])
+    entry.finish()
     machine = machine_of(instructions)
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     return str(module)
@@ -83,33 +100,64 @@ def optimized(source: str, instructions: InstructionSet) -> tuple[llvm.ModuleRef
     return module, machine
 
 
-@cache
-def kernel(write: Write, instructions: InstructionSet, **constants: Any) -> Callable[..., None]:
-    """A kernel as a function of addresses, whole numbers and :func:`float_bits`, which runs without the interpreter's
-    lock.
+def _object(source: str, instructions: InstructionSet, triple: str) -> bytes:
+    """Machine code, from disk if it is there whole: LLVM ends the process over a file that is not."""
 
-    It is compiled when it is first asked for, unless some process did so before: what it depends on names its file.
-    """
-    source = intermediate(write, instructions, **constants)
-    machine = machine_of(instructions)
-    key = (source, machine.triple, instructions.processor, *instructions.features, llvmlite.__version__)
-
-    def compile_(path: Path) -> None:
+    def compiled() -> bytes:
         module, target = optimized(source, instructions)
-        path.write_bytes(target.emit_object(module))
+        return bytes(target.emit_object(module))
 
-    data = cached(".o", key, compile_).read_bytes()
+    def keep(path: Path) -> None:
+        data = compiled()
+        path.write_bytes(sha256(data).digest() + data)
+
+    key = (source, triple, instructions.processor, *instructions.features, llvmlite.__version__)
+    try:
+        for _ in range(2):
+            path = cached(".o", key, keep)
+            kept = path.read_bytes()
+            digest, data = kept[: sha256().digest_size], kept[sha256().digest_size :]
+            if sha256(data).digest() == digest:
+                return data
+            path.unlink(missing_ok=True)
+    except OSError:
+        pass
+    # Nothing can be kept: every process compiles anew.
+    return compiled()
+
+
+class Kernel:
+    """Compiled, to be called with addresses, whole numbers and :func:`float_bits`, without the interpreter's lock."""
+
+    def __init__(self, address: int) -> None:
+        self._address = address
+        self._function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+
+    def __call__(self, numbers: Iterable[int], count: int, together: int, worth: int, memory: int = 0) -> None:
+        """On ranges that make up ``range(count)``; results do not depend on where these end.
+
+        Args:
+            numbers: all parameters but ``first``, ``last`` and ``scratch``.
+            count: of items.
+            together: items that are not to be parted.
+            worth: items that are worth a thread of their own.
+            memory: bytes of scratch that a thread needs.
+        """
+        threads = max(1, min(torch.get_num_threads(), count // worth))
+        block = array("q", (0, 1, 0, count, together, scratch(threads * memory), memory, *numbers))
+        start(self._function, self._address, block, threads)
+
+
+@cache
+def kernel(write: Write, instructions: InstructionSet, **constants: Any) -> Kernel:
+    """A kernel, compiled when it is first asked for, unless some process did so: what it depends on names its file."""
+    machine = machine_of(instructions)
+    data = _object(intermediate(write, instructions, **constants), instructions, machine.triple)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     engine.add_object_file(llvm.ObjectFileRef.from_data(data))
     engine.finalize_object()
     _engines.append(engine)
-    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(engine.get_function_address(ENTRY))
-
-    def run(*numbers: int) -> None:
-        block = array("q", numbers)
-        function(block.buffer_info()[0])
-
-    return run
+    return Kernel(engine.get_function_address(ENTRY))
 
 
 def float_bits(number: float) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from math import lcm
 from typing import NamedTuple
@@ -12,12 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from dvdq_kernels.backends.cpu.activation import rotate
-from dvdq_kernels.backends.cpu.compilation import kernel
+from dvdq_kernels.backends.cpu.compilation import Kernel, kernel
 from dvdq_kernels.backends.cpu.floats import ELEMENTS, readable
 from dvdq_kernels.backends.cpu.instruction_sets import at_hand
 from dvdq_kernels.backends.cpu.packing import filled_channels, padded, stored_bits
 from dvdq_kernels.backends.cpu.product import outputs_of, scratch_of, write_product
-from dvdq_kernels.backends.cpu.threads import scratch, split
 from dvdq_kernels.backends.cpu.weight import dequantize
 from dvdq_kernels.backends.cpu.weight_only import ROWS, write_few_tokens
 from dvdq_kernels.registry import remembered
@@ -27,6 +25,8 @@ _CACHED = 2**18
 """Bytes of activation codes that pass over a tile of the weight before the next tile: half of a small L2 cache."""
 _WORTH = 2**21
 """Products that a thread has to have, to be worth its start."""
+_WORTH_READING = 2**18
+"""And weights, where each is decoded for a few products."""
 _FEW = 16
 """Tokens up to which weights are decoded while they are multiplied: with more, a product of floats is the faster."""
 _AT_ONCE = 4
@@ -58,12 +58,9 @@ def integer_linear(
     inputs = codes, x_scale, token_sum, qweight, scale, zero, bias
     kept = [None if tensor is None else tensor.contiguous() for tensor in inputs]
     addresses = [0 if tensor is None else tensor.data_ptr() for tensor in (*kept, out)]
-    run, sizes, words = plan.run, plan.sizes, plan.scratch + min(plan.chunk, tokens) * plan.parts
-
-    def part(first: int, last: int) -> None:
-        run(*addresses, scratch(4 * words), 0, tokens, first, last, outputs, *sizes)
-
-    split(part, outputs, plan.together, _WORTH // (tokens * plan.filled + 1) + 1)
+    words = plan.scratch + min(plan.chunk, tokens) * plan.parts
+    worth = _WORTH // (tokens * plan.filled + 1) + 1
+    plan.run((*addresses, tokens, outputs, *plan.sizes), outputs, plan.together, worth, 4 * words)
     return out if plan.output == dtype else out.to(dtype)
 
 
@@ -82,7 +79,7 @@ class _Plan(NamedTuple):
         scratch: words of scratch but for the sums of codes.
     """
 
-    run: Callable[..., None]
+    run: Kernel
     output: torch.dtype
     bias: torch.dtype
     parts: int
@@ -162,16 +159,11 @@ def _multiply_few(
     inputs = [None if tensor is None else tensor.contiguous() for tensor in (qweight, scale, zero, bias)]
     addresses = [0 if tensor is None else tensor.data_ptr() for tensor in (x, *inputs, out)]
     sizes = outputs, channels, x.stride(0), groups, code_offset(bits)
-    memory = 4 * tokens * (channels + groups)
-
-    def part(first: int, last: int) -> None:
-        run(*addresses, scratch(memory), first, last, *sizes)
-
-    split(part, outputs, ROWS, _WORTH // channels + 1)
+    run((*addresses, *sizes), outputs, ROWS, _WORTH_READING // channels + 1, 4 * tokens * channels)
 
 
 @remembered
-def _few_tokens_kernel(tokens: int, stored: int, dtype: torch.dtype, bias: torch.dtype) -> Callable[..., None]:
+def _few_tokens_kernel(tokens: int, stored: int, dtype: torch.dtype, bias: torch.dtype) -> Kernel:
     kinds = {"element": ELEMENTS[dtype], "bias": ELEMENTS[bias]}
     return kernel(write_few_tokens, at_hand(), tokens=tokens, stored=stored, **kinds)
 

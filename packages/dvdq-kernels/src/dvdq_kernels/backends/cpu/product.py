@@ -59,20 +59,20 @@ def write_product(
             "out": output,
             "scratch": I32,
         },
-        ("first_token", "last_token", "first_output", "last_output", "outputs", "channels", "width", "blocks", "groups",
+        ("first", "last", "tokens", "outputs", "channels", "width", "blocks", "groups",
          "chunk", "middle"),
     )  # fmt: skip
     product = _Product(code, instructions, limit, stored, grouped)
     chunk = code.number("chunk")
     # As many tokens at a time as stay in the cache with a tile of the weight.
-    last = code.number("last_token")
-    start = Variable(code, code.number("first_token"))
-    chunks = (last - start.value + chunk - 1) // chunk
+    tokens = code.number("tokens")
+    start = Variable(code, code.index(0))
+    chunks = (tokens + chunk - 1) // chunk
     with code.loop(0, chunks):
         first = start.value
-        end = code.smaller(first + chunk, last)
+        end = code.smaller(first + chunk, tokens)
         product.add_codes(first, end)
-        with code.loop(code.number("first_output"), code.number("last_output"), product.outputs) as output_:
+        with code.loop(code.number("first"), code.number("last"), product.outputs) as output_:
             product.gather_grid(output_)
             product.gather_weight(output_)
             with code.loop(first, end, instructions.tile[0]) as token:

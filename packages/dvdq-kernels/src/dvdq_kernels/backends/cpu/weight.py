@@ -11,7 +11,6 @@ from dvdq_kernels.backends.cpu.compilation import kernel
 from dvdq_kernels.backends.cpu.instruction_sets import at_hand
 from dvdq_kernels.backends.cpu.loops import encode_rows, refine_rows, span_rows
 from dvdq_kernels.backends.cpu.packing import stored_bits
-from dvdq_kernels.backends.cpu.threads import split
 from dvdq_kernels.backends.cpu.weight_only import write_dequantize
 from dvdq_reference.spec.bits import code_offset, unsigned_range
 from dvdq_reference.spec.layout import is_packed, packed_width
@@ -69,5 +68,5 @@ def dequantize(
     addresses = [0 if tensor is None else tensor.data_ptr() for tensor in (*inputs, out)]
     run = kernel(write_dequantize, at_hand(), stored=stored_bits(bits))
     sizes = in_features, groups, code_offset(bits)
-    split(lambda first, last: run(*addresses, first, last, *sizes), rows, 1, _WORTH // in_features + 1)
+    run((*addresses, *sizes), rows, 1, _WORTH // in_features + 1)
     return out

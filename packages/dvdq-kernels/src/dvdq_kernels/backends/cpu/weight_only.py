@@ -21,8 +21,8 @@ def write_few_tokens(
 ) -> Code:
     """``out[t, n] = Σ_g Δ Σ_{k∈g} x (q - z) + bias[n]`` for all of a few tokens and some outputs.
 
-    ``Σ x (q - z) = 2^s Σ x (1 + q / 2^s) - (2^s + z) Σ x``. Groups are whole registers of words; ``middle`` is z where
-    there is no other.
+    A decoded code less ``1 + z / 2^s`` is ``(q - z) / 2^s``, exactly. Groups are whole registers of words. Where there
+    is no z, it is ``middle``.
     """
     arrays = {"x": element, "qweight": I8, "scale": F32, "zero": I16, "bias": bias, "out": element, "scratch": F32}
     numbers = ("first", "last", "outputs", "channels", "stride", "groups", "middle")
@@ -31,17 +31,16 @@ def write_few_tokens(
     channels, groups, last = code.number("channels"), code.number("groups"), code.number("last")
     row_bytes, width = channels * stored // 8, channels // groups
     rows_of_x = [code.array("scratch").at(channels * t) for t in range(tokens)]
-    sums_of_x = [code.array("scratch").at(channels * tokens + groups * t) for t in range(tokens)]
     for t in range(tokens):
         x = code.array("x").at(code.number("stride") * t)
         _in_order_of_words(x, rows_of_x[t], channels, per_word, lanes)
-        _add(code, rows_of_x[t], sums_of_x[t], groups, width, lanes)
     with code.loop(code.number("first"), last, ROWS) as output:
         rows = [code.smaller(output + r, last - 1) for r in range(ROWS)]
         weights = [code.array("qweight").at(row * row_bytes) for row in rows]
         zero = code.constant(F32, 0)
         totals = [[Variable(code, zero) for _ in range(tokens)] for _ in rows]
         with code.loop(0, groups) as group:
+            centres = [_centre(code, row * groups + group, stored).splat(lanes) for row in rows]
             empty = code.constant(vector(F32, lanes), 0)
             sums = [[[Variable(code, empty) for _ in range(2)] for _ in range(tokens)] for _ in rows]
             with code.loop(group * width, (group + 1) * width, lanes * per_word) as channel:
@@ -51,18 +50,14 @@ def write_few_tokens(
                 for i in range(per_word):
                     values = [row.load(channel + i * lanes, lanes) for row in rows_of_x]
                     for r, word in enumerate(words):
-                        decoded = _decoded(word, i, stored)
+                        decoded = _decoded(word, i, stored) - centres[r]
                         for t, value in enumerate(values):
                             total = sums[r][t][i % 2]
                             total.value = code.fma(decoded, value, total.value)
             for r, row in enumerate(rows):
-                delta = code.array("scale").load(row * groups + group)
-                offset = Variable(code, code.number("middle").to(F32))
-                with code.when(code.array("zero").given):
-                    offset.value = code.array("zero").load(row * groups + group).to(F32)
+                delta = code.array("scale").load(row * groups + group) * float(2**stored)
                 for t in range(tokens):
-                    dot = (sums[r][t][0].value + sums[r][t][1].value).sum() * float(2**stored)
-                    totals[r][t] += (dot - (offset.value + float(2**stored)) * sums_of_x[t].load(group)) * delta
+                    totals[r][t] += (sums[r][t][0].value + sums[r][t][1].value).sum() * delta
         for r, row in enumerate(rows):
             shift = Variable(code, zero)
             with code.when(code.array("bias").given):
@@ -81,13 +76,17 @@ def _in_order_of_words(x: Array, row: Array, channels: Value, per_word: int, lan
             row.store(start + lane + i * lanes, widened(x.load(start + lane * per_word + i)))
 
 
-def _add(code: Code, row: Array, sums: Array, groups: Value, width: Value, lanes: int) -> None:
-    """``Σ x`` of each group."""
-    with code.loop(0, groups) as group:
-        total = Variable(code, code.constant(vector(F32, lanes), 0))
-        with code.loop(group * width, (group + 1) * width, lanes) as k:
-            total += row.load(k, lanes)
-        sums.store(group, total.value.sum())
+def _centre(code: Code, place: Value, stored: int) -> Value:
+    """What code z decodes to: ``1 + z / 2^s``."""
+    return _zero(code, place) * 2.0**-stored + 1.0
+
+
+def _zero(code: Code, place: Value) -> Value:
+    """z of a row and group."""
+    zero = Variable(code, code.number("middle").to(F32))
+    with code.when(code.array("zero").given):
+        zero.value = code.array("zero").load(place).to(F32)
+    return zero.value
 
 
 def _decoded(word: Value, i: int, stored: int) -> Value:
@@ -110,9 +109,7 @@ def write_dequantize(module: ir.Module, instructions: InstructionSet, *, stored:
     with code.loop(code.number("first"), code.number("last")) as row, code.loop(0, groups) as group:
         place = row * groups + group
         delta = code.array("scale").load(place)
-        offset = Variable(code, code.number("middle").to(F32))
-        with code.when(code.array("zero").given):
-            offset.value = code.array("zero").load(place).to(F32)
+        zero = _zero(code, place)
         start = row * channels + group * width
         for first, end, count in ((code.index(0), whole, per_word), (whole, width, 1)):
             with code.loop(first, end, count) as k:
@@ -124,6 +121,6 @@ def write_dequantize(module: ir.Module, instructions: InstructionSet, *, stored:
                     byte = code.array("qweight").load(channel * stored // 8).to(I32, signed=False)
                     shift = (channel * stored & 7).to(I32)
                     codes = ((byte >> shift) & (2**stored - 1)).splat(1)
-                values = (codes.to(F32) - offset.value.splat(count)) * delta.splat(count)
+                values = (codes.to(F32) - zero.splat(count)) * delta.splat(count)
                 code.array("out").store(channel, values)
     return code
