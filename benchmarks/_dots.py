@@ -14,7 +14,6 @@ from llvmlite import ir
 from dvdq_kernels.backends.cpu.code import I8, I32, Code, Value, Variable, vector
 from dvdq_kernels.backends.cpu.compilation import kernel
 from dvdq_kernels.backends.cpu.instruction_sets import InstructionSet, at_hand
-from dvdq_kernels.backends.cpu.threads import split
 
 FOURS = 64
 """Steps over the channels of a pass, four each: two blocks of 128."""
@@ -24,7 +23,7 @@ _REGISTERS = {"x86_64": "=v,0", "aarch64": "=w,0"}
 
 def write_dots(module: ir.Module, instructions: InstructionSet, *, limit: int | None, loads: bool) -> Code:
     """``passes`` times ``FOURS`` steps on a tile of sums, operands in registers or, as a product has them, loaded."""
-    code = Code(module, "dots", {"codes": I8, "tile": I32, "out": I32}, ("passes",))
+    code = Code(module, "dots", {"codes": I8, "tile": I32, "out": I32}, ("first", "last", "passes"))
     (rows, columns), lanes = instructions.tile, instructions.lanes
     register = vector(I8, 4 * lanes)
     zero = code.constant(vector(I32, lanes), 0)
@@ -54,9 +53,10 @@ def write_dots(module: ir.Module, instructions: InstructionSet, *, limit: int | 
                     wide = instructions.widened(value)
                     total.value = wide if limit is None else total.value + wide
             partial = [[None] * columns for _ in range(rows)]
+    out = code.array("out").at(code.number("first") * (rows * columns * lanes))
     for t, row in enumerate(sums):
         for c, total in enumerate(row):
-            code.array("out").store((t * columns + c) * lanes, total.value)
+            out.store((t * columns + c) * lanes, total.value)
     return code
 
 
@@ -77,9 +77,6 @@ def dots(passes: int, *, loads: bool, x_bits: int = 8) -> tuple[Callable[[], Non
     out = torch.empty(threads, rows * columns * instructions.lanes, dtype=torch.int32)
 
     def call() -> None:
-        split(
-            lambda first, _: run(codes.data_ptr(), tile.data_ptr(), out[first].data_ptr(), passes),
-            threads, 1, 1,
-        )  # fmt: skip
+        run((codes.data_ptr(), tile.data_ptr(), out.data_ptr(), passes), threads, 1, 1)
 
     return call, threads * passes * FOURS * rows * columns * 8 * instructions.lanes
