@@ -239,7 +239,7 @@ def date_changelog(session: nox.Session, tag: str | None = None) -> None:
 @nox.session(python=[OLDEST, NEWEST])
 def wheels(session: nox.Session) -> None:
     """What ``nox -s release`` left in dist/, with every extra, in an environment that has nothing else."""
-    extras = ("dvdq-kernels[numba]", "dvdq-kernels[cupy]; sys_platform != 'darwin'", "dvdq-models[lora]")
+    extras = ("dvdq-kernels[cpu]", "dvdq-kernels[cupy]; sys_platform != 'darwin'", "dvdq-models[lora]")
     session.install("--constraint=constraints.txt", "--find-links=dist", "dvdq-eval[scale]", *extras)
     session.run("python", "-m", "pip", "check")
     session.run("dvdq", "--help", silent=True)

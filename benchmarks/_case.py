@@ -14,20 +14,24 @@ from _shapes import Shape
 
 @dataclass(frozen=True)
 class Case:
-    """Normal inputs of one shape, drawn when first asked for, of the same size as those of real layers."""
+    """Normal inputs of one shape, drawn when first asked for, of the same size as those of real layers.
+
+    Their values are bfloat16's in every ``dtype``.
+    """
 
     shape: Shape
     device: torch.device
     seed: int = 0
+    dtype: torch.dtype = torch.bfloat16
 
     @cached_property
     def x(self) -> torch.Tensor:
-        """Activations ``[tokens, in]``, bfloat16."""
+        """Activations ``[tokens, in]``."""
         return self._normal(self.shape[0], self.shape[-1])
 
     @cached_property
     def weight(self) -> torch.Tensor:
-        """A weight ``[out, in]``, bfloat16."""
+        """A weight ``[out, in]``."""
         return self._normal(self.shape[-2], self.shape[-1]) * 0.02
 
     def work(self, *, x_bytes: float, weight_bytes: float, out_bytes: float = 2, unit: str = "int8") -> Work:
@@ -38,7 +42,7 @@ class Case:
 
     def _normal(self, *size: int) -> torch.Tensor:
         generator = torch.Generator(self.device).manual_seed(self.seed)
-        return torch.randn(size, generator=generator, dtype=torch.bfloat16, device=self.device)
+        return torch.randn(size, generator=generator, dtype=torch.bfloat16, device=self.device).to(self.dtype)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from _case import Case, Job, Provider
 from _gpu import Work
@@ -65,7 +67,12 @@ def _unit(activation: QuantizedActivation) -> str:
 def _operands(case: Case, rule: ActivationRule, backend: str) -> tuple[QuantizedActivation, QuantizedWeight]:
     activation = rotate_quantize(case.x, rule, rotation=ROTATION, backend=backend)
     check_activation(activation, case.x)
-    return activation, quantize_weight(case.weight, WEIGHT, rotation=ROTATION, backend=backend)
+    return activation, _quantized(case, ROTATION, backend)
+
+
+@lru_cache(maxsize=2)
+def _quantized(case: Case, rotation: Rotation | None, backend: str) -> QuantizedWeight:
+    return quantize_weight(case.weight, WEIGHT, rotation=rotation, backend=backend)
 
 
 def quantizers(backend: str) -> tuple[Provider, ...]:
@@ -95,7 +102,7 @@ def weight_only(backend: str) -> tuple[Provider, ...]:
     """W4A16: the product alone, and with the rotation that a recipe's modulation layers have."""
 
     def build(case: Case, rotation: Rotation | None) -> Job:
-        weight = quantize_weight(case.weight, WEIGHT, rotation=rotation, backend=backend)
+        weight = _quantized(case, rotation, backend)
         return Job(
             lambda: quantized_linear(case.x, weight, None, rotation=rotation, backend=backend),
             lambda out: check_weight_only(out, case.x, weight),

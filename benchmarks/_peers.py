@@ -27,7 +27,7 @@ def compare(case: Case, out: torch.Tensor) -> None:
         raise RuntimeError(f"its output is off by {error:.2f} of the norm")
 
 
-def _linear(case: Case) -> torch.nn.Linear:
+def plain_linear(case: Case) -> torch.nn.Linear:
     out_features, in_features = case.weight.shape
     linear = torch.nn.Linear(in_features, out_features, bias=False, dtype=torch.bfloat16, device=case.device)
     linear.weight.copy_(case.weight)
@@ -73,7 +73,7 @@ def _int_mm(case: Case) -> Job:
 def _torchao(case: Case) -> Job:
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
-    layer = torch.nn.Sequential(_linear(case))
+    layer = torch.nn.Sequential(plain_linear(case))
     quantize_(layer, Int8DynamicActivationInt8WeightConfig())
     # Every layer is compiled anew; otherwise the compiler takes them for one that changes, and gives up after a few.
     torch.compiler.reset()
@@ -112,7 +112,7 @@ def _orbitquant(case: Case) -> Job:
     from orbitquant.layers import OrbitQuantLinear
 
     config = OrbitQuantConfig(weight_bits=4, activation_bits=4)
-    layer = OrbitQuantLinear.from_linear(_linear(case), config=config, module_name="linear")
+    layer = OrbitQuantLinear.from_linear(plain_linear(case), config=config, module_name="linear")
     layer(case.x)
     # It keeps the codes of the last tensor object that it saw: a new view is a new object.
     return Job(

@@ -17,7 +17,7 @@ from dvdq_reference.spec.recipe import WeightRule
 
 SHAPE = (512, 3072)
 THREADS = 2
-ORACLE, BACKENDS = "oracle", {"dvdq-kernels numba": "numba", "dvdq-kernels torch": "torch"}
+ORACLE, BACKENDS = "oracle", {"dvdq-kernels cpu": "cpu", "dvdq-kernels torch": "torch"}
 
 
 def weight() -> torch.Tensor:

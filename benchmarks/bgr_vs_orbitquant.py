@@ -21,7 +21,7 @@ from dvdq_reference.spec.recipe import Rotation, WeightRule
 SIZE = 3072
 THREADS = 2
 TURNS, REPEATS = 3, 4
-PEER, PLAIN, ROTATED = "orbitquant", "dvdq-kernels numba", "dvdq-kernels numba, rotated"
+PEER, PLAIN, ROTATED = "orbitquant", "dvdq-kernels cpu", "dvdq-kernels cpu, rotated"
 
 
 def weight(rows: int = SIZE) -> torch.Tensor:
@@ -43,14 +43,14 @@ def quantize_with_orbitquant() -> None:
 def quantize_with_bgr(rotation: Rotation | None) -> None:
     """Ours, from the same weight to packed codes."""
     values = weight()
-    quantize_weight(values[:1], WeightRule(4, "bgr"), backend="numba")  # loads it, and compiles if it has to
-    measure(lambda: quantize_weight(values, WeightRule(4, "bgr"), rotation=rotation, backend="numba"), REPEATS)
+    quantize_weight(values[:1], WeightRule(4, "bgr"), backend="cpu")  # loads it, and compiles if it has to
+    measure(lambda: quantize_weight(values, WeightRule(4, "bgr"), rotation=rotation, backend="cpu"), REPEATS)
 
 
 def main() -> None:
     """Check, then let the providers take turns."""
     sample = weight(16)
-    decoded = dequantize(quantize_weight(sample, WeightRule(4, "bgr"), backend="numba")).double().numpy()
+    decoded = dequantize(quantize_weight(sample, WeightRule(4, "bgr"), backend="cpu")).double().numpy()
     error = np.square(sample.double().numpy() - decoded).sum(axis=1)
     worst = np.abs(error / refine_grid(sample.numpy()).error[:, 0] - 1).max()
     if worst > 1e-6:

@@ -38,7 +38,7 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def demo_table(root: Path) -> str:
-    """Size and quality of each configuration of the demo, one row each."""
+    """Size, speed and quality of each configuration of the demo, one row each."""
     if not (root / DEMO).exists():
         return NOTHING_YET
     rows: list[dict[str, Any]] = json.loads((root / DEMO).read_text())["rows"]
@@ -53,13 +53,18 @@ def demo_table(root: Path) -> str:
             number(row["bytes"] / 2**20, ".2f"),
             number(row["compression"], ".2f") + " ×",
             number(row["average_bits"], ".2f"),
+            number(row.get("video_seconds"), ".2f"),
+            number(row.get("speedup"), ".2f") + " ×",
             number(row["psnr_db"], ".1f"),
             number(row["ssim"], ".3f"),
             number(row["latent_error"], ".3f"),
             *(number(row["adherence"].get(trait), ".0%") for trait in traits),
         ]
 
-    header = ["", "MiB", "compression", "average bits", "PSNR (dB)", "SSIM", "latent error", *traits]
+    header = [
+        "", "MiB", "compression", "average bits", "seconds a video", "times as fast",
+        "PSNR (dB)", "SSIM", "latent error", *traits,
+    ]  # fmt: skip
     return table(header, (cells(row) for row in rows))
 
 
@@ -92,13 +97,18 @@ def published_models(root: Path) -> str:
     )
 
 
-def recorded(root: Path, operation: str) -> list[dict[str, str]]:
-    """The benchmark rows of one operation on every machine, oldest first in each file."""
+def all_recorded(root: Path) -> list[dict[str, str]]:
+    """The benchmark rows of every machine, oldest first in each file."""
     rows = []
     for file in sorted((root / ROWS).rglob("*.csv")):
         with file.open(newline="") as lines:
-            rows += [row for row in csv.DictReader(lines) if row["operation"] == operation]
+            rows += list(csv.DictReader(lines))
     return rows
+
+
+def recorded(root: Path, operation: str) -> list[dict[str, str]]:
+    """Those of one operation."""
+    return [row for row in all_recorded(root) if row["operation"] == operation]
 
 
 def latest_runs(rows: list[dict[str, str]], *keys: str) -> list[dict[str, str]]:
@@ -204,6 +214,109 @@ def bench_linear(root: Path) -> str:
         return table(header, (line(shape, found) for shape, found in shapes.items()))
 
     return by_device({device: of_device(rows) for device, rows in on_gpus(root, "linear").items()})
+
+
+def on_cpus(root: Path, operation: str) -> dict[str, list[dict[str, str]]]:
+    """The rows of an operation by processor, instruction set and threads: the last of each kind and shape."""
+    places: dict[str, list[dict[str, str]]] = {}
+    keys = ("device", "instructions", "threads", "shape", "provider", "variant")
+    for row in latest_runs(recorded(root, operation), *keys):
+        threads = f"{row['threads']} thread{'s' if row['threads'] != '1' else ''}"
+        places.setdefault(f"{row['device']}, `{row['instructions']}`, {threads}", []).append(row)
+    return places
+
+
+def by_shape(rows: list[dict[str, str]]) -> list[tuple[str, dict[str, dict[str, str]]]]:
+    """Rows by provider and variant, of each shape, the smaller linears first."""
+    shapes: dict[str, dict[str, dict[str, str]]] = {}
+    for row in rows:
+        shapes.setdefault(row["shape"], {})[f"{row['provider']} {row['variant']}".strip()] = row
+
+    def size(shape: str) -> tuple[int, int, int]:
+        tokens, out_features, in_features = map(int, shape.split("x"))
+        return out_features * in_features, in_features, tokens
+
+    return sorted(shapes.items(), key=lambda item: size(item[0]))
+
+
+CPU_COLUMNS = (
+    ("W4A8, product alone", "W4A8 block 128, product alone", "times_float32"),
+    ("of the limit", "W4A8 block 128, product alone", "limit_share"),
+    ("W4A4, product alone", "W4A4 block 128, product alone", "times_float32"),
+    ("of the limit", "W4A4 block 128, product alone", "limit_share"),
+    ("W4A8", "W4A8 block 128", "times_float32"),
+    ("W4A4", "W4A4 block 128", "times_float32"),
+    ("W4A8, a scale a token", "W4A8 token", "times_float32"),
+    ("W4A16", "W4A16", "times_float32"),
+    ("W4A16, rotated", "W4A16, rotated", "times_float32"),
+)
+
+
+def bench_cpu_linear(root: Path) -> str:
+    """The linears of each shape on each CPU: float32's time, and how many times as fast every other is."""
+
+    def cell(found: dict[str, dict[str, str]], name: str, column: str) -> str:
+        if name not in found or not found[name][column]:
+            return "–"
+        number = float(found[name][column])
+        return f"{number:.0%}" if column == "limit_share" else f"{number:.2f} ×"
+
+    def line(shape: str, found: dict[str, dict[str, str]]) -> list[str]:
+        float32 = figures(1e3 * float(found["float32"]["p50_s"])) if "float32" in found else "–"
+        cells = [cell(found, f"dvdq-kernels cpu {variant}", column) for _, variant, column in CPU_COLUMNS]
+        return [shape.replace("x", " × "), float32, cell(found, "bfloat16", "times_float32"), *cells]
+
+    header = ["tokens × out × in", "float32 (ms)", "bfloat16", *(name for name, *_ in CPU_COLUMNS)]
+    places = on_cpus(root, "cpu_linear")
+    return by_device({place: table(header, (line(*item) for item in by_shape(rows))) for place, rows in places.items()})
+
+
+def bench_cpu_peers(root: Path) -> str:
+    """Peers on each CPU: how many times as fast as float32 they are, and ours in the same run."""
+    lines: dict[str, list[list[str]]] = {}
+    operations = dict.fromkeys(row["operation"] for row in all_recorded(root) if " beside " in row["operation"])
+    for operation in operations:
+        for place, rows in on_cpus(root, operation).items():
+            for shape, found in by_shape(rows):
+                ours = found["dvdq-kernels cpu W4A8 block 128"]
+                for name, row in found.items():
+                    if row["provider"] == operation.partition(" beside ")[2]:
+                        note = f"{row['note']}" if row["note"] else ""
+                        cells = [figures(1e3 * float(row["p50_s"])), f"{float(row['times_float32']):.2f} ×"]
+                        other = f"{float(ours['times_float32']):.2f} ×"
+                        lines.setdefault(place, []).append([name, shape.replace("x", " × "), *cells, other, note])
+    header = ["peer", "tokens × out × in", "ms", "of float32's speed", "our whole W4A8 linear, same run", ""]
+    return by_device({place: table(header, rows) for place, rows in lines.items()})
+
+
+def bench_cpu_roofline(root: Path) -> str:
+    """What dot products alone and a copy reach on each CPU."""
+
+    def rate(row: dict[str, str]) -> str:
+        return f"{float(row['gops']):.0f} GOP/s" if row["gops"] else f"{float(row['gb_per_s']):.1f} GB/s"
+
+    places = on_cpus(root, "roofline")
+    return by_device(
+        {
+            place: table(
+                ["", "median"],
+                ([", ".join(filter(None, (row["provider"], row["variant"]))), rate(row)] for row in rows),
+            )
+            for place, rows in places.items()
+        }
+    )
+
+
+def bench_cpu_compile(root: Path) -> str:
+    """What the first call of a process takes on each CPU."""
+    header = ["a linear of 80 tokens", "median (ms)", "p20–p80 (ms)"]
+
+    def line(row: dict[str, str]) -> list[str]:
+        low, middle, high = (figures(1e3 * float(row[name])) for name in ("p20_s", "p50_s", "p80_s"))
+        return [row["variant"], middle, f"{low}–{high}"]
+
+    places = on_cpus(root, "cpu_compile")
+    return by_device({place: table(header, map(line, rows)) for place, rows in places.items()})
 
 
 def bench_copies(root: Path, operation: str) -> str:
@@ -345,6 +458,10 @@ FIGURES: dict[str, Callable[[Path], str]] = {
     "bench-rotate-quantize": lambda root: bench_copies(root, "rotate_quantize"),
     "bench-weight-only": lambda root: bench_copies(root, "weight_only"),
     "bench-bgr-models": bench_bgr_models,
+    "bench-cpu-linear": bench_cpu_linear,
+    "bench-cpu-peers": bench_cpu_peers,
+    "bench-cpu-roofline": bench_cpu_roofline,
+    "bench-cpu-compile": bench_cpu_compile,
     "machine-code": machine_code,
     "estimates": estimates,
     **{

@@ -16,6 +16,8 @@ ROW = {
     "bytes": 2**20,
     "compression": 3.5,
     "average_bits": 6.0,
+    "video_seconds": 1.234,
+    "speedup": 1.5,
     "psnr_db": 25.04,
     "ssim": 0.9,
     "latent_error": None,
@@ -47,7 +49,7 @@ def test_every_figure_in_the_pages_is_current(figures: ModuleType) -> None:
 
 def test_a_figure_is_written_from_its_row_once(figures: ModuleType, root: Path) -> None:
     text = figures.rewrite((root / "README.md").read_text(), root)
-    assert "| dvd-quant W4A6 | 1.00 | 3.50 × | 6.00 | 25.0 | 0.900 | – | 100% | 75% |" in text
+    assert "| dvd-quant W4A6 | 1.00 | 3.50 × | 6.00 | 1.23 | 1.50 × | 25.0 | 0.900 | – | 100% | 75% |" in text
     assert text.startswith("a\n")
     assert text.endswith("b\n")
     assert figures.rewrite(text, root) == text

@@ -140,7 +140,8 @@ def _row(damage: int, method: Method) -> Row:
         latent_error=None if full else 0.1 * damage,
         adherence=dict.fromkeys(WORDS, 1.0 if damage < len(METHODS) - 1 else 0.5),
         quantize_seconds=None if full else 1.5,
-        generate_seconds=4.0,
+        video_seconds=4.0 if full else 2.5,
+        speedup=1.0 if full else 1.6,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from diffusers import AutoencoderKLWan, WanPipeline
 from rich.console import Console
+from torch import nn
 
 from dvdq_eval.demo.methods import FULL_PRECISION, METHODS, QUANTIZED
 from dvdq_eval.demo.prompts import choose_scenes
@@ -20,6 +22,7 @@ from dvdq_eval.demo.results import Results
 from dvdq_eval.demo.run import run_demo
 from dvdq_eval.demo.table import quality_table
 from dvdq_eval.demo.write import CONTENTS
+from dvdq_eval.generation import passes_timed
 from dvdq_models.linear import QuantizedLinear
 from dvdq_models.moving_shapes.clips import BACKGROUNDS, SHAPES, SPEEDS, Scene, split_scenes
 from dvdq_models.moving_shapes.wan import build_scheduler, build_text_encoder, build_tokenizer
@@ -108,6 +111,34 @@ def test_full_precision_is_the_reference(ran: Ran) -> None:
         assert row.compression == full.bytes / row.bytes > 1.0
         assert row.latent_error is not None
         assert row.latent_error > 0.0
+
+
+def test_speed_is_that_of_the_passes_alone_and_relative_to_full_precision(ran: Ran) -> None:
+    full, *others = ran.results.rows
+    assert full.speedup == 1.0
+    for row in others:
+        assert row.video_seconds > 0.0
+        # What the file holds is rounded to milliseconds.
+        assert row.speedup == pytest.approx(full.video_seconds / row.video_seconds, rel=0.05)
+    page = (ran.folder / "report.html").read_text()
+    ours = next(row for row in others if (row.method, row.bits) == ("dvd-quant", "W4A4"))
+    assert f"{ours.speedup:.2f}×" in page
+    assert f"{ours.video_seconds:.2f}" in page
+
+
+def test_passes_are_timed_one_by_one_and_nothing_between_them() -> None:
+    class Sleeper(nn.Module):
+        def forward(self, seconds: float) -> None:
+            time.sleep(seconds)
+
+    sleeper = Sleeper()
+    with passes_timed(sleeper) as passes:
+        for seconds in (0.01, 0.04):
+            sleeper(seconds)
+            time.sleep(0.1)
+    assert [0.01 <= passes[0] < 0.1, 0.04 <= passes[1] < 0.1] == [True, True]
+    sleeper(0.0)
+    assert len(passes) == 2
 
 
 def test_average_bits_are_those_of_the_trace(ran: Ran) -> None:

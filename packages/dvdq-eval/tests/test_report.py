@@ -332,8 +332,9 @@ def test_each_video_of_the_demo_stands_in_its_place(demo: Page, outcome: Any) ->
 def test_the_demos_table_holds_its_figures(demo: Page, outcome: Any) -> None:
     rows = demo.tables["Means over all prompts"]
     assert [cells[0][0] for cells in rows] == [method.label for method in outcome.videos]
-    assert [text for text, _ in rows[0][2:7]] == ["1.00×", "–", "–", "–", "–"]
-    assert [text for text, _ in rows[1][2:7]] == ["3.41×", "6.00", "28.0", "0.950", "0.100"]
+    assert [text for text, _ in rows[0][2:9]] == ["1.00×", "–", "4.00", "1.00×", "–", "–", "–"]
+    assert [text for text, _ in rows[1][2:9]] == ["3.41×", "6.00", "2.50", "1.60×", "28.0", "0.950", "0.100"]
+    assert re.search(r"1\.60×</\w+>\s*<\w+>as fast denoising at W4A4, on this machine<", demo.text)
     assert rows[-1][-1] == ("1/2", "0.5")
 
 
@@ -402,6 +403,12 @@ def test_latency_and_memory_are_the_files(report: Page) -> None:
     assert report.values("Other parts of the pipeline") == [["vae", str(3 * 2**20)]]
     heights = re.findall(r"<title>DVD-Quant W4A4, [^:]*: ([^<]*)</title>", report.text)
     assert heights[:4] == ["0.3 (43%)", "0.1 (14%)", "0.2 (29%)", "0.1 (14%)"]
+
+
+def test_where_no_pass_was_timed_the_videos_say_how_fast(folders: list[Path], tmp_path: Path) -> None:
+    page = write_report(folders[:1], tmp_path / "report.html", prompts=1, tell=print_nothing).read_text()
+    # Medians of 1.5, 2.5, 3.5 and of a second more.
+    assert re.search(rf"{2.5 / 3.5:.2f}×</\w+>\s*<\w+>as fast a video by DVD-Quant W4A6, as they were made<", page)
 
 
 def test_each_section_says_where_its_figures_come_from(report: Page) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -43,3 +46,24 @@ def generate(
         **settings,
     ).frames[0]
     return Generated(np.asarray(frames, dtype=np.float32), latents[0][0].float().cpu().numpy())
+
+
+@contextmanager
+def passes_timed(transformer: nn.Module) -> Iterator[list[float]]:
+    """The seconds of every pass of ``transformer`` inside the block, in order, until the call returns."""
+    seconds: list[float] = []
+    started = 0.0
+
+    def before(*_: object) -> None:
+        nonlocal started
+        started = time.perf_counter()
+
+    def after(*_: object) -> None:
+        seconds.append(time.perf_counter() - started)
+
+    handles = transformer.register_forward_pre_hook(before), transformer.register_forward_hook(after)
+    try:
+        yield seconds
+    finally:
+        for handle in handles:
+            handle.remove()

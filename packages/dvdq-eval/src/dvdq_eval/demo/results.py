@@ -29,7 +29,9 @@ class Row:
         psnr_db, ssim: of frames; psnr_db is null if a video equals full precision's.
         latent_error: ``‖a - b‖ / ‖b‖`` of the final latents.
         adherence: for each word of a scene, the share of videos that show it.
-        quantize_seconds, generate_seconds: wall time here, for all layers and for all videos.
+        quantize_seconds: wall time here, for all layers.
+        video_seconds: wall time here of the transformer's passes for one video, the median over all videos.
+        speedup: full precision's ``video_seconds`` over this row's.
     """
 
     method: str
@@ -42,7 +44,8 @@ class Row:
     latent_error: float | None
     adherence: dict[str, float]
     quantize_seconds: float | None
-    generate_seconds: float
+    video_seconds: float
+    speedup: float
 
 
 @dataclass(frozen=True)
