@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).with_name("fuzzing.py")
 CODE = """
 import json, runpy, sys
 run = runpy.run_path(sys.argv[1])["run"]
-print(json.dumps(run(int(sys.argv[2]), 300, seconds=60)))
+print(json.dumps(run(int(sys.argv[2]), 150, seconds=60)))
 """
 
 
