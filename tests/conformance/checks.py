@@ -308,15 +308,16 @@ def check_not_finite(backend: str, device: str) -> None:
     """A token with NaN or Inf has outputs that are not finite, and the others have theirs."""
     qweight = kernels.quantize_weight(cases.weights(256).to(device), WeightRule(4, "minmax"), backend=backend)
     x = cases.activations(17, 256, torch.float32).to(device)
+    spoilt, tokens = x.clone(), torch.tensor([0, 3, 16], device=device)
+    spoilt[tokens, 77] = torch.tensor([-torch.inf, torch.nan, torch.inf], device=device)
+    others = torch.ones(17, dtype=torch.bool, device=device).index_fill(0, tokens, False)
     for rule in (ActivationRule(8), ActivationRule(4, 64)):
         good = kernels.quantized_linear(x, qweight, rule, backend=backend)
-        for token, value in ((3, torch.nan), (16, torch.inf), (0, -torch.inf)):
-            spoilt = x.clone()
-            spoilt[token, 77] = value
+        # Triton's interpreter multiplies in NumPy, which warns.
+        with np.errstate(all="ignore"):
             got = kernels.quantized_linear(spoilt, qweight, rule, backend=backend)
-            assert not got[token].isfinite().any(), f"a token with {value} has outputs that are finite"
-            others = torch.arange(17, device=device) != token
-            assert torch.equal(got[others], good[others]), f"a token with {value} changes another"
+        assert not got[tokens].isfinite().any(), "outputs of a token that is not finite are"
+        assert torch.equal(got[others], good[others]), "a token that is not finite changes another"
 
 
 def check_inputs_unchanged(backend: str, device: str) -> None:
