@@ -279,8 +279,9 @@ class Code:
         return self._float("rint", a)
 
     def clamped(self, a: Value, low: Value, high: Value) -> Value:
-        """``min(max(a, low), high)``."""
-        return self._float("minnum", self._float("maxnum", a, low), high)
+        """``max(min(a, high), low)``; a NaN becomes ``high``, as one instruction of x86 has it."""
+        below = (a < high).select(a, high)
+        return (low < below).select(below, low)
 
     def _float(self, name: str, *operands: Value) -> Value:
         type_ = operands[0].type
