@@ -61,8 +61,10 @@ def emulated(
     files = [str(folder / name) for name in ("main.c", "kernel.o")]
     subprocess.run(["aarch64-linux-gnu-gcc", "-static", "-o", str(folder / "main"), *files, "-lm"], check=True)
     arrays = [argument for argument in arguments if not isinstance(argument, int)]
-    header: list[Argument] = [0, 1, 0, count, 1, np.zeros(SCRATCH, np.uint8), 0]
-    arrays.insert(0, header[5])
+    scratch = np.zeros(SCRATCH, np.uint8)
+    # The first thread of one, which need not ask; then its range and its scratch.
+    header: list[Argument] = [0, 1, 0, 0, count, 1, scratch, 0]
+    arrays.insert(0, scratch)
     heads = [(0, a) if isinstance(a, int) else (1, a.nbytes) for a in (*header, *arguments)]
     given = struct.pack("<q", len(heads)) + b"".join(struct.pack("<qq", *head) for head in heads)
     given += b"".join(array.tobytes() for array in arrays)
