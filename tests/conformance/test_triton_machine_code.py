@@ -140,7 +140,7 @@ def test_activations(
 ) -> None:
     x = empty(tokens, in_features, dtype=torch.bfloat16)
     seed = 3 if kind in ("full", "block") else None
-    results = compiled(target, "rotate_quantize", x, bits, block, "gaussian", kind, seed)
+    results = compiled(target, "rotate_quantize", x, bits, block, "gaussian", kind, seed, False)
     assert len(results) == 1, "activations are read once"
     assert bool(results[0].tensor_core_instructions) == (kind is not None)
 
