@@ -117,13 +117,13 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_one_thread")
 def test_the_count_is_what_the_allocator_gives_out(subject: Subject) -> None:
-    """In full precision, where attention has a small buffer a thread; plain PyTorch multiplies codes as floats."""
+    """Where attention has a small buffer a thread; quantized layers may keep a little beside what is counted."""
     full, *quantized = counted(subject, device=CPU).methods
     assert full.measured_pass_bytes == full.counted_pass_bytes
     assert len(quantized) == 2
     for method in quantized:
         assert method.measured_pass_bytes is not None
-        assert method.measured_pass_bytes > method.counted_pass_bytes
+        assert method.measured_pass_bytes >= method.counted_pass_bytes
         assert method.fits
 
 

@@ -77,12 +77,15 @@ def source_configs(path: Path, config: str | Path | None = None) -> dict[str, Co
     return dict(transformer_configs(path))
 
 
-def empty_transformer(config: Config) -> nn.Module:
-    """The transformer that a ``config.json`` describes, on the meta device: no weights are read or allocated."""
+def empty_transformer(config: Config, *, buffers: bool = True) -> nn.Module:
+    """The transformer that a ``config.json`` describes, on the meta device: no weights are read or allocated.
+
+    Whoever fills the weights in needs ``buffers=False``: what a model computes of its configuration is then there.
+    """
     where = Path("config") if isinstance(config, Mapping) else Path(config)
     values = _values(config)
     values.pop("quantization_config", None)
-    transformer: nn.Module = empty_transformer_of("inspect", where, values)
+    transformer: nn.Module = empty_transformer_of("inspect", where, values, buffers=buffers)
     return transformer
 
 

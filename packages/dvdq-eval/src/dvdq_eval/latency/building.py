@@ -39,7 +39,7 @@ def build(subject: Subject, recipe: Recipe | None, device: torch.device) -> Tran
 
 def build_empty(subject: Subject, recipe: Recipe | None, dtype: torch.dtype) -> Transformer:
     """The same with parameters on the meta device, each in the dtype that ``from_pretrained`` gives it."""
-    transformer: Any = empty_transformer(subject.config).eval().requires_grad_(False)
+    transformer: Any = empty_transformer(subject.config, buffers=False).eval().requires_grad_(False)
     precise = set(transformer._keep_in_fp32_modules or ())
     for name, parameter in transformer.named_parameters():
         parameter.data = parameter.data.to(torch.float32 if precise & set(name.split(".")) else dtype)
