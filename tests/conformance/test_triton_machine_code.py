@@ -26,8 +26,10 @@ TRITON = tuple(map(int, version("triton").split(".")[:2]))
 INTEGER = {90: "wgmma.s32.s8.s8", **({100: "tcgen05.mma.kind::i8"} if TRITON >= (3, 9) else {})}
 """Large integer products; elsewhere ``mma.sync``, and everywhere for few tokens. Before 3.9 10.x had none either."""
 SMALL_INTEGER = "mma.s32.s8.s8.s32"
-MOST_LOCAL = 0.02
-"""Share of instructions that may touch spilled registers, outside the products, where none may."""
+MOST_LOCAL = dict.fromkeys(TARGETS, 0.02) | ({} if TRITON >= (3, 9) else {100: 0.03})
+"""Share of instructions that may touch spilled registers, outside the products, where none may. On 10.x a rotation's sums
+are in tensor memory from 3.9 on, and in registers before.
+"""
 
 
 def compiled(target: int, operator: str, *args: Any, device: str | None = None) -> list[Compiled]:
@@ -39,7 +41,7 @@ def compiled(target: int, operator: str, *args: Any, device: str | None = None) 
     results = [compile_launch(launch, target) for launch in record.launches]
     for result in results:
         assert "trap;" not in result.ptx, f"{result.name} ends in a trap on {target}"
-        most = 0.0 if "product" in result.name else MOST_LOCAL
+        most = 0.0 if "product" in result.name else MOST_LOCAL[target]
         assert result.local <= most, f"{result.name} spills {result.spilled} bytes on {target}, {result.local:.2%}"
     return results
 
