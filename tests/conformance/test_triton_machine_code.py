@@ -27,8 +27,9 @@ INTEGER = {90: "wgmma.s32.s8.s8", **({100: "tcgen05.mma.kind::i8"} if TRITON >= 
 """Large integer products; elsewhere ``mma.sync``, and everywhere for few tokens. Before 3.9 10.x had none either."""
 SMALL_INTEGER = "mma.s32.s8.s8.s32"
 MOST_LOCAL = dict.fromkeys(TARGETS, 0.02) | ({} if TRITON >= (3, 9) else {100: 0.03})
-"""Share of instructions that may touch spilled registers, outside the products, where none may. On 10.x a rotation's sums
-are in tensor memory from 3.9 on, and in registers before.
+"""Share of instructions that may touch spilled registers, outside the products, where none may.
+
+On 10.x a rotation's sums are in tensor memory from 3.9 on, and in registers before.
 """
 
 
