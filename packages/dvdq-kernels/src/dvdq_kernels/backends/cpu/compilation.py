@@ -27,6 +27,8 @@ Write = Callable[..., Code]
 _TRIPLES = {"aarch64": "aarch64-unknown-linux-gnu", "x86_64": "x86_64-unknown-linux-gnu"}
 
 ENTRY = "run"
+_CODE_MODEL = "large"
+"""Code and its constants may be loaded further apart than 32-bit offsets reach."""
 _HEADER = 8
 """Numbers of a block before those that are the kernel's own."""
 
@@ -51,7 +53,7 @@ def machine_of(instructions: InstructionSet) -> llvm.TargetMachine:
     features = ",".join(f"+{name}" for name in instructions.features)
     target = llvm.Target.from_triple(triple)
     return target.create_target_machine(
-        cpu=instructions.processor, features=features, opt=3, reloc="pic", codemodel="small"
+        cpu=instructions.processor, features=features, opt=3, reloc="static", codemodel=_CODE_MODEL
     )
 
 
@@ -114,7 +116,7 @@ def _object(source: str, instructions: InstructionSet, triple: str) -> bytes:
         data = compiled()
         path.write_bytes(sha256(data).digest() + data)
 
-    key = (source, triple, instructions.processor, *instructions.features, llvmlite.__version__)
+    key = (source, triple, _CODE_MODEL, instructions.processor, *instructions.features, llvmlite.__version__)
     try:
         for _ in range(2):
             path = cached(".o", key, keep)
