@@ -61,9 +61,16 @@ ACTIVATION_RULES = (
     ActivationRule(4, 128, "gaussian"),
     ActivationRule(8, None, "gaussian"),
     ActivationRule(4, None, "quarot"),
+    ActivationRule(4, 64, "signed"),
+    ActivationRule(8, None, "signed"),
     ActivationRule(6, 128),
 )
-PACKED_RULES = (ActivationRule(4), ActivationRule(4, 64, "gaussian"), ActivationRule(4, 256), ActivationRule(3, 128))
+PACKED_RULES = (
+    ActivationRule(4),
+    ActivationRule(4, 64, "gaussian"),
+    ActivationRule(4, 256, "signed"),
+    ActivationRule(3, 128),
+)
 PACKED_WEIGHT_RULES = (
     WeightRule(4, "minmax"),
     WeightRule(4, "minmax", symmetric=True),

@@ -175,9 +175,9 @@ def check_activation(
         codes, scale = got.values.cpu().numpy().astype(np.int64), got.scale.cpu().double().numpy()
         differs = np.abs(codes - truth.codes)
         assert (differs <= allowed.may_differ).all(), f"{(differs > allowed.may_differ).sum()} codes differ"
-        assert (np.abs(scale - truth.scale) <= allowed.scale * truth.scale).all()
+        assert (np.abs(scale - truth.scale) <= allowed.scale * np.abs(truth.scale)).all()
         sums = codes.reshape(*scale.shape, -1).sum(axis=2)
-        size = (scale * np.abs(sums)).sum(axis=1)
+        size = (np.abs(scale) * np.abs(sums)).sum(axis=1)
         error = np.abs(got.token_sum.cpu().double().numpy() - (scale * sums).sum(axis=1))
         assert (error <= bounds.gamma(scale.shape[1] + 1) * size).all()
 

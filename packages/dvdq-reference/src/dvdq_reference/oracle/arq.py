@@ -2,8 +2,9 @@
 
 With ``n = 2^(b-1) - 1``, codes are ``v = clamp(round(x̃ / s), -n - 1, n)``, rounding half to even. The theory has a
 scale per channel, ``s_j = max_tokens |x̃_ij| / n``, which an integer product cannot carry inside its sum; what runs has
-one per token and block of channels, ``s = c · max_block |x̃| / n``. A scale is at least the smallest normal float32, and
-1 where all is zero.
+one per token and block of channels, ``s = x_max / L``: L is :func:`~dvdq_reference.spec.clip_factors.limit_of` the clip,
+``n / c`` for ``x_max = max_block |x̃|``, and for ``signed`` ``-(n + 1) / c`` for the value with its sign. A scale has at
+least the magnitude of the smallest normal float32, and is 1 where all is zero.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from dvdq_reference.oracle.inputs import FLOAT32_TINY, Floats, Ints, matrix
 from dvdq_reference.spec.bits import check_bits, signed_range
-from dvdq_reference.spec.clip_factors import factor_of
+from dvdq_reference.spec.clip_factors import limit_of
 from dvdq_reference.spec.granularity import count_parts
 from dvdq_reference.spec.recipe import ActivationRule
 
@@ -25,7 +26,7 @@ class QuantizedActivation(NamedTuple):
 
     Attributes:
         codes: v, int64 ``[tokens, in]``.
-        scale: s, float64 ``[tokens, blocks]``.
+        scale: s, float64 ``[tokens, blocks]``; of either sign for ``signed``.
         token_sum: ``r[t] = Σ_blocks s[t, b] Σ_{k in b} v[t, k]``, float64 ``[tokens]``, what a zero-point multiplies.
     """
 
@@ -42,14 +43,12 @@ def quantize_channel(x: ArrayLike, bits: int) -> tuple[Ints, Floats]:
     """
     check_bits("quantize_channel", bits)
     x = matrix("quantize_channel", x, "token")
-    scale = _scale(np.abs(x).max(axis=0), bits)
+    scale = _scale(np.abs(x).max(axis=0), limit_of("absmax", bits, 1))
     return _codes(x, scale, bits), scale
 
 
 def quantize_block(x: ArrayLike, rule: ActivationRule) -> QuantizedActivation:
-    """Codes with one scale per token and block: ``s = c · max_block |x̃| / (2^(b-1) - 1)``.
-
-    c is :func:`~dvdq_reference.spec.clip_factors.factor_of` the clip, the width and the block's length.
+    """Codes with one scale per token and block: ``s = x_max / L``.
 
     Args:
         x: X̃, ``[tokens, in]``, rotated already if it is to be.
@@ -63,7 +62,9 @@ def quantize_block(x: ArrayLike, rule: ActivationRule) -> QuantizedActivation:
     blocks = count_parts("quantize_block", in_features, rule.block)
     size = in_features // blocks
     parts = x.reshape(tokens, blocks, size)
-    scale = _scale(factor_of(rule.clip, rule.bits, size) * np.abs(parts).max(axis=2), rule.bits)
+    least, greatest = parts.min(axis=2), parts.max(axis=2)
+    largest = np.where(-least >= greatest, least, greatest)
+    scale = _scale(largest if rule.clip == "signed" else np.abs(largest), limit_of(rule.clip, rule.bits, size))
     codes = _codes(parts, scale[:, :, None], rule.bits)
     token_sum = (scale * codes.sum(axis=2)).sum(axis=1)
     return QuantizedActivation(codes.reshape(tokens, in_features), scale, token_sum)
@@ -74,8 +75,9 @@ def dequantize(codes: Ints, scale: Floats) -> Floats:
     return np.repeat(scale, codes.shape[1] // scale.shape[1], axis=1) * codes
 
 
-def _scale(largest: Floats, bits: int) -> Floats:
-    return np.where(largest == 0.0, 1.0, np.maximum(largest / (2 ** (bits - 1) - 1), FLOAT32_TINY))
+def _scale(largest: Floats, limit: float) -> Floats:
+    scale = largest / limit
+    return np.where(largest == 0.0, 1.0, np.copysign(np.maximum(np.abs(scale), FLOAT32_TINY), scale))
 
 
 def _codes(x: Floats, scale: Floats, bits: int) -> Ints:

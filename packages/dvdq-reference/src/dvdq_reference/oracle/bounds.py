@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from dvdq_reference.oracle.affine import Grid, dequantize
 from dvdq_reference.oracle.arq import quantize_block
 from dvdq_reference.oracle.hadamard import factor, rotation_matrix
-from dvdq_reference.oracle.inputs import Floats, code_matrix, matrix
+from dvdq_reference.oracle.inputs import Floats, Ints, code_matrix, matrix
 from dvdq_reference.spec.bits import code_offset, signed_range, unsigned_range
 from dvdq_reference.spec.recipe import ROTATION_BLOCK, ActivationRule, Rotation
 
@@ -57,11 +57,11 @@ class CodeBounds:
     """How float32 activation codes and scales may differ from the oracle's.
 
     Attributes:
-        may_differ: whether a value lies so near a rounding tie that its code may be one off, bool ``[tokens, in]``.
+        may_differ: by how much the code of a value may be off, ``[tokens, in]``: by 1 if it lies near a rounding tie.
         scale: relative error of the scales, ``[tokens, blocks]``.
     """
 
-    may_differ: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    may_differ: Ints
     scale: Floats
 
 
@@ -69,24 +69,31 @@ def codes_float32(x: ArrayLike, rule: ActivationRule, rotation: Rotation | None 
     """What rotation and quantization in float32 may change in :func:`~dvdq_reference.oracle.arq.quantize_block`.
 
     The scale has the relative error of the largest value and three roundings (of c, of c times the largest, of the
-    quotient); ``x̃ / s`` has those of x̃ and of s, and one more rounding.
+    quotient); ``x̃ / s`` has those of x̃ and of s, and one more rounding. Where float32 cannot tell which of two values of
+    opposite signs is the largest, a signed scale may have the other sign, and every code another value.
     """
     x = matrix("codes_float32", x, "token")
     error = rotation_float32(x, rotation)
     rotated = x if rotation is None else x @ rotation_matrix(x.shape[1], rotation)
     _, scale, _ = quantize_block(rotated, rule)
     parts = (x.shape[0], scale.shape[1], -1)
-    largest = np.abs(rotated).reshape(parts).max(axis=2)
-    relative = error.reshape(parts).max(axis=2) / np.where(largest > 0, largest, 1) + gamma(3)
+    least, greatest = rotated.reshape(parts).min(axis=2), rotated.reshape(parts).max(axis=2)
+    largest, blurred = np.maximum(-least, greatest), error.reshape(parts).max(axis=2)
+    relative = blurred / np.where(largest > 0, largest, 1) + gamma(3)
     width = x.shape[1] // scale.shape[1]
     per_value, scale_error = np.repeat(scale, width, axis=1), np.repeat(relative, width, axis=1)
     quotient = rotated / per_value
     # A relative error e in the divisor is one of e / (1 - e) in the quotient.
-    margin = (error / per_value + np.abs(quotient) * (scale_error + gamma(1))) / (1 - scale_error)
+    margin = (error / np.abs(per_value) + np.abs(quotient) * (scale_error + gamma(1))) / (1 - scale_error)
     tie = np.abs(quotient - np.floor(quotient) - 0.5)
     low, high = signed_range(rule.bits)
     clamped = (quotient - margin > high + 0.5) | (quotient + margin < low - 0.5)
-    return CodeBounds((tie <= margin) & ~clamped, relative)
+    may_differ = ((tie <= margin) & ~clamped).astype(np.int64)
+    if rule.clip == "signed":
+        unknown = (np.abs(greatest + least) <= 2 * blurred) & (blurred > 0)
+        may_differ = np.where(np.repeat(unknown, width, axis=1), high - low, may_differ)
+        relative = np.where(unknown, 2 + relative, relative)
+    return CodeBounds(may_differ, relative)
 
 
 def linear_float32(
@@ -127,8 +134,8 @@ def linear_float32(
         part, b, g = slice(start, start + segment), start // block, start // group
         size = np.abs(v[:, part] @ u[:, part].T) + z[:, g] * np.abs(v[:, part].sum(axis=1))[:, None]
         relative = allowed.scale[:, b] + roundings
-        result += (s[:, b] * relative)[:, None] * size * grid.scale[:, g]
-    steps = np.repeat(s * (1 + allowed.scale + roundings), block, axis=1)
+        result += (np.abs(s[:, b]) * relative)[:, None] * size * grid.scale[:, g]
+    steps = np.repeat(np.abs(s) * (1 + allowed.scale + roundings), block, axis=1)
     # A changed code also changes what the offset subtracts; in float32 those two terms round apart.
     spread = weight + roundings * np.repeat(grid.scale * (z + code_offset(grid.bits)), group, axis=1)
     return np.asarray(result + (allowed.may_differ * steps) @ spread.T)

@@ -3,7 +3,9 @@
 A block of n independent standard normal values with ``M = max|x|`` gets the step ``s = c M / (2^(b-1) - 1)`` and codes
 clamped to ``-2^(b-1) … 2^(b-1) - 1``. Given M = m, one value is ±m and the other n - 1 are normal, truncated to
 ``(-m, m)``; M has the distribution function ``(2 Φ(m) - 1)^n``. So the expected squared error per value is an integral
-over m of sums of closed forms, and :func:`best_clip` is the c that makes it least.
+over m of sums of closed forms, and :func:`best_clip` is the c that makes it least. With a scale of either sign,
+``s = -c x_max / 2^(b-1)`` for the value ``x_max`` of that magnitude, that value always has the code of ``-2^(b-1)``, if c
+is 1, and the others are the same.
 
 ``python -m dvdq_reference.oracle.gaussian`` writes :mod:`dvdq_reference.spec.clip_table`, which everything else reads.
 """
@@ -30,8 +32,10 @@ _NODES = 48
 _GRID = np.linspace(0.1, 1.0, 181)
 
 
-def clip_error(c: ArrayLike, bits: int, block: int) -> Floats:
+def clip_error(c: ArrayLike, bits: int, block: int, *, signed: bool = False) -> Floats:
     """Expected squared error per value of a Gaussian block of variance 1 clipped at each c, float64 ``[len(c)]``.
+
+    The scale is ``c max|x| / (2^(b-1) - 1)``, or ``signed``.
 
     The integral over m is taken over its distribution function, by Gauss-Legendre at 48 nodes.
 
@@ -45,7 +49,7 @@ def clip_error(c: ArrayLike, bits: int, block: int) -> Floats:
     levels = np.arange(low, high + 1)
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     largest = ndtri((1 + ((nodes + 1) / 2) ** (1 / block)) / 2)
-    step = np.atleast_1d(np.asarray(c, np.float64))[:, None] * largest / high
+    step = np.atleast_1d(np.asarray(c, np.float64))[:, None] * largest / (-low if signed else high)
     # Cell j holds the values that take code levels[j]; the outer cells end at ∓m, where the truncated density does.
     ends = np.broadcast_to(largest[:, None], (*step.shape, 1))
     edges = np.concatenate([-ends, step[:, :, None] * (levels[1:] - 0.5), ends], axis=2)
@@ -54,11 +58,12 @@ def clip_error(c: ArrayLike, bits: int, block: int) -> Floats:
     inside = _second_moment(edges[:, :, :-1], edges[:, :, 1:], centres).sum(axis=2) / (2 * ndtr(largest) - 1)
     top = np.square(largest - step * np.minimum(np.rint(largest / step), high))
     bottom = np.square(largest + step * np.maximum(np.rint(-largest / step), low))
-    given_largest = ((block - 1) * inside + (top + bottom) / 2) / block
+    # Mirrored, the largest value of a signed block is the negative one.
+    given_largest = ((block - 1) * inside + (bottom if signed else (top + bottom) / 2)) / block
     return np.asarray(given_largest @ (weights / 2), np.float64)
 
 
-def best_clip(bits: int, block: int) -> float:
+def best_clip(bits: int, block: int, *, signed: bool = False) -> float:
     """The c in [0.1, 1] of least :func:`clip_error`, e.g. 0.868 for 64 values at 4 bits and 0.644 for 3072.
 
     A grid of c finds the lowest valley (short blocks have two: the largest value itself likes to fall on a code),
@@ -66,25 +71,31 @@ def best_clip(bits: int, block: int) -> float:
     """
     if block == 1:
         return 1.0
-    at = int(clip_error(_GRID, bits, block).argmin())
+    at = int(clip_error(_GRID, bits, block, signed=signed).argmin())
     bounds = (_GRID[max(at - 1, 0)], _GRID[min(at + 1, _GRID.size - 1)])
     found = minimize_scalar(
-        lambda c: float(clip_error(c, bits, block)[0]), bounds=bounds, method="bounded", options={"xatol": 1e-6}
+        lambda c: float(clip_error(c, bits, block, signed=signed)[0]),
+        bounds=bounds,
+        method="bounded",
+        options={"xatol": 1e-6},
     )
     return float(found.x)
 
 
 def table_source() -> str:
     """The text of :mod:`dvdq_reference.spec.clip_table`."""
-    factors = {
-        bits: tuple(round(best_clip(bits, block), DECIMALS) for block in BLOCKS)
+    return format_table(*(_factors(signed=signed) for signed in (False, True)))
+
+
+def _factors(*, signed: bool) -> dict[int, tuple[float, ...]]:
+    return {
+        bits: tuple(round(best_clip(bits, block, signed=signed), DECIMALS) for block in BLOCKS)
         for bits in range(MIN_BITS, MAX_BITS + 1)
     }
-    return format_table(factors)
 
 
-def format_table(factors: dict[int, tuple[float, ...]]) -> str:
-    """The source of a module with ``BLOCKS`` and ``FACTORS``, twelve numbers a line."""
+def format_table(factors: dict[int, tuple[float, ...]], signed: dict[int, tuple[float, ...]]) -> str:
+    """The source of a module with ``BLOCKS``, ``FACTORS`` and ``SIGNED_FACTORS``, twelve numbers a line."""
 
     def rows(numbers: tuple[float, ...], indent: str) -> list[str]:
         return [f"{indent}{', '.join(map(str, numbers[at : at + 12]))}," for at in range(0, len(numbers), 12)]
@@ -97,12 +108,13 @@ def format_table(factors: dict[int, tuple[float, ...]]) -> str:
         *rows(BLOCKS, "    "),
         ")",
         '"""Lengths of a block."""',
-        "FACTORS = {",
     ]
-    for bits, row in factors.items():
-        lines += [f"    {bits}: (", *rows(row, "        "), "    ),"]
-    lines += ["}", '"""For each width in bits, c for each of ``BLOCKS``."""', ""]
-    return "\n".join(lines)
+    for name, table, what in (("FACTORS", factors, "c"), ("SIGNED_FACTORS", signed, "c of a scale of either sign")):
+        lines.append(f"{name} = {{")
+        for bits, row in table.items():
+            lines += [f"    {bits}: (", *rows(row, "        "), "    ),"]
+        lines += ["}", f'"""For each width in bits, {what} for each of ``BLOCKS``."""']
+    return "\n".join([*lines, ""])
 
 
 def _second_moment(low: Floats, high: Floats, centre: Floats) -> Floats:

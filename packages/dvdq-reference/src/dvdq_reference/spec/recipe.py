@@ -17,7 +17,7 @@ from dvdq_reference.spec.errors import DvdqError
 
 RotationKind = Literal["full", "block", "regular"]
 Grid = Literal["minmax", "bgr", "clip-search"]
-Clip = Literal["absmax", "gaussian", "quarot"]
+Clip = Literal["absmax", "gaussian", "quarot", "signed"]
 SmoothingKind = Literal["smoothquant", "vidit-q"]
 ScheduleKind = Literal["constant", "delta", "stp", "itp", "abs", "sba"]
 Measured = Literal["conditional", "guided"]
@@ -120,6 +120,7 @@ class ActivationRule:
 
     ``block=None`` is one scale per token. ``clip="absmax"`` is the paper's scale; ``"gaussian"`` shrinks it by the
     factor that is best for a Gaussian block of that length, ``"quarot"`` to 0.9 of it, as QuaRot's experiments do.
+    ``"signed"`` has a scale of either sign, which puts the value of largest magnitude at the end with one code more.
     """
 
     bits: int = 8

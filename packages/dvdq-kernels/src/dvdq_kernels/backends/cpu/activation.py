@@ -16,10 +16,12 @@ from dvdq_kernels.backends.cpu.transform import write_transform
 from dvdq_kernels.registry import remembered
 from dvdq_kernels.rotation import core_size, hadamard_size, paley, rotation_signs
 from dvdq_reference.spec.bits import signed_range
-from dvdq_reference.spec.clip_factors import factor_of
+from dvdq_reference.spec.clip_factors import limit_of
 from dvdq_reference.spec.recipe import Clip
 
-_SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+_SIGN = -(2**31)
+_SMALLEST_SCALE = 0x00800000
+"""Bits of the smallest normal float32."""
 _WORTH = 2**15
 """Values that a thread has to have, to be worth its start."""
 
@@ -101,9 +103,10 @@ def _quantization(
         rotation = _factors(channels, kind, seed, torch.float32)
         size, core = rotation.size, rotation.core
         factors, matrix = rotation.factors.data_ptr(), rotation.matrix.data_ptr()
-    run = kernel(write_rotate_quantize, at_hand(), element=ELEMENTS[dtype], size=size, core=core)
+    signed = clip == "signed"
+    run = kernel(write_rotate_quantize, at_hand(), element=ELEMENTS[dtype], size=size, core=core, signed=signed)
     low, high = signed_range(bits)
-    return run, factors, matrix, (low, high, float_bits(high / factor_of(clip, bits, width)))
+    return run, factors, matrix, (low, high, float_bits(limit_of(clip, bits, width)))
 
 
 def write_rotate(
@@ -122,11 +125,11 @@ def write_rotate(
 
 
 def write_rotate_quantize(
-    module: ir.Module, instructions: InstructionSet, *, element: ir.Type, size: int, core: int
+    module: ir.Module, instructions: InstructionSet, *, element: ir.Type, size: int, core: int, signed: bool
 ) -> Code:
-    """``s = max|x̃| / divisor`` a block, ``v = clamp(round(x̃ / s))``, ``Σ s v`` a token, for some tokens.
+    """``s = x_max / divisor`` a block, ``v = clamp(round(x̃ / s))``, ``Σ s v`` a token, for some tokens.
 
-    Without a rotation ``size`` is 0.
+    Without a rotation ``size`` is 0; ``signed`` is whether ``x_max`` has its sign.
     """
     arrays = {"x": element, "factors": F32, "matrix": F32, "codes": I8, "scale": F32, "token_sum": F32, "scratch": F32}
     numbers = ("first", "last", "channels", "stride", "width", "low", "high")
@@ -138,7 +141,7 @@ def write_rotate_quantize(
         token_sum = Variable(code, code.constant(F32, 0))
         with code.loop(0, blocks) as block:
             values = rotated.at(block * width)
-            scale = _scale(code, values, width, lanes)
+            scale = _scale(code, values, width, lanes, signed=signed)
             code.array("scale").store(token * blocks + block, scale)
             codes = code.array("codes").at(token * channels + block * width)
             token_sum += _encode(code, values, scale, codes, width, lanes).to(F32) * scale
@@ -175,19 +178,29 @@ def _over(code: Code, start: int, stop: Value, lanes: int, body: object) -> None
             body(place, count)
 
 
-def _scale(code: Code, values: Array, width: Value, lanes: int) -> Value:
-    """``max|x̃| / divisor``, 1 for a block of zeros, NaN where there is one: as an integer it is above all others."""
-    largest = {count: Variable(code, code.constant(vector(I32, count), 0)) for count in (lanes, 1)}
+def _scale(code: Code, values: Array, width: Value, lanes: int, *, signed: bool) -> Value:
+    """``x_max / divisor``, 1 for a block of zeros, NaN where there is one.
+
+    What is compared are integers in the order of magnitudes, NaN above all others. If they are ``signed``, a value's sign is
+    the last bit, so that of two of a magnitude the negative one is the larger.
+    """
+    none = _SIGN if signed else 0
+    largest = {count: Variable(code, code.constant(vector(I32, count), none)) for count in (lanes, 1)}
 
     def look(place: Value, count: int) -> None:
-        magnitude = values.load(place, count).bits_as(vector(I32, count)) & 0x7FFFFFFF
-        largest[count].value = code.larger(largest[count].value, magnitude)
+        bits = values.load(place, count).bits_as(vector(I32, count))
+        key = (bits << 1 | bits >> 31) + _SIGN if signed else bits & 0x7FFFFFFF
+        largest[count].value = code.larger(largest[count].value, key)
 
     _over(code, 0, width, lanes, look)
-    found = code.larger(*(variable.value.folded(code.larger) for variable in largest.values())).bits_as(F32)
-    scale = found / code.number("divisor")
-    scale = (scale < _SMALLEST_SCALE).select(code.constant(F32, _SMALLEST_SCALE), scale)
-    return (found.bits_as(I32) < 1).select(code.constant(F32, 1), scale)
+    found = code.larger(*(variable.value.folded(code.larger) for variable in largest.values())) - none
+    if signed:
+        found = found >> 1 | found << 31
+    scale = found.bits_as(F32) / code.number("divisor")
+    bits = scale.bits_as(I32)
+    smallest = (bits & _SIGN | _SMALLEST_SCALE).bits_as(F32)
+    scale = ((bits & 0x7FFFFFFF) < _SMALLEST_SCALE).select(smallest, scale)
+    return ((found & 0x7FFFFFFF) < 1).select(code.constant(F32, 1), scale)
 
 
 def _encode(code: Code, values: Array, scale: Value, codes: Array, width: Value, lanes: int) -> Value:

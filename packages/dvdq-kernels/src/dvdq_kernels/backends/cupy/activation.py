@@ -12,7 +12,7 @@ from dvdq_kernels.backends.cupy.hadamard import rotate
 from dvdq_kernels.backends.cupy.launch import Launch, launch
 from dvdq_kernels.backends.cupy.rotation_tiles import Tile, launch_rotation, rows_in_place, tile_of
 from dvdq_reference.spec.bits import signed_range
-from dvdq_reference.spec.clip_factors import factor_of
+from dvdq_reference.spec.clip_factors import limit_of
 from dvdq_reference.spec.recipe import Clip
 
 _VECTOR = 8
@@ -49,7 +49,8 @@ def rotate_quantize(
     rule = {
         "BLOCK": width,
         "BLOCKS": blocks,
-        "LIMIT": high / factor_of(clip, bits, width),
+        "LIMIT": limit_of(clip, bits, width),
+        "SIGNED_SCALES": clip == "signed",
         "CLIPPED": clip != "absmax",
         "LOW": low,
         "HIGH": high,

@@ -7,7 +7,7 @@ import torch
 from dvdq_kernels.activation_codes import pack_codes
 from dvdq_kernels.backends.torch.hadamard import transform
 from dvdq_reference.spec.bits import signed_range
-from dvdq_reference.spec.clip_factors import factor_of
+from dvdq_reference.spec.clip_factors import limit_of
 from dvdq_reference.spec.recipe import Clip
 
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
@@ -32,8 +32,13 @@ def rotate_quantize(
     width = in_features if block is None else block
     low, high = signed_range(bits)
     blocks = values.reshape(*x.shape[:-1], in_features // width, width)
-    largest = blocks.abs().amax(dim=-1)
-    scale = (largest / (high / factor_of(clip, bits, width))).clamp_min_(_SMALLEST_SCALE)
+    if clip == "signed":
+        least, greatest = blocks.aminmax(dim=-1)
+        largest = torch.where(-least >= greatest, least, greatest)
+    else:
+        largest = blocks.abs().amax(dim=-1)
+    scale = largest / limit_of(clip, bits, width)
+    scale = torch.where(scale.abs() < _SMALLEST_SCALE, scale.new_tensor(_SMALLEST_SCALE).copysign(scale), scale)
     scale = scale.masked_fill_(largest == 0, 1.0)
     rounded = (blocks / scale.unsqueeze(-1)).round_().clamp_(low, high)
     token_sum = (rounded.sum(dim=-1) * scale).sum(dim=-1)

@@ -14,7 +14,7 @@ from dvdq_kernels.backends.triton.quantization import Rule, quantize
 from dvdq_kernels.backends.triton.tiles import Tile, operands, rows_in_place, tile_of
 from dvdq_kernels.rotation import hadamard_size
 from dvdq_reference.spec.bits import signed_range
-from dvdq_reference.spec.clip_factors import factor_of
+from dvdq_reference.spec.clip_factors import limit_of
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Clip
 
@@ -77,10 +77,8 @@ def rotate_quantize(
 
 
 def _rule(bits: int, block: int, clip: Clip) -> Rule:
-    low, high = signed_range(bits)
-    if clip == "absmax":
-        return Rule(block, float(high), None, None)
-    return Rule(block, high / factor_of(clip, bits, block), low, high)
+    low, high = (None, None) if clip == "absmax" else signed_range(bits)
+    return Rule(block, limit_of(clip, bits, block), clip == "signed", low, high)
 
 
 def _lines_up(block: int, tile: Tile) -> bool:

@@ -10,26 +10,54 @@ from dvdq_kernels.backends.triton.transform import magnitude
 
 @dataclass(frozen=True)
 class Rule:
-    """What becomes of a block: ``s = max|x| / limit``, codes from ``low`` to ``high``, which are None if none is past.
+    """What becomes of a block: ``s = x_max / limit``, codes from ``low`` to ``high``, which are None if none is past.
 
     Attributes:
         block: channels in a block.
-        limit: the largest code over the clip factor.
+        limit: what the largest value is divided by.
+        signed: whether that is the value of largest magnitude with its sign, or its magnitude.
         low: least code.
         high: largest code.
     """
 
     block: int
     limit: float
+    signed: bool
     low: int | None
     high: int | None
 
 
 @triton.jit
+def key_of(x: tl.tensor, RULE: tl.constexpr) -> tl.tensor:
+    """Integers of 32 bits in the order of ``|x|``, NaN above all.
+
+    If scales have a sign, that of x is the last bit, so that of two of a magnitude the negative one is the larger.
+    """
+    if RULE.signed:
+        bits = x.to(tl.uint32, bitcast=True)
+        key = (bits << 1) | (bits >> 31)
+    else:
+        key = magnitude(x)
+    return key
+
+
+@triton.jit
+def value_of(key: tl.tensor, RULE: tl.constexpr) -> tl.tensor:
+    """The x, or ``|x|``, of a key."""
+    if RULE.signed:
+        key = (key >> 1) | (key << 31)
+    return key.to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def scale_of(largest: tl.tensor, RULE: tl.constexpr) -> tl.tensor:
-    """``largest / limit``, no less than the smallest normal number, 1 for zeros; NaN and infinity stay."""
+    """``largest / limit``, no nearer to 0 than the smallest normal number, 1 for zeros; NaN and infinity stay."""
     scale = tl.math.div_rn(largest, tl.full(largest.shape, RULE.limit, tl.float32))
-    scale = tl.where(scale < 1.1754943508222875e-38, 1.1754943508222875e-38, scale)
+    if RULE.signed:
+        smallest = tl.where(largest > 0, -1.1754943508222875e-38, 1.1754943508222875e-38)
+        scale = tl.where(tl.abs(scale) < 1.1754943508222875e-38, smallest, scale)
+    else:
+        scale = tl.where(scale < 1.1754943508222875e-38, 1.1754943508222875e-38, scale)
     return tl.where(largest == 0, 1.0, scale)
 
 
@@ -77,7 +105,7 @@ def quantize(
     inside = has_block[:, :, None] & (channel < RULE.block)[None, None, :]
     at = (block * RULE.block)[None, :, None] + channel[None, None, :]
     x = tl.load(x_ptr + (token * stride)[:, None, None] + at, mask=inside, other=0).to(tl.float32)
-    scale = scale_of(tl.max(magnitude(x), 2).to(tl.float32, bitcast=True), RULE)
+    scale = scale_of(value_of(tl.max(key_of(x, RULE), 2), RULE), RULE)
     reciprocal = tl.math.div_rn(tl.full(scale.shape, 1.0, tl.float32), scale)
     code = code_of(_quotient(x, scale[:, :, None], reciprocal[:, :, None]) + 12582912.0, RULE)
     tl.store(code_ptr + (token * (BLOCKS * RULE.block))[:, None, None] + at, code.to(tl.int8), mask=inside)

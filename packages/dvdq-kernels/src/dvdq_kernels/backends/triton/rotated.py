@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from dvdq_kernels.backends.triton.quantization import code_of, scale_of
-from dvdq_kernels.backends.triton.transform import layout, load_factors, magnitude, parts_of, transformed
+from dvdq_kernels.backends.triton.quantization import code_of, key_of, scale_of, value_of
+from dvdq_kernels.backends.triton.transform import layout, load_factors, parts_of, transformed
 
 
 @triton.jit
@@ -39,11 +39,11 @@ def _repeated(values: tl.tensor, PART: tl.constexpr, COUNT: tl.constexpr) -> tl.
 
 
 @triton.jit
-def _largest_in_rows(pieces: tl.tuple, BEGIN: tl.constexpr, COUNT: tl.constexpr) -> tl.tensor:
-    """The largest magnitude in each row of some pieces."""
-    largest = magnitude(pieces[BEGIN])
+def _largest_in_rows(pieces: tl.tuple, BEGIN: tl.constexpr, COUNT: tl.constexpr, RULE: tl.constexpr) -> tl.tensor:
+    """The largest key in each row of some pieces."""
+    largest = key_of(pieces[BEGIN], RULE)
     for i in tl.static_range(BEGIN + 1, BEGIN + COUNT):
-        largest = tl.maximum(largest, magnitude(pieces[i]))
+        largest = tl.maximum(largest, key_of(pieces[i], RULE))
     return tl.max(largest, 1)
 
 
@@ -67,8 +67,8 @@ def _quantize_rows(
     elsewhere belongs to the only segment, if there is anything.
 
     Returns:
-        ``s Σ v`` of each segment, ``Σ v`` of each segment in the last of the blocks abreast, and the largest magnitude
-        in each row.
+        ``s Σ v`` of each segment, ``Σ v`` of each segment in the last of the blocks abreast, and the largest key in each
+        row.
     """
     code_ptr, scale_ptr, _ = target
     SEGMENT: tl.constexpr = max(RULE.block // TILE.width, 1)
@@ -80,13 +80,13 @@ def _quantize_rows(
     at, channel, inside = layout(tile, tokens, TILE.members * TILE.width, FIRST, ROWS, TILE)
     token, segment, used = parts_of(tile, tokens, TILE.tokens, PER_TOKEN, FIRST // SEGMENT, SEGMENTS)
     scale_ptr += (token * PER_TOKEN + segment) * ABREAST
-    peaks = tl.zeros((ROWS,), tl.int32)
+    peaks = key_of(tl.zeros((ROWS,), tl.float32), RULE)
     weighted = tl.zeros((SEGMENTS,), tl.float32)
     for block in tl.static_range(ABREAST):
-        in_rows = _largest_in_rows(pieces, block * COUNT, COUNT)
+        in_rows = _largest_in_rows(pieces, block * COUNT, COUNT, RULE)
         peaks = tl.maximum(peaks, in_rows)
         largest = tl.maximum(tl.max(_parted(in_rows, SEGMENT, SEGMENTS), 1), largest_elsewhere)
-        scale = scale_of(largest.to(tl.float32, bitcast=True) * FACTOR, RULE)
+        scale = scale_of(value_of(largest, RULE) * FACTOR, RULE)
         tl.store(scale_ptr + block, scale, mask=used)
         steps = _repeated(tl.math.div_rn(tl.full(scale.shape, FACTOR, tl.float32), scale), SEGMENT, ROWS)
         total = tl.zeros(pieces[0].shape, tl.int32)
@@ -110,14 +110,14 @@ def _rotate_quantize_tile(
     RULE: tl.constexpr,
     TILE: tl.constexpr,
 ) -> tl.tensor:
-    """One tile of :func:`rotate_quantize`; returns the largest magnitude in each of its rows."""
+    """One tile of :func:`rotate_quantize`; returns the largest key in each of its rows."""
     upper, lower = transformed(source, factors, tile, tokens, TILE)
     ROWS: tl.constexpr = TILE.rows
     LOWER: tl.constexpr = TILE.lower
     PER_TOKEN: tl.constexpr = TILE.members // max(RULE.block // TILE.width, 1)
     if LOWER and PER_TOKEN == 1:
-        above = tl.max(_largest_in_rows(upper, 0, len(upper)), 0)
-        below = tl.max(_largest_in_rows(lower, 0, len(lower)), 0)
+        above = tl.max(_largest_in_rows(upper, 0, len(upper), RULE), 0)
+        below = tl.max(_largest_in_rows(lower, 0, len(lower), RULE), 0)
         _, count, _ = _quantize_rows(lower, above, 0, target, tile, tokens, ROWS, LOWER, FACTOR, RULE, TILE)
         weighted, _, peaks = _quantize_rows(upper, below, count, target, tile, tokens, 0, ROWS, FACTOR, RULE, TILE)
     else:
@@ -157,12 +157,12 @@ def rotate_quantize(
     target = code_ptr, scale_ptr, token_sum_ptr
     first, tiles, step = tl.program_id(0), tl.cdiv(tokens, TILE.tokens), tl.num_programs(0)
     ROWS: tl.constexpr = TILE.rows
-    peaks = tl.zeros((ROWS,), tl.int32)
+    peaks = key_of(tl.zeros((ROWS,), tl.float32), RULE)
     for tile in tl.range(first, tiles, step):
         in_rows = _rotate_quantize_tile(source, factors, target, tile, tokens, FACTOR, RULE, TILE)
         peaks = tl.maximum(peaks, in_rows)
     if TILE.tokens > 1 and left_ptr is not None:  # noqa: SIM102
-        if tl.max(peaks, 0) >= 0x7F800000:
+        if tl.max(peaks, 0) >= (0xFF000000 if RULE.signed else 0x7F800000):
             tl.debug_barrier()
             ALONE: tl.constexpr = TILE.of_one_token()
             for tile in tl.range(first, tiles, step):

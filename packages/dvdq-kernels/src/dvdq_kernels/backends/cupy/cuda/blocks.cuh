@@ -1,9 +1,29 @@
-// Quantized blocks of a token: s = max|x| / LIMIT, codes v from LOW to HIGH, and Σ_blocks s Σ v.
+// Quantized blocks of a token: s = x_max / LIMIT, codes v from LOW to HIGH, and Σ_blocks s Σ v. The value x_max of largest
+// magnitude has its sign if there are SIGNED_SCALES, and else none.
 #pragma once
+
+// What is compared to find x_max, NaN above all: a magnitude, or bits in the order of magnitudes with the sign as the last,
+// so that of two of a magnitude the negative one is the larger.
+DEVICE auto key_of(float x) {
+    if constexpr (SIGNED_SCALES) {
+        const uint32 bits = static_cast<uint32>(__float_as_int(x));
+        return bits << 1 | bits >> 31;
+    } else {
+        return fabsf(x);
+    }
+}
+using Key = decltype(key_of(0.0f));
+
+DEVICE float larger_key(float a, float b) { return larger_or_nan(a, b); }
+DEVICE uint32 larger_key(uint32 a, uint32 b) { return a > b ? a : b; }
+// As they lie in memory, in the same order, and back.
+DEVICE uint32 stored_key(float key) { return static_cast<uint32>(__float_as_int(key)); }
+DEVICE uint32 stored_key(uint32 key) { return key; }
+DEVICE float value_of(uint32 stored) { return __int_as_float(static_cast<int>(SIGNED_SCALES ? stored >> 1 | stored << 31 : stored)); }
 
 // What the threads of a block of threads know together of each block of a token.
 struct Blocks {
-    uint32 largest[BLOCKS];  // bits of max|x|, which are in the order of numbers, NaN the largest
+    uint32 largest[BLOCKS];  // the stored key of x_max
     float scale[BLOCKS];
     int sum[BLOCKS];  // Σ v
 
@@ -29,10 +49,11 @@ struct Blocks {
 // How many of `count` neighbours that share a block are combined by lanes: a power of two that divides them.
 DEVICE constexpr int span_of(int count, int most) { return (count & -count) < most ? count & -count : most; }
 
-// No less than the smallest normal number, 1 for zeros; NaN and infinity stay.
+// No nearer to 0 than the smallest normal number, 1 for zeros; NaN and infinity stay.
 DEVICE float valid_scale(float scale, float largest) {
     constexpr float SMALLEST = 1.1754943508222875e-38f;
     if (largest == 0) return 1;
+    if constexpr (SIGNED_SCALES) return fabsf(scale) < SMALLEST ? (largest > 0 ? -SMALLEST : SMALLEST) : scale;
     return scale < SMALLEST ? SMALLEST : scale;
 }
 

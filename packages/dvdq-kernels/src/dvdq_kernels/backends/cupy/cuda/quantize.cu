@@ -17,11 +17,11 @@ DEVICE T combine_lanes(T value, Combine of) {
     return value;
 }
 
-// The largest magnitude in SPAN chunks.
-DEVICE float largest_of(const Chunk& chunk) {
-    float largest = 0;
-    UNROLL for (int k = 0; k < VECTOR; ++k) largest = larger_or_nan(largest, fabsf(to_float(chunk.value[k])));
-    return combine_lanes(largest, larger_or_nan);
+// The largest key in SPAN chunks.
+DEVICE Key largest_of(const Chunk& chunk) {
+    Key largest = 0;
+    UNROLL for (int k = 0; k < VECTOR; ++k) largest = larger_key(largest, key_of(to_float(chunk.value[k])));
+    return combine_lanes(largest, [](Key a, Key b) { return larger_key(a, b); });
 }
 
 // WHOLE + round(x / scale), clamped. The quotient is correctly rounded (Markstein): by its second turn it is at most an
@@ -60,8 +60,8 @@ KERNEL(THREADS, 1) quantize(const IN* __restrict__ x, uint8* __restrict__ codes,
         blocks.clear();
         __syncthreads();
         for_chunks([&](const Chunk& chunk, int index) {
-            const float largest = largest_of(chunk);
-            if (leads(index)) atomicMax(&blocks.largest[index / PART], static_cast<uint32>(__float_as_int(largest)));
+            const Key largest = largest_of(chunk);
+            if (leads(index)) atomicMax(&blocks.largest[index / PART], stored_key(largest));
         });
         __syncthreads();
     }
@@ -69,9 +69,9 @@ KERNEL(THREADS, 1) quantize(const IN* __restrict__ x, uint8* __restrict__ codes,
         const int block = index < CHUNKS ? index / PART : 0;
         float largest;
         if constexpr (SPAN == PART)
-            largest = largest_of(chunk);
+            largest = value_of(stored_key(largest_of(chunk)));
         else
-            largest = __int_as_float(static_cast<int>(blocks.largest[block]));
+            largest = value_of(blocks.largest[block]);
         const float s = valid_scale(__fdiv_rn(largest, LIMIT), largest), reciprocal = __fdiv_rn(1.0f, s);
         float whole[VECTOR];
         UNROLL for (int k = 0; k < VECTOR; ++k) whole[k] = whole_code(to_float(chunk.value[k]), s, reciprocal);

@@ -30,23 +30,25 @@ DEVICE void for_blocks(bool leaders, Use use) {
     }
 }
 
-// The largest magnitude of each block that this lane has a part of.
+// x_max of each block that this lane has a part of.
 DEVICE void find_largest(Rows& rows, float (&largest)[2][ABREAST], Blocks& blocks) {
+    Key key[2][ABREAST];
     UNROLL for (int half = 0; half < 2; ++half)
         UNROLL for (int b = 0; b < ABREAST; ++b) {
-            largest[half][b] = 0;
-            UNROLL for (int i = b * (HELD / ABREAST); i < (b + 1) * (HELD / ABREAST); ++i)
-                largest[half][b] = larger_or_nan(largest[half][b], fabsf(rows.at(half, i)));
+            key[half][b] = 0;
+            UNROLL for (int j = b * (RUNS / ABREAST); j < (b + 1) * (RUNS / ABREAST); ++j)
+                UNROLL for (int k = 0; k < RUN; ++k) {
+                    const float x = rows.at(half, register_of<RUN>(j, k));
+                    key[half][b] = larger_key(key[half][b], key_of(SIGNED_SCALES ? flipped(x, sign(k)) : x));
+                }
         }
-    combine_lanes(largest, larger_or_nan);
+    combine_lanes(key, [](Key a, Key b) { return larger_key(a, b); });
+    UNROLL for (int half = 0; half < 2; ++half)
+        UNROLL for (int b = 0; b < ABREAST; ++b) largest[half][b] = value_of(stored_key(key[half][b]));
     if constexpr (SPAN == ROWS) return;
-    for_blocks(true, [&](int half, int b, int block) {
-        atomicMax(&blocks.largest[block], static_cast<uint32>(__float_as_int(largest[half][b])));
-    });
+    for_blocks(true, [&](int half, int b, int block) { atomicMax(&blocks.largest[block], stored_key(key[half][b])); });
     __syncthreads();
-    for_blocks(false, [&](int half, int b, int block) {
-        largest[half][b] = __int_as_float(static_cast<int>(blocks.largest[block]));
-    });
+    for_blocks(false, [&](int half, int b, int block) { largest[half][b] = value_of(blocks.largest[block]); });
 }
 
 // WHOLE + round(x · step), clamped if there is a clip: then a product between 0 and 1 first, which costs no more.
