@@ -66,9 +66,7 @@ def bytes_of(rng: Random, data: bytes) -> bytes:
         elif kind == 2:
             changed[at:at] = changed[at : at + length]
         elif kind == 3:
-            changed[at:at] = rng.choice(
-                (b"\0", b'"', b"{", b"]", b"9", b"-", b"\xff", b"1e999", b'"a":1,', b"\xef\xbb\xbf")
-            )
+            changed[at:at] = rng.choice(PIECES)
         else:
             del changed[at:]
     return bytes(changed)
@@ -216,9 +214,7 @@ LAYER_NAMES = (
 
 def lora(rng: Random, folder: Path) -> None:
     """An adapter's file through a pipeline: after an error the model is as it was."""
-    name = rng.choice(
-        ("transformer.blocks.0.attn1.to_q", "diffusion_model.blocks.0.self_attn.q", "lora_unet_blocks_0_self_attn_q")
-    )
+    name = rng.choice(LAYER_NAMES)
     parts = ("lora_A", "lora_B") if name.startswith("transformer") else ("lora_down", "lora_up")
     state = {f"{name}.{p}.weight": torch.ones(s) for p, s in zip(parts, ((2, 16), (16, 2)), strict=True)}
     state |= {f"{name}.alpha": torch.tensor(2.0)} if parts[0] == "lora_down" and rng.random() < 0.5 else {}

@@ -100,6 +100,11 @@ def test_a_folder_without_a_transformer_is_named(tmp_path: Path) -> None:
     config.write_text(json.dumps({"_class_name": "AutoencoderKLWan"}))
     with pytest.raises(DvdqError, match="got AutoencoderKLWan"):
         empty_transformer(config)
+    config.write_text(json.dumps({"_class_name": "WanTransformer3DModel", "rope_max_seq_len": 2**40}))
+    with pytest.raises(
+        DvdqError, match=r"config\.json: expected buffers of at most \d+ bytes, got \d+ bytes of rope\.freqs"
+    ):
+        empty_transformer(config)
     for text, expected in (("{", "expected JSON"), ("[]", "expected a JSON object, got list")):
         config.write_text(text)
         with pytest.raises(DvdqError, match=expected):

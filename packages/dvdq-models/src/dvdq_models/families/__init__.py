@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 from accelerate import init_empty_weights
 from torch import nn
 
@@ -22,6 +23,8 @@ from dvdq_reference.spec.errors import DvdqError
 FAMILIES: tuple[Family, ...] = (WAN, HUNYUAN_VIDEO)
 _MOST_LAYERS = 1000
 """Of one kind. A model of more is a slip of the pen, and would take hours to build before anything else is wrong."""
+_MOST_BUFFERS = 1 << 30
+"""Bytes that a constructor computes, such as the angles of positions: a megabyte in published models."""
 
 
 def transformer_class(operation: str, path: Path, config: Mapping[str, Any]) -> Any:
@@ -43,19 +46,28 @@ def empty_transformer_of(operation: str, path: Path, config: Mapping[str, Any], 
         buffers: whether they are without data too, like the weights.
 
     Raises:
-        DvdqError: a class that is not known, or values that its constructor cannot take.
+        DvdqError: a class that is not known, or values that its constructor cannot take or that would fill the memory.
     """
     model_class = transformer_class(operation, path, config)
     for name, value in config.items():
         if "layers" in name and isinstance(value, int | float) and not 0 <= value <= _MOST_LAYERS:
             raise DvdqError(operation, where=f"{path}: {name}", expected=f"at most {_MOST_LAYERS}", got=value)
     try:
-        with init_empty_weights(include_buffers=buffers):
-            return model_class.from_config(dict(config))
+        with init_empty_weights(include_buffers=True), torch.device("meta"):
+            empty = model_class.from_config(dict(config))
+        sizes = {name: buffer.nbytes for name, buffer in empty.named_buffers()}
+        if sum(sizes.values()) <= _MOST_BUFFERS:
+            if buffers:
+                return empty
+            with init_empty_weights(include_buffers=False):
+                return model_class.from_config(dict(config))
     # Whatever it does with values of another kind or size than it expects.
     except Exception as error:
         expected, got = f"the configuration of a {model_class.__name__}", f"{type(error).__name__}: {one_line(error)}"
         raise DvdqError(operation, where=str(path), expected=expected, got=got) from error
+    largest = max(sizes, key=lambda name: sizes[name])
+    expected, got = f"buffers of at most {_MOST_BUFFERS} bytes", f"{sizes[largest]} bytes of {largest}"
+    raise DvdqError(operation, where=str(path), expected=expected, got=got)
 
 
 def family_of(transformer: nn.Module) -> Family:
