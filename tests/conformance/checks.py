@@ -117,6 +117,23 @@ def check_activation_ties(backend: str, device: str) -> None:
     np.testing.assert_array_equal(got.values.cpu().numpy()[0], np.rint(x.cpu().numpy()[0]))
 
 
+def check_signed_scales(backend: str, device: str) -> None:
+    """By hand: the largest value, positive, negative, or twice with both signs, takes -8; zeros have the scale 1."""
+    rule = ActivationRule(4, 16, "signed")
+    x = torch.zeros(1, 64)
+    x[0, :4] = torch.tensor([8.0, -3.1, 2.2, 0.4])
+    x[0, 16:20] = torch.tensor([3.1, -8.0, 2.2, 0.4])
+    x[0, 32:36] = torch.tensor([8.0, -8.0, 2.2, 0.4])
+    got = kernels.rotate_quantize(x.to(device), rule, backend=backend)
+    truth = arq.quantize_block(x.double().numpy(), rule)
+    scale = got.scale.cpu().double().numpy()[0]
+    np.testing.assert_array_equal(np.sign(scale), [-1, 1, 1, 1])
+    assert (np.abs(scale - truth.scale[0]) <= bounds.gamma(3) * np.abs(scale)).all()
+    codes = got.values.cpu().numpy()[0]
+    np.testing.assert_array_equal(codes, truth.codes[0])
+    assert (codes[0], codes[17], codes[33], scale[3]) == (-8, -8, -8, 1)
+
+
 def check_dequantize(backend: str, device: str, rule: WeightRule, in_features: int) -> None:
     """``Δ(q - z)`` is one float32 product of exact numbers: equal to the last bit."""
     qweight = kernels.quantize_weight(cases.weights(in_features).to(device), rule, backend=backend)

@@ -135,6 +135,7 @@ def test_packed_activation(backend: str, device: str) -> None:
 @everywhere
 def test_behaviour(backend: str, device: str) -> None:
     checks.check_activation_ties(backend, device)
+    checks.check_signed_scales(backend, device)
     checks.check_integer_sums(backend, device)
     checks.check_shared_activation(backend, device)
     checks.check_views(backend, device)

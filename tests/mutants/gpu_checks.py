@@ -27,6 +27,8 @@ CHECKS = {
     "views": checks.check_views,
     "weight ties": checks.check_weight_ties,
     "activation ties": checks.check_activation_ties,
+    "signed scales": checks.check_signed_scales,
+    "signed": partial(checks.check_activation, rule=ActivationRule(4, 64, "signed"), rotation=SIGNS, dtype=FLOAT),
     "activation": partial(
         checks.check_activation, rule=ActivationRule(4, 128, "gaussian"), rotation=SIGNS, dtype=FLOAT
     ),

@@ -151,6 +151,11 @@ def activations_clamped_to_the_unsigned_range() -> SimpleNamespace:
 
 
 @broken
+def scales_that_lose_their_sign() -> SimpleNamespace:
+    return _activation(lambda bits, codes, scale, total: (codes, scale.abs(), total))
+
+
+@broken
 def activations_clamped_to_a_symmetric_range() -> SimpleNamespace:
     return _activation(lambda bits, codes, scale, total: (codes.clamp(min=1 - 2 ** (bits - 1)), scale, total))
 

@@ -57,6 +57,7 @@ CHECKS = {
         checks.check_activation, rule=ActivationRule(4, 64), rotation=None, dtype=torch.float32
     ),
     "activation ties": checks.check_activation_ties,
+    "signed scales": checks.check_signed_scales,
     "not finite": checks.check_not_finite,
 }  # fmt: skip
 BREAKS = (
@@ -104,8 +105,10 @@ BREAKS = (
     Break("transform.py", "matrix.load(j * core + i + r)", "matrix.load((i + r) * core + j)", "rotation"),
     Break("floats.py", "rounded = (bits + odd + 0x7FFF) >> 16", "rounded = bits >> 16", "bfloat16"),
     Break("code.py", '"rint"', '"round"', "activation ties"),
-    Break("activation.py", "scale = (scale < _SMALLEST_SCALE).select(code.constant(F32, _SMALLEST_SCALE), scale)",
-          "scale = (code.constant(F32, 0) < scale).select(scale, code.constant(F32, _SMALLEST_SCALE))", "not finite"),
+    Break("activation.py", "scale = ((bits & 0x7FFFFFFF) < _SMALLEST_SCALE).select(smallest, scale)",
+          "scale = (code.constant(F32, 0) < scale).select(scale, smallest)", "not finite"),
+    Break("activation.py", "found = found >> 1 | found << 31", "found = found >> 1", "signed scales"),
+    Break("activation.py", "(bits << 1 | bits >> 31)", "(bits << 1)", "signed scales"),
     Break("activation.py", ".to(F32) * scale", ".to(F32)", "activations"),
     # Weights alone.
     Break("weight_only.py", "shift = 23 - stored - i", "shift = 22 - stored - i", "few tokens"),

@@ -56,6 +56,8 @@ ANYWHERE = (
     Break("cuda/rotate_quantize.cu", "row / ROWS * ABREAST + b", "row / ROWS * ABREAST", "narrow blocks"),
     Break("cuda/rotate_quantize.cu", "+ 4 * RUN * j) / PER_BYTE", "+ 2 * RUN * j) / PER_BYTE", "narrow blocks"),
     Break("cuda/blocks.cuh", "scale[b] * static_cast<float>(sum[b])", "scale[b]", "per token"),
+    Break("cuda/blocks.cuh", "stored >> 1 | stored << 31", "stored >> 1", "signed scales"),
+    Break("cuda/rotate_quantize.cu", "SIGNED_SCALES ? flipped(x, sign(k)) : x", "x", "signed"),
     Break("cuda/quantize.cu", "return q + WHOLE;", "return q + 0.5f + WHOLE;", "activation ties"),
     Break("cuda/encode.cu", "<< (i % PER_BYTE * 4)", "<< (4 - i % PER_BYTE * 4)", "min-max"),
     Break(

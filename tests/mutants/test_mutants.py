@@ -23,6 +23,7 @@ CASES = (
 CHECKS = (
     checks.check_weight_ties,
     checks.check_activation_ties,
+    checks.check_signed_scales,
     checks.check_integer_sums,
     checks.check_shared_activation,
     checks.check_packed_activation,

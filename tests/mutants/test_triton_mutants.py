@@ -47,6 +47,13 @@ BREAKS = (
         "rotation_signs(in_features, 'block', seed)",
         "regular rotation",
     ),
+    Break("quantization.py", "(key >> 1) | (key << 31)", "(key >> 1)", "signed scales"),
+    Break(
+        "rotated.py",
+        "scale_of(value_of(largest, RULE) * FACTOR",
+        "scale_of(tl.abs(value_of(largest, RULE)) * FACTOR",
+        "signed",
+    ),
     Break("transform.py", "if signs_ptr is not None:", "if signs_ptr is None:", "regular rotation"),
 )
 

@@ -19,7 +19,7 @@ FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 X = arrays(np.float64, st.tuples(st.integers(1, 3), st.just(12)), elements=FLOAT32)
 BITS = st.integers(2, 8)
 BLOCKS = st.sampled_from([None, 1, 2, 3, 4, 6, 12])
-CLIPS = st.sampled_from(["absmax", "gaussian"])
+CLIPS = st.sampled_from(["absmax", "gaussian", "signed"])
 FLOAT64 = 2.0**-53
 
 
@@ -29,7 +29,8 @@ def test_codes_are_in_range_and_scales_can_be_stored(x, bits, block, clip):
     low, high = signed_range(bits)
     assert codes.min() >= low
     assert codes.max() <= high
-    assert (scale >= FLOAT32_TINY).all()
+    assert (np.abs(scale) >= FLOAT32_TINY).all()
+    assert clip == "signed" or (scale > 0).all()
     assert scale.shape == (len(x), 12 // (block or 12))
     assert token_sum.shape == (len(x),)
 
@@ -66,6 +67,30 @@ def test_the_gaussian_clip_shrinks_the_scale_by_its_factor(seed, bits, block):
     np.testing.assert_allclose(clipped, plain * clip_factor(bits, block or 64), rtol=gamma(3, FLOAT64))
     quarot = quantize_block(x, ActivationRule(bits, block, "quarot")).scale
     np.testing.assert_allclose(quarot, plain * 0.9, rtol=gamma(3, FLOAT64))
+
+
+@given(X, BITS, BLOCKS)
+def test_with_signed_scales_the_largest_value_takes_the_code_that_has_no_opposite(x, bits, block):
+    rule = ActivationRule(bits, block, "signed")
+    codes, scale, _ = quantize_block(x, rule)
+    parts, found = x.reshape(*scale.shape, -1), codes.reshape(*scale.shape, -1)
+    largest = np.abs(parts).max(axis=2)
+    # What can be stored: below, the scale is the smallest that there is, and codes are near zero.
+    usual = largest / 2**bits > FLOAT32_TINY
+    assert (found.min(axis=2)[usual] == -(2 ** (bits - 1))).all()
+    assert (np.take_along_axis(np.abs(parts), found.argmin(axis=2)[:, :, None], 2)[:, :, 0] >= 0.5 * largest)[
+        usual
+    ].all()
+    other, other_scale, _ = quantize_block(-x, rule)
+    untied = parts.max(axis=2) != -parts.min(axis=2)
+    np.testing.assert_array_equal(other_scale[untied], -scale[untied])
+    np.testing.assert_array_equal(other.reshape(found.shape)[untied], found[untied])
+
+
+def test_of_two_largest_values_the_negative_one_counts():
+    codes, scale, _ = quantize_block([[4.0, -4.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]], ActivationRule(4, None, "signed"))
+    np.testing.assert_allclose(scale, [[4 / 8 * clip_factor(4, 4, signed=True)], [1.0]])
+    np.testing.assert_array_equal(codes, [[7, -8, 2, 0], [0, 0, 0, 0]])
 
 
 def test_a_block_by_hand():

@@ -53,12 +53,13 @@ def empty_transformer_of(operation: str, path: Path, config: Mapping[str, Any], 
         if "layers" in name and isinstance(value, int | float) and not 0 <= value <= _MOST_LAYERS:
             raise DvdqError(operation, where=f"{path}: {name}", expected=f"at most {_MOST_LAYERS}", got=value)
     try:
-        # What it computes depends on no number of layers.
-        one = {name: 1 if "layers" in name and value else value for name, value in config.items()}
         with init_empty_weights(include_buffers=True), torch.device("meta"):
-            sizes = {name: buffer.nbytes for name, buffer in model_class.from_config(one).named_buffers()}
+            empty = model_class.from_config(dict(config))
+        sizes = {name: buffer.nbytes for name, buffer in empty.named_buffers()}
         if sum(sizes.values()) <= _MOST_BUFFERS:
-            with init_empty_weights(include_buffers=buffers):
+            if buffers:
+                return empty
+            with init_empty_weights(include_buffers=False):
                 return model_class.from_config(dict(config))
     # Whatever it does with values of another kind or size than it expects.
     except Exception as error:

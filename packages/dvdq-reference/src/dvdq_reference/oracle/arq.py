@@ -2,9 +2,9 @@
 
 With ``n = 2^(b-1) - 1``, codes are ``v = clamp(round(x̃ / s), -n - 1, n)``, rounding half to even. The theory has a
 scale per channel, ``s_j = max_tokens |x̃_ij| / n``, which an integer product cannot carry inside its sum; what runs has
-one per token and block of channels, ``s = x_max / L``: L is :func:`~dvdq_reference.spec.clip_factors.limit_of` the clip,
-``n / c`` for ``x_max = max_block |x̃|``, and for ``signed`` ``-(n + 1) / c`` for the value with its sign. A scale has at
-least the magnitude of the smallest normal float32, and is 1 where all is zero.
+one per token and block of channels, ``s = x_max / L``: L is :func:`~dvdq_reference.spec.clip_factors.limit_of` the
+clip, ``n / c`` for ``x_max = max_block |x̃|``, and for ``signed`` ``-(n + 1) / c`` for the value with its sign. A scale
+has at least the magnitude of the smallest normal float32, and is 1 where all is zero.
 """
 
 from __future__ import annotations

@@ -69,8 +69,8 @@ def codes_float32(x: ArrayLike, rule: ActivationRule, rotation: Rotation | None 
     """What rotation and quantization in float32 may change in :func:`~dvdq_reference.oracle.arq.quantize_block`.
 
     The scale has the relative error of the largest value and three roundings (of c, of c times the largest, of the
-    quotient); ``x̃ / s`` has those of x̃ and of s, and one more rounding. Where float32 cannot tell which of two values of
-    opposite signs is the largest, a signed scale may have the other sign, and every code another value.
+    quotient); ``x̃ / s`` has those of x̃ and of s, and one more rounding. Where float32 cannot tell which of two values
+    of opposite signs is the largest, a signed scale may have the other sign, and every code another value.
     """
     x = matrix("codes_float32", x, "token")
     error = rotation_float32(x, rotation)

@@ -3,9 +3,8 @@
 A block of n independent standard normal values with ``M = max|x|`` gets the step ``s = c M / (2^(b-1) - 1)`` and codes
 clamped to ``-2^(b-1) … 2^(b-1) - 1``. Given M = m, one value is ±m and the other n - 1 are normal, truncated to
 ``(-m, m)``; M has the distribution function ``(2 Φ(m) - 1)^n``. So the expected squared error per value is an integral
-over m of sums of closed forms, and :func:`best_clip` is the c that makes it least. With a scale of either sign,
-``s = -c x_max / 2^(b-1)`` for the value ``x_max`` of that magnitude, that value always has the code of ``-2^(b-1)``, if c
-is 1, and the others are the same.
+over m of sums of closed forms, and :func:`best_clip` is the c that makes it least. A signed scale is
+``s = -c x_max / 2^(b-1)`` for the value ``x_max`` of magnitude M, which then always has the code ``-2^(b-1)``.
 
 ``python -m dvdq_reference.oracle.gaussian`` writes :mod:`dvdq_reference.spec.clip_table`, which everything else reads.
 """

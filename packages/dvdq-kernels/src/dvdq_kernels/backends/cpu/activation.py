@@ -181,8 +181,8 @@ def _over(code: Code, start: int, stop: Value, lanes: int, body: object) -> None
 def _scale(code: Code, values: Array, width: Value, lanes: int, *, signed: bool) -> Value:
     """``x_max / divisor``, 1 for a block of zeros, NaN where there is one.
 
-    What is compared are integers in the order of magnitudes, NaN above all others. If they are ``signed``, a value's sign is
-    the last bit, so that of two of a magnitude the negative one is the larger.
+    What is compared are integers in the order of magnitudes, NaN above all others. If they are ``signed``, a value's
+    sign is the last bit, so that of two of a magnitude the negative one is the larger.
     """
     none = _SIGN if signed else 0
     largest = {count: Variable(code, code.constant(vector(I32, count), none)) for count in (lanes, 1)}

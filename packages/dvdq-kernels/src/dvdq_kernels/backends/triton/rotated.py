@@ -67,8 +67,8 @@ def _quantize_rows(
     elsewhere belongs to the only segment, if there is anything.
 
     Returns:
-        ``s Σ v`` of each segment, ``Σ v`` of each segment in the last of the blocks abreast, and the largest key in each
-        row.
+        ``s Σ v`` of each segment, ``Σ v`` of each segment in the last of the blocks abreast, and the largest key in
+        each row.
     """
     code_ptr, scale_ptr, _ = target
     SEGMENT: tl.constexpr = max(RULE.block // TILE.width, 1)
