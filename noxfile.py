@@ -189,7 +189,9 @@ def lowest(session: nox.Session) -> None:
     asked, found = wheels / "asked.in", wheels / "lowest.txt"
     asked.write_text("\n".join(session.posargs) + "\n")
     projects = (f"packages/{name}/pyproject.toml" for name in PACKAGES)
-    options = ("--resolution=lowest-direct", "--all-extras", "--no-config", "--quiet", f"--find-links={wheels}")
+    # Not those of another CUDA, whose CuPy takes the place of the first.
+    extras = (f"--extra={name}" for name in ("cpu", "cupy", "lora", "scale"))
+    options = ("--resolution=lowest-direct", *extras, "--no-config", "--quiet", f"--find-links={wheels}")
     session.install("--constraint=constraints.txt", "uv")
     session.run("uv", "pip", "compile", *options, f"--output-file={found}", *projects, str(asked))
     tools = nox.project.dependency_groups(PROJECT, "test", "lora", "scale")
