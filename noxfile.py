@@ -26,6 +26,16 @@ nox.options.error_on_missing_interpreters = True
 PROJECT = nox.project.load_toml("pyproject.toml")
 # Whose passes are timed on a GPU, at the sizes that their makers show.
 MODELS = {"wan2.1-1.3b": "81x480x832", "wan2.1-14b": "81x480x832", "hunyuan-video-13b": "129x544x960"}
+# What ``nox -s bench`` runs.
+CPU_BENCHMARKS = (
+    "bgr_vs_oracle",
+    "bgr_vs_orbitquant",
+    "cpu_compile",
+    "cpu_linear",
+    "cpu_roofline",
+    "streaming_memory",
+    "teacache",
+)
 # The oldest Python that the packages declare, and the newest that all they depend on has wheels for.
 OLDEST, NEWEST = "3.11", "3.13"
 # Of each minor version that dvdq-kernels declares, the one that a release of torch requires or the latest.
@@ -260,13 +270,10 @@ def pins(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Append rows of this CPU to benchmarks/results/; ``nox -s bench -- bgr_vs_oracle`` runs one script alone."""
+    """Append rows of this CPU to benchmarks/results/; ``nox -s bench -- bgr_vs_oracle`` runs one alone."""
     install(session, "dvdq-models", "bench")
-    scripts = [path.stem for path in Path("benchmarks").glob("[!_]*.py")]
-    for name in session.posargs or sorted(
-        name for name in scripts if not name.startswith(("gpu_", "machine_", "estimates", "rank_", "tune"))
-    ):
-        session.run("python", f"benchmarks/{name}.py")
+    for name in session.posargs or CPU_BENCHMARKS:
+        session.run("python", "-m", "benchmarks", name)
 
 
 @nox.session

@@ -231,7 +231,7 @@ def test_a_box_lies_in_shared_memory_as_a_descriptor_reads_it(device: str) -> No
     left, right = (torch.from_numpy(rng.integers(-128, 128, (64, 208), dtype=np.int8)).to(device) for _ in range(2))
     placed, out = torch.zeros(64, 8, 16, dtype=torch.int8), torch.zeros(64, 64, dtype=torch.int32)
     given, _ = product(ROW)
-    constants = {"BLOCK_N": 64, "CLUSTER": 1, "STAGES": 1, "DECODES": False, "DECODED": 0, "WIDTH": 128}
+    constants = {"BLOCK_M": 128, "BLOCK_N": 64, "CLUSTER": 1, "STAGES": 1, "DECODES": False, "DECODED": 0, "WIDTH": 128}
     source = translation_unit("product_wgmma.cu", constants | given.epilogue_constants()) + BOX
     maps = tensor_map(left, (64, 128), swizzled=True), tensor_map(right, (64, 128), swizzled=True)
     probes.run(source, (*maps, placed, out), device, threads=128, shared=2 * 64 * 128 + 8)

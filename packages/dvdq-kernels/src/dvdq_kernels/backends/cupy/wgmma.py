@@ -89,6 +89,7 @@ def multiply(product: Product, decodes: bool) -> None:
                 *product.epilogue_arguments(),
             ),
             {
+                "BLOCK_M": _BLOCK_M,
                 "BLOCK_N": config.block_n,
                 "CLUSTER": config.cluster,
                 "STAGES": stages,
