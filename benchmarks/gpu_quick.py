@@ -163,6 +163,11 @@ class Run:
                 break
         return True
 
+    @property
+    def failed(self) -> list[str]:
+        """The steps that were wrong, hung or crashed."""
+        return [f"{line['stage']}: {line['step']}" for line in self.log.read() if line.get("ok") is False]
+
     def _start(self, stage: Stage, seconds: float) -> Running:
         began = time.monotonic()
         command = [
@@ -325,4 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown := set(asked) - known:
         parser.error(f"no stage is called {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
     stages = [[stage for stage in group if stage.name in asked] for group in STAGES]
-    Run(options.out, options.device, filter(None, options.avoid.split(","))).run(stages, options.budget)
+    run = Run(options.out, options.device, filter(None, options.avoid.split(",")))
+    run.run(stages, options.budget)
+    if run.failed:
+        raise SystemExit(1)
