@@ -10,6 +10,7 @@ and installs those: what is tested is what a user would install. All versions ar
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import tempfile
@@ -26,6 +27,18 @@ nox.options.error_on_missing_interpreters = True
 PROJECT = nox.project.load_toml("pyproject.toml")
 # Whose passes are timed on a GPU, at the sizes that their makers show.
 MODELS = {"wan2.1-1.3b": "81x480x832", "wan2.1-14b": "81x480x832", "hunyuan-video-13b": "129x544x960"}
+# What ``nox -s bench`` runs.
+CPU_BENCHMARKS = (
+    "bgr_vs_oracle",
+    "bgr_vs_orbitquant",
+    "cpu_compile",
+    "cpu_linear",
+    "cpu_roofline",
+    "streaming_memory",
+    "teacache",
+)
+# The long form of what is timed on a GPU.
+GPU_BENCHMARKS = ("gpu_linear", "gpu_rotate_quantize", "gpu_weight_only", "gpu_bgr")
 # The oldest Python that the packages declare, and the newest that all they depend on has wheels for.
 OLDEST, NEWEST = "3.11", "3.13"
 # Of each minor version that dvdq-kernels declares, the one that a release of torch requires or the latest.
@@ -189,7 +202,9 @@ def lowest(session: nox.Session) -> None:
     asked, found = wheels / "asked.in", wheels / "lowest.txt"
     asked.write_text("\n".join(session.posargs) + "\n")
     projects = (f"packages/{name}/pyproject.toml" for name in PACKAGES)
-    options = ("--resolution=lowest-direct", "--all-extras", "--no-config", "--quiet", f"--find-links={wheels}")
+    # Not those of another CUDA, whose CuPy takes the place of the first.
+    extras = (f"--extra={name}" for name in ("cpu", "cupy", "lora", "scale"))
+    options = ("--resolution=lowest-direct", *extras, "--no-config", "--quiet", f"--find-links={wheels}")
     session.install("--constraint=constraints.txt", "uv")
     session.run("uv", "pip", "compile", *options, f"--output-file={found}", *projects, str(asked))
     tools = nox.project.dependency_groups(PROJECT, "test", "lora", "scale")
@@ -258,13 +273,10 @@ def pins(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Append rows of this CPU to benchmarks/results/; ``nox -s bench -- bgr_vs_oracle`` runs one script alone."""
+    """Append rows of this CPU to benchmarks/results/; ``nox -s bench -- bgr_vs_oracle`` runs one alone."""
     install(session, "dvdq-models", "bench")
-    scripts = [path.stem for path in Path("benchmarks").glob("[!_]*.py")]
-    for name in session.posargs or sorted(
-        name for name in scripts if not name.startswith(("gpu_", "machine_", "estimates", "rank_", "tune"))
-    ):
-        session.run("python", f"benchmarks/{name}.py")
+    for name in session.posargs or CPU_BENCHMARKS:
+        session.run("python", "-m", "benchmarks", name)
 
 
 @nox.session
@@ -301,38 +313,38 @@ def vbench(session: nox.Session) -> None:
     session.run("pytest", "packages/dvdq-eval/tests/test_vbench_real.py")
 
 
-def sanitizer(session: nox.Session) -> str:
-    """Where its package has compute-sanitizer."""
-    packages = session.run("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", silent=True)
-    return str(Path(str(packages).strip()) / "nvidia/cu13/bin/compute-sanitizer")
-
-
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """Conformance on this GPU, then append its rows to benchmarks/results/; ``-- tune`` first tunes tiles.
+    """What there is to know of this GPU: ``benchmarks/gpu_quick.py``, then the long form of all of it.
 
-    CUDA kernels also go through compute-sanitizer, which ends the session if one strays or races. At the end a pass of
-    each whole model, in out/gpu/. Without a GPU it says so and fails. Other arguments go to every benchmark:
-    ``nox -s gpu -- --quick``.
+    What fails or takes too long is named at the end, and the rest runs. Rows of the long form are appended to
+    benchmarks/results/, passes of whole models are in out/gpu/; ``-- quick`` ends before it. Where nothing can be
+    installed, ``python -m benchmarks gpu_quick`` needs no session.
     """
     install(session, "dvdq-eval", "test", "peers", "cuda", "sanitizer")
-    session.run("python", "benchmarks/_gpu.py")
-    session.run("pytest", "tests/conformance", "tests/mutants")
-    for tool in ("memcheck", "racecheck"):
-        watched = ("-m", "pytest", "tests/conformance", "-k", "cupy and (linear or activation or behaviour)")
-        session.run(sanitizer(session), f"--tool={tool}", "--error-exitcode=1", "python", *watched, external=True)
-    options = [argument for argument in session.posargs if argument != "tune"]
-    if "tune" in session.posargs:
-        for backend in ("cupy", "triton"):
-            quick = (option for option in options if option == "--quick")
-            session.run("python", "benchmarks/tune.py", f"--backend={backend}", *quick)
-        session.run("python", "-m", "pip", "install", "--no-deps", "--force-reinstall", "packages/dvdq-kernels")
-    for script in sorted(Path("benchmarks").glob("gpu_*.py")):
-        session.run("python", str(script), *options)
-    session.run("python", "benchmarks/rank_backends.py")
+    packages = session.run("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", silent=True)
+    tools = Path(str(packages).strip()) / "nvidia/cu13/bin"
+    session.env["PATH"] = os.pathsep.join([*(session.bin_paths or ()), str(tools), os.environ["PATH"]])
+    bench = ("python", "-m", "benchmarks")
+    commands = {
+        "gpu_quick": (20, (*bench, "gpu_quick", "--budget=900")),
+        "conformance": (30, ("pytest", "tests/conformance", "-k", "not cpu")),
+        "mutants": (20, ("pytest", "tests/mutants", "-k", "triton or cupy")),
+        **{name: (40, (*bench, name)) for name in GPU_BENCHMARKS},
+        "ranking": (1, (*bench, "rank_backends")),
+    }
     for model, video in MODELS.items():
         for what in ("latency", "memory"):
-            session.run("dvdq-eval", what, model, f"--video={video}", "--device=cuda", f"--out=out/gpu/{model}-{what}")
+            options = (model, f"--video={video}", "--device=cuda", f"--out=out/gpu/{model}-{what}")
+            commands[f"{what} of {model}"] = (30, ("dvdq-eval", what, *options))
+    failed = []
+    for name, (minutes, command) in list(commands.items())[: 1 if "quick" in session.posargs else None]:
+        try:
+            session.run("timeout", "--kill-after=30", f"{minutes}m", *command, external=True)
+        except nox.command.CommandFailed:
+            failed.append(name)
+    if failed:
+        session.error(f"failed or not over in time: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

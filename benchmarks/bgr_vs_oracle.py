@@ -5,15 +5,17 @@ Recorded only if every row's squared error is the oracle's to one part in a mill
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from _record import in_process, measure, record
 
+from benchmarks.measuring.records import in_process, measure, record
 from dvdq_kernels import dequantize, quantize_weight
 from dvdq_reference.oracle.bgr import refine_grid
 from dvdq_reference.spec.recipe import WeightRule
+
+NAME = "bgr_vs_oracle"
 
 SHAPE = (512, 3072)
 THREADS = 2
@@ -25,7 +27,7 @@ def weight() -> torch.Tensor:
     return torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)) * 0.02
 
 
-def main() -> None:
+def compare() -> None:
     """Compare the errors, then measure both, each in its process."""
     values = weight()
     truth = refine_grid(values.numpy()).error[:, 0]
@@ -34,14 +36,15 @@ def main() -> None:
         worst = np.abs(np.square(values.double().numpy() - decoded).sum(axis=1) / truth - 1).max()
         if worst > 1e-6:
             raise SystemExit(f"not recorded: {backend}'s error differs from the oracle's by {worst:.2e} of itself")
-    measured = {name: [in_process(__file__, name, THREADS)] for name in (ORACLE, *BACKENDS)}
-    record(__file__, "bgr", "x".join(map(str, SHAPE)), THREADS, ORACLE, measured)
+    measured = {name: [in_process(NAME, name, THREADS)] for name in (ORACLE, *BACKENDS)}
+    record(NAME, "bgr", "x".join(map(str, SHAPE)), THREADS, ORACLE, measured)
 
 
-if __name__ == "__main__":
-    match sys.argv[1:]:
+def main(arguments: Sequence[str]) -> None:
+    """All, or what one provider's process measures."""
+    match arguments:
         case []:
-            main()
+            compare()
         case [provider] if provider in BACKENDS:
             values = weight()
             backend = BACKENDS[provider]

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from _record import Measurement, in_process, measure, record
 
+from benchmarks.measuring.records import Measurement, in_process, measure, record
 from dvdq_kernels import dequantize, quantize_weight
 from dvdq_reference.oracle.bgr import refine_grid
 from dvdq_reference.spec.recipe import Rotation, WeightRule
+
+NAME = "bgr_vs_orbitquant"
 
 SIZE = 3072
 THREADS = 2
@@ -47,7 +50,7 @@ def quantize_with_bgr(rotation: Rotation | None) -> None:
     measure(lambda: quantize_weight(values, WeightRule(4, "bgr"), rotation=rotation, backend="cpu"), REPEATS)
 
 
-def main() -> None:
+def compare() -> None:
     """Check, then let the providers take turns."""
     sample = weight(16)
     decoded = dequantize(quantize_weight(sample, WeightRule(4, "bgr"), backend="cpu")).double().numpy()
@@ -59,15 +62,16 @@ def main() -> None:
     measured: dict[str, list[Measurement]] = {PEER: [], PLAIN: [], ROTATED: []}
     for _ in range(TURNS):
         for name, runs in measured.items():
-            runs.append(in_process(__file__, name, THREADS, python))
-    record(__file__, "bgr", f"{SIZE}x{SIZE}", THREADS, PEER, measured)
+            runs.append(in_process(NAME, name, THREADS, python))
+    record(NAME, "bgr", f"{SIZE}x{SIZE}", THREADS, PEER, measured)
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> None:
+    """All, or what one provider's process measures."""
     torch.set_num_threads(THREADS)
-    match sys.argv[1:]:
+    match arguments:
         case []:
-            main()
+            compare()
         case [provider] if provider == PEER:
             quantize_with_orbitquant()
         case [provider] if provider in (PLAIN, ROTATED):

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 import torch
-from _cpu import keep, make_row
-from _record import run_json
 
+from benchmarks.measuring.cpu import keep, make_row
+from benchmarks.measuring.records import run_json
 from dvdq_kernels import quantize_weight, quantized_linear
 from dvdq_reference.spec.recipe import DEFAULT_BLOCK, ActivationRule, Rotation, WeightRule
+
+NAME = "cpu_compile"
 
 TOKENS, OUT, IN = 80, 256, 256
 PROCESSES = 3
@@ -35,23 +37,24 @@ def calls() -> dict[str, float]:
     return {"first": seconds[0], "later": min(seconds[1:])}
 
 
-def main() -> None:
+def compare() -> None:
     """Processes one after the other, each pair on a folder of its own."""
     found: dict[str, list[float]] = {"nothing compiled": [], "kept on disk": [], "later calls": []}
     for _ in range(PROCESSES):
         with tempfile.TemporaryDirectory() as folder:
             os.environ["DVDQ_KERNELS_CACHE"] = folder
             for name in ("nothing compiled", "kept on disk"):
-                seconds = run_json(__file__, "calls", threads=1)
+                seconds = run_json(NAME, "calls", threads=1)
                 found[name].append(seconds["first"])
             found["later calls"].append(seconds["later"])
     rows = [make_row("cpu_compile", "dvdq-kernels cpu", name, f"{TOKENS}x{OUT}x{IN}", found[name]) for name in found]
-    keep(__file__, rows)
+    keep(NAME, rows)
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> None:
+    """All, or the calls of one process."""
     torch.set_num_threads(1)
-    if sys.argv[1:] == ["calls"]:
+    if list(arguments) == ["calls"]:
         print(json.dumps(calls()))
     else:
-        main()
+        compare()

@@ -17,14 +17,17 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from statistics import median
 
-import _shapes
 import torch
-from _case import Case, Job, Provider
-from _cpu import Row, in_turns, keep, make_row, times
-from _cpu_peers import BFLOAT16, FLOAT32, PEERS
-from _dots import dots
-from _ours import linears, weight_only
-from _suite import OWN
+
+from benchmarks.measuring import workloads
+from benchmarks.measuring.case import Case, Job, Provider
+from benchmarks.measuring.cpu import Row, in_turns, keep, make_row, times
+from benchmarks.measuring.cpu_peers import BFLOAT16, FLOAT32, PEERS
+from benchmarks.measuring.dots import dots
+from benchmarks.measuring.own import linears, weight_only
+from benchmarks.measuring.suite import OWN
+
+NAME = "cpu_linear"
 
 CPU = torch.device("cpu")
 PASSES = 500
@@ -32,7 +35,7 @@ SLOW = 3.0
 """Seconds of a call from which bfloat16 is left out: without an instruction for it, it takes many times float32's."""
 BUNDLED = ((256, 256), (768, 256), (256, 768), (1536, 256))
 WIDE = ((1536, 1536), (8960, 1536), (1536, 8960))
-SHAPES: tuple[_shapes.Shape, ...] = (
+SHAPES: tuple[workloads.Shape, ...] = (
     *((tokens, *layer) for layer in BUNDLED for tokens in (1, 16, 80)),
     *((tokens, *layer) for layer in WIDE for tokens in (1, 16, 80)),
     (1560, 1536, 1536),
@@ -49,7 +52,7 @@ SHAPES: tuple[_shapes.Shape, ...] = (
 QUICK = ((80, 256, 256), (80, 1536, 1536), (1, 18432, 3072))
 
 
-def measure(shape: _shapes.Shape, only: str, seconds: float) -> list[Row]:
+def measure(shape: workloads.Shape, only: str, seconds: float) -> list[Row]:
     """Checks everybody's output, times them in turns, and makes their rows."""
     case, plain = Case(shape, CPU), Case(shape, CPU, dtype=torch.float32)
     operations = 2 * shape[0] * shape[1] * shape[2]
@@ -71,7 +74,7 @@ def measure(shape: _shapes.Shape, only: str, seconds: float) -> list[Row]:
             if provider.package in (None, "torch"):
                 raise
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            print(f"{_shapes.name(shape)}: {provider.name} not measured: {reason}", flush=True)
+            print(f"{workloads.name(shape)}: {provider.name} not measured: {reason}", flush=True)
             continue
         jobs[provider] = job
     most, at_most = dots(PASSES, loads=False)
@@ -85,7 +88,7 @@ def measure(shape: _shapes.Shape, only: str, seconds: float) -> list[Row]:
             "cpu_linear" if own else f"cpu_linear beside {only}",
             provider.name,
             provider.variant,
-            _shapes.name(shape),
+            workloads.name(shape),
             found[names[provider]],
             operations=operations,
             times_float32=times(float32, found[names[provider]]),
@@ -116,8 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", choices=groups, help="one group of providers, in this process")
     parser.add_argument("--threads", type=int, help=f"of torch; {' and '.join(map(str, threads))}, one after the other")
-    parser.add_argument("--shapes", type=_shapes.parse, help="tokens × out × in, such as 80x256x256, by commas")
-    parser.add_argument("--quick", action="store_true", help=f"only {', '.join(map(_shapes.name, QUICK))}")
+    parser.add_argument("--shapes", type=workloads.parse, help="tokens × out × in, such as 80x256x256, by commas")
+    parser.add_argument("--quick", action="store_true", help=f"only {', '.join(map(workloads.name, QUICK))}")
     parser.add_argument("--largest", type=float, default=2e10, help="operations of the largest shape; 2e10")
     parser.add_argument("--seconds", type=float, default=2.0, help="of rounds a shape, at least five rounds; 2")
     options = parser.parse_args(given)
@@ -125,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for group in groups if options.only is None else [options.only]:
             for count in threads if options.threads is None else [options.threads]:
                 chosen = ["--only", group, "--threads", str(count)]
-                subprocess.run([sys.executable, __file__, *given, *chosen], check=group == OWN)
+                subprocess.run([sys.executable, "-m", "benchmarks", NAME, *given, *chosen], check=group == OWN)
         return
     if options.only != OWN and find_spec(options.only) is None:
         print(f"{options.only} is not installed, and has no rows")
@@ -136,8 +139,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if 2 * shape[0] * shape[1] * shape[2] <= options.largest:
             rows = measure(shape, options.only, options.seconds)
             if options.only == OWN or any(row.provider == options.only for row in rows):
-                keep(__file__, rows)
-
-
-if __name__ == "__main__":
-    main()
+                keep(NAME, rows)

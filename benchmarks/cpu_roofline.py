@@ -6,10 +6,14 @@ On one thread and on all, for activation codes of 8 and of 4 bits, which differ 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import torch
-from _cpu import Row, Seconds, in_turns, keep, make_row
-from _dots import dots
+
+from benchmarks.measuring.cpu import Row, Seconds, in_turns, keep, make_row
+from benchmarks.measuring.dots import dots
+
+NAME = "cpu_roofline"
 
 PASSES = 2000
 COPIED = 2**28
@@ -32,7 +36,8 @@ def measure() -> list[Row]:
     return [*rows, make_row("roofline", "copy", "", str(COPIED), found["copy"], moved=2 * COPIED)]
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> None:
+    """On one thread, and on all."""
     for threads in dict.fromkeys((1, os.cpu_count() or 1)):
         torch.set_num_threads(threads)
-        keep(__file__, measure())
+        keep(NAME, measure())

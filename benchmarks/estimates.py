@@ -13,10 +13,10 @@ from math import prod
 from typing import Any
 
 import torch
-from _roofline import GPUS, Gpu, estimate_product
-from _shapes import linears, name
-from machine_code import DATA, Operator, code_of, formats, linear, write
 
+from benchmarks.machine_code import DATA, Operator, code_of, formats, linear, write
+from benchmarks.measuring.roofline import GPUS, Gpu, estimate_product
+from benchmarks.measuring.workloads import linears, name
 from dvdq_kernels.backends.cupy import operators as cupy
 from dvdq_kernels.backends.triton import operators as triton
 from dvdq_kernels.backends.triton.compilation import compile_launch
@@ -48,18 +48,12 @@ class Bound:
 
 @dataclass(frozen=True)
 class Backend:
-    """Whose product it is: its function, whether it takes packed codes, and a launch's tile and main loop."""
+    """Whose product it is: its function, whether it takes packed codes, and a launch's main loop."""
 
     name: str
     integer_linear: Callable[..., torch.Tensor]
     takes_packed: bool
-    tile: Callable[[Any], tuple[int, int]]
     loop: Callable[[Any, int], Loop]
-
-
-def _cupy_tile(launch: Any) -> tuple[int, int]:
-    rows, columns = re.findall(r"\d+", launch.tile)[:2]
-    return int(rows), int(columns)
 
 
 def _cupy_loop(launch: Any, target: int) -> Loop:
@@ -74,14 +68,8 @@ def _triton_loop(launch: Any, target: int) -> Loop:
 
 
 BACKENDS = (
-    Backend("cupy", cupy.integer_linear, True, _cupy_tile, _cupy_loop),
-    Backend(
-        "triton",
-        triton.integer_linear,
-        False,
-        lambda launch: (launch.constants["BLOCK_M"], launch.constants["BLOCK_N"]),
-        _triton_loop,
-    ),
+    Backend("cupy", cupy.integer_linear, True, _cupy_loop),
+    Backend("triton", triton.integer_linear, False, _triton_loop),
 )
 
 
@@ -107,7 +95,7 @@ def _bound(
 ) -> Bound:
     packed = format_["packed"] and backend.takes_packed
     launch = _last(linear(shape, {**format_, "packed": packed}, backend.integer_linear), gpu.capability)
-    tile = backend.tile(launch)
+    tile = launch.constants["BLOCK_M"], launch.constants["BLOCK_N"]
     # Of one tile and format the loop is the same at any shape, as good as: it is compiled once.
     key = backend.name, gpu.capability, format_["blocks"], packed, tile
     if key not in loops:
@@ -127,6 +115,7 @@ def _last(operator: Operator, target: int) -> Any:
     return record.launches[-1]
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> None:
+    """Writes the table in place of what was there."""
     write(ESTIMATES, bounds())
     print(ESTIMATES)

@@ -12,15 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
-import _gpu
-import _record
-import _shapes
 import torch
-from _case import Case
-from _gpu import Timing, Work
-from _ours import ROTATION
-from _row import Label, Timed, make_row, show
 
+from benchmarks.measuring import gpu, records, workloads
+from benchmarks.measuring.case import Case
+from benchmarks.measuring.gpu import Timing, Work
+from benchmarks.measuring.own import ROTATION
+from benchmarks.measuring.row import Label, Timed, make_row, show
 from dvdq_kernels import quantize_weight, rotate
 from dvdq_reference.spec.recipe import WeightRule
 
@@ -61,7 +59,7 @@ def total(layers: Sequence[Layers]) -> Layers:
     )
 
 
-def measure(shape: _shapes.Shape, count: int, device: torch.device, backend: str) -> Layers:
+def measure(shape: workloads.Shape, count: int, device: torch.device, backend: str) -> Layers:
     """Compares a sample, which also compiles what there is to compile, and times ``count`` layers."""
     sample = rotate(Case(shape, device).weight[:SAMPLE_ROWS].float(), ROTATION, backend=backend)
     ours = quantize_weight(sample, RULE, backend=backend)
@@ -70,7 +68,7 @@ def measure(shape: _shapes.Shape, count: int, device: torch.device, backend: str
     assert theirs.zero is not None
     pairs = ((ours.qweight, theirs.qweight), (ours.scale, theirs.scale), (ours.zero, theirs.zero))
     differs = torch.stack([(a != b).any(dim=1) for a, b in pairs]).any(dim=0)
-    other_s = _gpu.elapsed(lambda: quantize_weight(sample, RULE, backend=OTHER)) * shape[0] / sample.shape[0]
+    other_s = gpu.elapsed(lambda: quantize_weight(sample, RULE, backend=OTHER)) * shape[0] / sample.shape[0]
     peak, seconds = 0, []
     for seed in range(count):
         weight = Case(shape, device, seed).weight
@@ -78,8 +76,8 @@ def measure(shape: _shapes.Shape, count: int, device: torch.device, backend: str
         def call(weight: torch.Tensor = weight) -> object:
             return quantize_weight(weight, RULE, rotation=ROTATION, backend=backend)
 
-        peak = peak or _gpu.peak_bytes(call)
-        seconds.append(_gpu.elapsed(call))
+        peak = peak or gpu.peak_bytes(call)
+        seconds.append(gpu.elapsed(call))
     # The weight is read in two bytes a value, and half a byte is written.
     return Layers(seconds, peak, other_s, int(differs.sum()), sample.shape[0], 5 * shape[0] * shape[1] // 2)
 
@@ -88,19 +86,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Times the layers of each model, and writes the model's row if all of them were timed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_LAYERS} layers a shape, and no model")
-    parser.add_argument("--shapes", type=_shapes.parse, help="only layers such as 12288x3072, by commas, and no model")
+    parser.add_argument("--shapes", type=workloads.parse, help="only layers such as 12288x3072, no model")
     parser.add_argument("--backend", default="triton", help="of dvdq-kernels; triton")
     options = parser.parse_args(arguments)
-    device = _gpu.require_gpu()
-    ceilings = _gpu.ceilings(device)
+    device = gpu.require_gpu()
+    ceilings = gpu.ceilings(device)
 
     def record(operation: str, model: str, shape: str, layers: Layers) -> None:
         label = Label(operation, f"dvdq-kernels {options.backend}", model, shape)
         row = make_row(label, device, layers.timed(), f"dvdq-kernels {OTHER}", layers.other_s, ceilings)
-        _record.append(__file__, row.device, [row])
+        records.append("gpu_bgr", row.device, [row])
         show(row)
 
-    for name, model in _shapes.MODELS.items():
+    for name, model in workloads.MODELS.items():
         found = []
         for layer in (*model.layers, *model.modulation):
             shape = (layer.out_features, layer.in_features)
@@ -108,11 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 continue
             count = min(QUICK_LAYERS, layer.count) if options.quick else layer.count
             found.append(measure(shape, count, device, options.backend))
-            record("bgr_layer", name, _shapes.name(shape), found[-1])
+            record("bgr_layer", name, workloads.name(shape), found[-1])
         if not options.quick and not options.shapes:
             whole = total(found)
             record("bgr_model", name, f"{sum(len(of.seconds) for of in found)} layers", whole)
-
-
-if __name__ == "__main__":
-    main()

@@ -6,13 +6,13 @@ for each of seven input sizes and three formats, and torchao and gemlite try con
 
 from __future__ import annotations
 
-from _ours import linears
-from _peers import BF16, GEMLITE_A8W4, INT_MM, NF4, ORBITQUANT, TORCHAO
-from _shapes import linears as shapes
-from _suite import Suite
+from benchmarks.measuring.own import linears
+from benchmarks.measuring.peers import BF16, GEMLITE_A8W4, INT_MM, NF4, ORBITQUANT, TORCHAO
+from benchmarks.measuring.suite import Suite
+from benchmarks.measuring.workloads import linears as shapes
 
 SUITE = Suite(
-    script=__file__,
+    name="gpu_linear",
     operation="linear",
     shapes=shapes(),
     quick=((118_800, 12288, 3072), (75_600, 5120, 5120), (32_760, 8960, 1536)),
@@ -21,6 +21,4 @@ SUITE = Suite(
     beside=(INT_MM,),
     peers=(TORCHAO, GEMLITE_A8W4, ORBITQUANT, NF4),
 )
-
-if __name__ == "__main__":
-    SUITE.main()
+main = SUITE.main

@@ -6,21 +6,19 @@ most, and the copy is not charged with them.
 
 from __future__ import annotations
 
-from _case import Provider
-from _gpu import Work
-from _ours import quantizers
-from _peers import copy
-from _shapes import activations
-from _suite import Suite
+from benchmarks.measuring.case import Provider
+from benchmarks.measuring.gpu import Work
+from benchmarks.measuring.own import quantizers
+from benchmarks.measuring.peers import copy
+from benchmarks.measuring.suite import Suite
+from benchmarks.measuring.workloads import activations
 
 SUITE = Suite(
-    script=__file__,
+    name="gpu_rotate_quantize",
     operation="rotate_quantize",
     shapes=activations(),
     quick=((118_800, 3072), (75_600, 5120), (32_760, 1536)),
     reference=Provider("copy", "", lambda case: copy(case, Work(3 * case.shape[0] * case.shape[1])), "torch"),
     ours=quantizers,
 )
-
-if __name__ == "__main__":
-    SUITE.main()
+main = SUITE.main

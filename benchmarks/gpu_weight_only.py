@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 
 import torch
-from _case import Case, Provider
-from _ours import weight_only
-from _peers import BF16, GEMLITE_A16W4, NF4, copy
-from _shapes import MODELS, Shape
-from _suite import Suite
+
+from benchmarks.measuring.case import Case, Provider
+from benchmarks.measuring.own import weight_only
+from benchmarks.measuring.peers import BF16, GEMLITE_A16W4, NF4, copy
+from benchmarks.measuring.suite import Suite
+from benchmarks.measuring.workloads import MODELS, Shape
 
 TOKENS = (1, 2, 4, 8, 16)
 CACHES = 4
@@ -27,7 +28,7 @@ def cases(shape: Shape, device: torch.device) -> list[Case]:
 
 
 SUITE = Suite(
-    script=__file__,
+    name="gpu_weight_only",
     operation="weight_only",
     shapes=tuple(
         (tokens, layer.out_features, layer.in_features)
@@ -41,6 +42,4 @@ SUITE = Suite(
     peers=(GEMLITE_A16W4, NF4),
     cases=cases,
 )
-
-if __name__ == "__main__":
-    SUITE.main()
+main = SUITE.main

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _roofline import MULTIPROCESSORS
 
+from benchmarks.measuring.roofline import MULTIPROCESSORS
 from dvdq_kernels.backends.cupy import operators as cupy
 from dvdq_kernels.backends.cupy.compilation import Compiled, compile_launch
 from dvdq_kernels.backends.cupy.launch import Launch
@@ -220,6 +220,7 @@ def write(path: Path, rows: Sequence[Any]) -> None:
         writer.writerows(asdict(row) for row in rows)
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> None:
+    """Writes the table in place of what was there."""
     write(CODE, codes())
     print(CODE)

@@ -14,14 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import _record
-import _shapes
-from _ours import RULES, WEIGHT
-from _suite import OWN
+from benchmarks.measuring import records, workloads
+from benchmarks.measuring.own import RULES, WEIGHT
+from benchmarks.measuring.suite import OWN
 
 RANKING = Path(__file__).parents[1] / "packages/dvdq-kernels/src/dvdq_kernels/ranking.json"
 
-Key = tuple[str, int, int | None, _shapes.Shape]
+Key = tuple[str, int, int | None, workloads.Shape]
 """Operation, widths of activations and of weights, and shape, as :class:`dvdq_kernels.call.Call` has them."""
 
 FORMATS = {
@@ -39,14 +38,14 @@ FORMATS = {
 def latest(folder: Path) -> dict[Key, dict[str, Mapping[str, str]]]:
     """One GPU's latest rows by backend, of each format and shape."""
     found: dict[Key, dict[str, Mapping[str, str]]] = defaultdict(dict)
-    for script, formats in FORMATS.items():
-        path = folder / f"{script}.csv"
+    for benchmark, formats in FORMATS.items():
+        path = folder / f"{benchmark}.csv"
         for row in csv.DictReader(path.read_text().splitlines()) if path.exists() else ():
             owner, _, backend = row["provider"].partition(" ")
             if owner != OWN or row["variant"] not in formats:
                 continue
             operation, x_bits, bits, block = formats[row["variant"]]
-            (sizes,) = _shapes.parse(row["shape"])
+            (sizes,) = workloads.parse(row["shape"])
             found[operation, x_bits, bits, (*sizes, block or sizes[-1])][backend] = row
     return found
 
@@ -82,12 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--output", type=Path, default=RANKING, help="where to write the ranking; in place")
     options = parser.parse_args(arguments)
-    found = [run_of(folder) for folder in sorted(_record.RESULTS.iterdir()) if folder.is_dir()]
+    found = [run_of(folder) for folder in sorted(records.RESULTS.iterdir()) if folder.is_dir()]
     runs = [run for run in found if run is not None]
     options.output.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
     for run in runs:
         print(f"{run['device']}: {len(run['rows'])} formats and shapes")
-
-
-if __name__ == "__main__":
-    main()

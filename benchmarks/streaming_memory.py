@@ -10,22 +10,24 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from _record import append, commit, now, processor, resident, run_json, versions
 from accelerate import init_empty_weights
 from diffusers import HunyuanVideoTransformer3DModel
 
+from benchmarks.measuring.records import append, commit, now, processor, resident, run_json, versions
 from dvdq_models.checkpoint.layout import INDEX, TensorType, index_of
 from dvdq_models.checkpoint.lazy import open_folder
 from dvdq_models.checkpoint.writing import WeightFiles
 from dvdq_models.encoding import encode_weight
 from dvdq_models.streaming import quantize_checkpoint
 from dvdq_reference.spec.recipe import Recipe
+
+NAME = "streaming_memory"
 
 BLOCKS = {"num_layers": 3, "num_single_layers": 8}
 RECIPE = Recipe.named("dvd-quant", "W4A6")
@@ -85,13 +87,13 @@ def check(source: Path, destination: Path) -> None:
                 raise SystemExit(f"not recorded: {name}.{part} is not that of its weight")
 
 
-def main(folder: str | None, note: str) -> None:
+def record(folder: str | None, note: str) -> None:
     """Write, quantize, check, record; nothing stays but the row."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         source, destination = Path(place) / "full", Path(place) / "quantized"
         source.mkdir()
-        run_json(__file__, "write", str(source), threads=THREADS)
-        found = run_json(__file__, "quantize", str(source), str(destination), threads=THREADS)
+        run_json(NAME, "write", str(source), threads=THREADS)
+        found = run_json(NAME, "quantize", str(source), str(destination), threads=THREADS)
         check(source, destination)
     bound = 6 * found["largest_tensor"] + 10**9
     row = Row(
@@ -114,11 +116,12 @@ def main(folder: str | None, note: str) -> None:
     print(row)
     if row.peak_bytes > bound:
         raise SystemExit("not recorded: more memory than the bound")
-    append(__file__, row.device, [row])
+    append(NAME, row.device, [row])
 
 
-if __name__ == "__main__":
-    match sys.argv[1:]:
+def main(arguments: Sequence[str]) -> None:
+    """All, or one half of it in a process of its own."""
+    match arguments:
         case ["write", source]:
             write_checkpoint(Path(source))
             print("{}")
@@ -128,4 +131,4 @@ if __name__ == "__main__":
             parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
             parser.add_argument("--folder", help="takes some 6 GB for the time of the run; default: the temporary one")
             parser.add_argument("--note", default="", help="goes into the row")
-            main(**vars(parser.parse_args(options)))
+            record(**vars(parser.parse_args(options)))

@@ -1,6 +1,6 @@
 """TeaCache on a bundled pipeline: how many passes it skips on unseen prompts, and what that changes.
 
-``python benchmarks/teacache.py wan --bits full W4A4 --thresholds 0.05 0.1 0.2``. Videos are compared with those of the
+``python -m benchmarks teacache wan --bits full W4A4 --thresholds 0.05 0.1 0.2``. Videos are compared with those of the
 same precision without skipping, frame by frame before any codec.
 """
 
@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from _record import append, commit, now, processor, versions
 from numpy.typing import NDArray
 
+from benchmarks.measuring.records import append, commit, now, processor, versions
 from dvdq_eval.quality import psnr
 from dvdq_models import Recipe, quantize
 from dvdq_models.bit_switching import follow
 from dvdq_models.moving_shapes import BUNDLED
 from dvdq_models.moving_shapes.clips import split_scenes
 from dvdq_models.teacache import disable_teacache, enable_teacache, teacache_trace
+
+NAME = "teacache"
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,14 @@ def generate(
     return videos, statistics.mean(d.reused for d in decisions) if cached else 0.0
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Parse the arguments, generate, compare and append."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pipeline", nargs="?", choices=BUNDLED, default="wan")
     parser.add_argument("--bits", nargs="+", default=["full", "W4A4", "W4A6"])
     parser.add_argument("--thresholds", nargs="+", type=float, default=[0.05, 0.1, 0.2])
     parser.add_argument("--prompts", type=int, default=16)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     bundled = BUNDLED[args.pipeline]
     _, unseen = split_scenes()
     prompts = [scene.prompt for scene in unseen[: args.prompts]]
@@ -99,8 +101,4 @@ def main() -> None:
             )
             print(row, flush=True)
             rows.append(row)
-    append(__file__, processor(), rows)
-
-
-if __name__ == "__main__":
-    main()
+    append(NAME, processor(), rows)

@@ -19,27 +19,26 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
-import _gpu
-import _shapes
-import gpu_linear
-import gpu_weight_only
 import torch
-from _case import Case
-from _ours import RULES, product, weight_only
-from _record import commit, now
-from _suite import GPU_BACKENDS
-from _tiles import REPEAT_MS, Backend, Config, Subject, Task, launches_of, tune
+
+from benchmarks import gpu_linear, gpu_weight_only
+from benchmarks.measuring import gpu, workloads
+from benchmarks.measuring.case import Case
+from benchmarks.measuring.own import RULES, product, weight_only
+from benchmarks.measuring.records import commit, now
+from benchmarks.measuring.suite import GPU_BACKENDS
+from benchmarks.tiles.tuner import REPEAT_MS, Backend, Config, Subject, Task, launches_of, tune
 
 FEW_TOKENS = (16, 256, 512)
 """Few, and those of a prompt in HunyuanVideo and in Wan."""
 CROSSING_SHAPE = (12288, 3072)
 CROSSING_TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
-Cases = Callable[[_shapes.Shape, torch.device], list[Case]]
+Cases = Callable[[workloads.Shape, torch.device], list[Case]]
 
 
 def integer_subjects(
-    backend: Backend, shapes: Sequence[_shapes.Shape], device: torch.device, cases: Cases = gpu_linear.SUITE.cases
+    backend: Backend, shapes: Sequence[workloads.Shape], device: torch.device, cases: Cases = gpu_linear.SUITE.cases
 ) -> Iterator[Subject]:
     """The integer product of each shape in every format."""
     for shape in shapes:
@@ -68,7 +67,7 @@ def crossing(backend: Backend, device: torch.device) -> int:
             launches = [launches_of(backend, job.call, device)[-1] for job in jobs.values()]
             backend.compile_together(launches, backend.target_of(device))
             for tokens, job in jobs.items():
-                seconds[tokens, first] = _gpu.measure([job.call], REPEAT_MS).p50
+                seconds[tokens, first] = gpu.measure([job.call], REPEAT_MS).p50
     found = never
     for tokens in sorted(CROSSING_TOKENS, reverse=True):
         unpacked, decoded = seconds[tokens, 1], seconds[tokens, never]
@@ -101,21 +100,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--backend", choices=GPU_BACKENDS, required=True, help="whose tiles")
     parser.add_argument("--quick", action="store_true", help="only layers that gpu_linear.py --quick has")
-    parser.add_argument("--shapes", type=_shapes.parse, help="such as 118800x12288x3072, by commas")
+    parser.add_argument("--shapes", type=workloads.parse, help="such as 118800x12288x3072, by commas")
     parser.add_argument("--seconds", type=float, default=240.0, help="after which no other class is begun; 240")
     parser.add_argument("--output", type=Path, help="where to write the picks; in place")
     options = parser.parse_args(arguments)
-    device = _gpu.require_gpu()
+    device = gpu.require_gpu()
     torch.set_grad_enabled(False)
     end = time.monotonic() + options.seconds
-    backend: Backend = import_module(f"_tiles_{options.backend}").BACKEND
+    backend: Backend = import_module(f"benchmarks.tiles.{options.backend}").BACKEND
     path: Path = backend.module("tuning").PICKS
     picks = json.loads(path.read_text())
     threshold = crossing(backend, device)
     rows: list[dict[str, Any]] = []
     picks["runs"].append(
         {
-            "device": _gpu.describe(device)[0],
+            "device": gpu.describe(device)[0],
             "capability": backend.target_of(device),
             "date": now(),
             "commit": commit(),
@@ -147,7 +146,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"{task}\n    {row['config']}: {row['microseconds']} µs, the rule's {row['rule_microseconds']}",
                 flush=True,
             )
-
-
-if __name__ == "__main__":
-    main()

@@ -136,7 +136,8 @@ def test_every_system_and_python_has_its_wheels(system: System, locked: Pylock) 
 
 def test_the_lowest_torch_comes_with_the_lowest_triton(wheels: Path, index: None) -> None:
     projects = sorted(str(path) for path in ROOT.glob("packages/*/pyproject.toml"))
-    lowest = ("--resolution=lowest-direct", "--all-extras", "--python-platform=x86_64-manylinux_2_28")
+    extras = (f"--extra={name}" for name in ("cpu", "cupy", "lora", "scale"))
+    lowest = ("--resolution=lowest-direct", *extras, "--python-platform=x86_64-manylinux_2_28")
     options = ("--python-version=3.11", "--only-binary=:all:", f"--find-links={wheels}", "--no-header", "--no-annotate")
     found = versions(resolved([*UV, *lowest, *options, *projects]))
     declared = tomllib.loads((ROOT / "packages/dvdq-kernels/pyproject.toml").read_text())["project"]["dependencies"]
@@ -145,6 +146,18 @@ def test_the_lowest_torch_comes_with_the_lowest_triton(wheels: Path, index: None
         [bound] = bounds[name]
         assert bound.operator == ">="
         assert Version(found[name]) == Version(bound.version)
+
+
+@pytest.mark.parametrize("cuda", [12, 13])
+@pytest.mark.parametrize("platform", ["x86_64-manylinux_2_28", "x86_64-pc-windows-msvc"])
+def test_either_cuda_has_its_extra(cuda: int, platform: str, wheels: Path, index: None) -> None:
+    extra = "cupy" if cuda == 13 else "cupy-cuda12"
+    options = (f"--python-platform={platform}", "--python-version=3.11", f"--find-links={wheels}", "-")
+    found = versions(resolved([*UV, "--no-header", "--no-annotate", *options], [f"dvdq-kernels[{extra}]"]))
+    assert f"cupy-cuda{cuda}x" in found
+    assert found["cuda-bindings"].startswith(f"{cuda}.")
+    nvrtc = "nvidia-cuda-nvrtc" + ("-cu12" if cuda == 12 else "")
+    assert found[nvrtc].startswith(f"{cuda}.")
 
 
 @pytest.mark.parametrize("wanted", [peers.requirements(peer) for peer in (ORBITQUANT, SDNQ)], ids=lambda w: w[0])

@@ -1,6 +1,6 @@
-"""Makes the scripts under ``benchmarks/`` importable by their names, as they import one another."""
+"""Makes the package ``benchmarks`` importable, which stands at the tree's root."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2]))

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import _cpu
-import _cpu_peers
-import _dots
-import _ours
-import _record
-import cpu_compile
-import cpu_linear
-import cpu_roofline
 import pytest
 import torch
+from benchmarks import cpu_compile, cpu_linear, cpu_roofline
+from benchmarks.measuring import cpu, cpu_peers, dots, own, records
 
 from dvdq_kernels import backends
 from dvdq_kernels.backends.cpu.instruction_sets import at_hand
@@ -24,9 +19,9 @@ from dvdq_kernels.backends.cpu.instruction_sets import at_hand
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where rows go; two rounds are enough, and a turn is one call."""
-    monkeypatch.setattr(_record, "RESULTS", tmp_path)
-    monkeypatch.setattr(_cpu, "LEAST_ROUNDS", 2)
-    monkeypatch.setattr(_cpu, "TURN", 0.0)
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    monkeypatch.setattr(cpu, "LEAST_ROUNDS", 2)
+    monkeypatch.setattr(cpu, "TURN", 0.0)
     threads = torch.get_num_threads()
     yield tmp_path
     torch.set_num_threads(threads)
@@ -47,7 +42,7 @@ def test_everything_of_ours_is_checked_and_recorded_beside_full_precision(folder
     assert backends()["cpu"] is None
     run("dvdq-kernels")
     found = rows(folder)
-    ours = [*_ours.linears("cpu"), *_ours.weight_only("cpu")]
+    ours = [*own.linears("cpu"), *own.weight_only("cpu")]
     assert [row["provider"] for row in found] == ["float32", "bfloat16", *["dvdq-kernels cpu"] * len(ours)]
     assert [row["variant"] for row in found[2:]] == [provider.variant for provider in ours]
     assert float(found[0]["times_float32"]) == float(found[1]["times_bfloat16"]) == 1
@@ -63,18 +58,18 @@ def test_everything_of_ours_is_checked_and_recorded_beside_full_precision(folder
 
 
 def test_a_wrong_product_of_ours_ends_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = _ours.quantized_linear
+    right = own.quantized_linear
 
     def wrong(*args: object, **options: object) -> torch.Tensor:
         return right(*args, **options) * 1.01
 
-    monkeypatch.setattr(_ours, "quantized_linear", wrong)
-    with pytest.raises(SystemExit, match="not recorded: an output"):
+    monkeypatch.setattr(own, "quantized_linear", wrong)
+    with pytest.raises(RuntimeError, match="not recorded: an output"):
         run("dvdq-kernels")
     assert not list(folder.rglob("*.csv"))
 
 
-@pytest.mark.parametrize("peer", [peer.name for peer in _cpu_peers.PEERS])
+@pytest.mark.parametrize("peer", [peer.name for peer in cpu_peers.PEERS])
 def test_a_peer_that_is_not_installed_is_named_and_not_recorded(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], peer: str
 ) -> None:
@@ -86,14 +81,14 @@ def test_a_peer_that_is_not_installed_is_named_and_not_recorded(
 
 def test_a_ratio_is_the_median_of_those_of_the_rounds() -> None:
     # Of the medians it would be 2: 8 / 4.
-    assert _cpu.times([1, 8, 9], [1, 1, 4.5]) == 2
-    assert _cpu.times([8, 1, 9], [2, 4, 9]) == 1
+    assert cpu.times([1, 8, 9], [1, 1, 4.5]) == 2
+    assert cpu.times([8, 1, 9], [2, 4, 9]) == 1
 
 
 def test_every_call_has_a_turn_in_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cpu, "LEAST_ROUNDS", 4)
+    monkeypatch.setattr(cpu, "LEAST_ROUNDS", 4)
     called: list[str] = []
-    found = _cpu.in_turns({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, 0)
+    found = cpu.in_turns({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, 0)
     assert {name: len(seconds) for name, seconds in found.items()} == {"a": 4, "b": 4}
     timed = called[-8:]
     assert all(set(timed[i : i + 2]) == {"a", "b"} for i in range(0, 8, 2))
@@ -102,18 +97,20 @@ def test_every_call_has_a_turn_in_every_round(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("loads", [False, True])
 def test_the_loop_of_dot_products_is_not_shortened_by_the_compiler(loads: bool) -> None:
     torch.set_num_threads(1)
-    (short, few), (long, many) = (_dots.dots(passes, loads=loads) for passes in (2_000, 32_000))
+    (short, few), (long, many) = (dots.dots(passes, loads=loads) for passes in (2_000, 32_000))
     assert many == 16 * few
-    found = _cpu.in_turns({"short": short, "long": long}, 0.2)
+    found = cpu.in_turns({"short": short, "long": long}, 0.2)
     assert min(found["long"]) > 8 * min(found["short"])
 
 
 def test_the_probes_are_recorded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_roofline, "COPIED", 2**16)
     monkeypatch.setattr(cpu_roofline, "SECONDS", 0.0)
-    _cpu.keep(cpu_roofline.__file__, cpu_roofline.measure())
-    *probes, copied = rows(folder)
-    assert len(probes) == 4
+    cpu_roofline.main([])
+    threads = len(dict.fromkeys((1, os.cpu_count())))
+    found = rows(folder)
+    assert len(found) == 5 * threads
+    *probes, copied = found[:5]
     assert all(float(row["gops"]) > 0 for row in probes)
     assert float(copied["gb_per_s"]) == pytest.approx(2 * 2**16 / float(copied["p50_s"]) / 1e9, rel=1e-2)
 
@@ -123,6 +120,6 @@ def test_the_first_call_of_a_process_is_recorded_cold_and_warm(folder: Path, mon
     monkeypatch.setattr(cpu_compile, "PROCESSES", 2)
     said = iter([{"first": 3.0, "later": 1.0}, {"first": 2.0, "later": 0.5}] * 2)
     monkeypatch.setattr(cpu_compile, "run_json", lambda *arguments, **options: next(said))
-    cpu_compile.main()
+    cpu_compile.main([])
     found = {row["variant"]: float(row["p50_s"]) for row in rows(folder)}
     assert found == {"nothing compiled": 3.0, "kept on disk": 2.0, "later calls": 0.5}

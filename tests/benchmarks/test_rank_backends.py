@@ -6,10 +6,9 @@ import csv
 from dataclasses import fields
 from pathlib import Path
 
-import _record
-import _row
 import pytest
-import rank_backends
+from benchmarks import rank_backends
+from benchmarks.measuring import records, row
 
 from dvdq_kernels import ranking
 from dvdq_kernels.call import Call, Place
@@ -18,9 +17,9 @@ GPU = "NVIDIA Imaginary"
 
 
 def write(path: Path, rows: list[dict[str, object]]) -> None:
-    """Rows as ``_record.append`` writes them."""
+    """Rows as ``records.append`` writes them."""
     path.parent.mkdir(exist_ok=True)
-    constant = {field.name: "0" for field in fields(_row.Row)}
+    constant = {field.name: "0" for field in fields(row.Row)}
     constant |= {"device": GPU, "capability": "9.0", "commit": "abc", "versions": "torch 2", "date": "2026-12-01"}
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(constant), lineterminator="\n")
@@ -36,7 +35,7 @@ def linear(
 
 @pytest.fixture
 def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(_record, "RESULTS", tmp_path)
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
     return tmp_path / "ranking.json"
 
 
@@ -80,8 +79,7 @@ def test_one_backend_alone_ranks_nothing(output: Path) -> None:
 
 
 def test_every_format_of_the_benchmarks_has_a_name_here() -> None:
-    import gpu_linear
-    import gpu_rotate_quantize
+    from benchmarks import gpu_linear, gpu_rotate_quantize
 
     for script, suite in (("gpu_linear", gpu_linear), ("gpu_rotate_quantize", gpu_rotate_quantize)):
         ours = {provider.variant for provider in suite.SUITE.own("torch") if provider.name == "dvdq-kernels torch"}

@@ -1,31 +1,33 @@
-"""The instructions of products, emulated, and where operands lie, against the tables of the PTX ISA."""
+"""The instructions of products, emulated or on a GPU, and where operands lie, against the tables of the PTX ISA."""
 
 from __future__ import annotations
 
-import os
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
 
+from conformance import probes
 from dvdq_kernels.registry import backends
 
-if backends()["cupy"] is not None or not os.environ.get("DVDQ_CUPY_EMULATE"):
-    pytest.skip("needs DVDQ_CUPY_EMULATE", allow_module_level=True)
+if not probes.DEVICES:
+    pytest.skip(f"cupy: {backends()['cupy']}", allow_module_level=True)
 
-from dvdq_kernels.backends.cupy import emulation
 from dvdq_kernels.backends.cupy.sources import translation_unit
 from dvdq_reference.oracle.inputs import Ints
 from dvdq_reference.spec.bits import code_offset
 
+pytestmark = pytest.mark.parametrize("device", probes.DEVICES)
 LANES = range(32)
 
 
-def run(text: str, *arguments: object, file: str = "machine.cuh", shared: int = 0, **constants: int) -> None:
+def run(
+    device: str, text: str, *arguments: object, file: str = "machine.cuh", shared: int = 0, **constants: int
+) -> None:
     """One warp."""
     source = translation_unit(file, constants) + "\nKERNEL(32, 1) probe" + text
-    emulation.run("probe", source, arguments, 1, 32, shared)
+    probes.run(source, arguments, device, threads=32, shared=shared)
 
 
 def words(values: Ints, bits: int) -> torch.Tensor:
@@ -71,26 +73,26 @@ MULTIPLY = """(const unsigned (*a)[4], const unsigned (*b)[2], {sum} (*out)[4]) 
 
 
 @pytest.mark.parametrize(("instruction", "bits"), [("mma_s8", 8), ("mma_s4", 4)])
-def test_integer_fragments(instruction: str, bits: int) -> None:
+def test_integer_fragments(device: str, instruction: str, bits: int) -> None:
     half = code_offset(bits)
     a, b, a_words, b_words = fragments(bits, np.random.default_rng(1), range(-half, half))
     d = torch.arange(128, dtype=torch.int32).view(32, 4)
     before = gathered(d)
-    run(MULTIPLY.format(sum="int", instruction=instruction), a_words, b_words, d)
+    run(device, MULTIPLY.format(sum="int", instruction=instruction), a_words, b_words, d)
     np.testing.assert_array_equal(gathered(d), before + a @ b.T)
 
 
 @pytest.mark.parametrize(("instruction", "dtype"), [("mma_bf16", torch.bfloat16), ("mma_f16", torch.float16)])
-def test_float_fragments(instruction: str, dtype: torch.dtype) -> None:
+def test_float_fragments(device: str, instruction: str, dtype: torch.dtype) -> None:
     a, b, a_words, b_words = fragments(16, np.random.default_rng(2), range(-8, 8))
     d = torch.zeros(32, 4)
     given = ((w.view(torch.int16).to(dtype).view(torch.int32)) for w in (a_words, b_words))
-    run(MULTIPLY.format(sum="float", instruction=instruction), *given, d)
+    run(device, MULTIPLY.format(sum="float", instruction=instruction), *given, d)
     np.testing.assert_array_equal(gathered(d), a @ b.T)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_loaded_matrices(transposed: bool) -> None:
+def test_loaded_matrices(device: str, transposed: bool) -> None:
     """Register i of a lane is of matrix i the row lane / 4, columns lane % 4 · 2 and + 1, or those of its transpose."""
     matrices = torch.arange(4 * 64, dtype=torch.int16).view(4, 8, 8)
     out = torch.zeros((32, 4), dtype=torch.int32)
@@ -103,7 +105,7 @@ def test_loaded_matrices(transposed: bool) -> None:
         {name}(r, shared + threadIdx.x);
         for (int i = 0; i < 4; ++i) out[threadIdx.x][i] = r[i];
     }}"""
-    run(text, matrices, out, shared=512)
+    run(device, text, matrices, out, shared=512)
     found = out.view(torch.int16).view(32, 4, 2)
     for lane, i, e in product(LANES, range(4), range(2)):
         row, column = lane // 4, lane % 4 * 2 + e
@@ -114,14 +116,14 @@ ROWS, ROW_BYTES = 64, (16, 32, 64, 128, 256, 512)
 
 
 @pytest.mark.parametrize("turn", [1, 2])
-def test_tiles_in_shared_memory(turn: int) -> None:
+def test_tiles_in_shared_memory(device: str, turn: int) -> None:
     """Every 16 bytes have their own place, and what a warp reads at once lies on different banks."""
     out = torch.zeros(ROWS * sum(ROW_BYTES) // 16, dtype=torch.int32)
     loop = """
         for (int row = 0; row < ROWS; ++row)
             for (int chunk = 0; chunk < {0} / 16; ++chunk) *out++ = place<{0}, TURN>(row, chunk);"""
     loops = "".join(loop.format(row_bytes) for row_bytes in ROW_BYTES)
-    run(f"(int* out) {{ if (threadIdx.x == 0) {{ {loops} }} }}", out, file="layouts.cuh", ROWS=ROWS, TURN=turn)
+    run(device, f"(int* out) {{ if (threadIdx.x == 0) {{ {loops} }} }}", out, file="layouts.cuh", ROWS=ROWS, TURN=turn)
     for table in out.split([ROWS * row_bytes // 16 for row_bytes in ROW_BYTES]):
         places = table.view(ROWS, -1)
         chunks = places.shape[1]
@@ -135,7 +137,7 @@ def test_tiles_in_shared_memory(turn: int) -> None:
 
 
 @pytest.mark.parametrize(("down", "across"), [(1, 1), (3, 5), (8, 2), (21, 4)])
-def test_every_tile_is_one_blocks(down: int, across: int) -> None:
+def test_every_tile_is_one_blocks(device: str, down: int, across: int) -> None:
     found = torch.zeros((down * across, 2), dtype=torch.int64)
     text = """(long long* out, int down, int across) {
         for (int i = threadIdx.x; i < down * across; i += 32) {
@@ -144,30 +146,30 @@ def test_every_tile_is_one_blocks(down: int, across: int) -> None:
             out[2 * i + 1] = at.column;
         }
     }"""
-    run(text, found, np.int32(down), np.int32(across), file="layouts.cuh")
+    run(device, text, found, np.int32(down), np.int32(across), file="layouts.cuh")
     assert sorted(map(tuple, found.tolist())) == list(product(range(down), range(across)))
     assert found[: 8 * across, 0].max() < 8, "8 rows of tiles come first"
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
-def test_nibbles_are_decoded(bits: int) -> None:
+def test_nibbles_are_decoded(device: str, bits: int) -> None:
     q = np.random.default_rng(3).integers(0, 2**bits, (32, 8))
     out = torch.zeros((32, 3), dtype=torch.int32)
     text = """(const unsigned* codes, unsigned (*out)[3]) {
         out[threadIdx.x][0] = centred_nibbles(codes[threadIdx.x]);
         decode_nibbles(codes[threadIdx.x], out[threadIdx.x][1], out[threadIdx.x][2]);
     }"""
-    run(text, words(q, 4), out, file="codes.cuh", OFFSET=code_offset(bits))
+    run(device, text, words(q, 4), out, file="codes.cuh", OFFSET=code_offset(bits))
     u = q - code_offset(bits)
     expected = torch.stack((words(u, 4), words(16 * u[:, 0::2], 8), words(16 * u[:, 1::2], 8)), dim=1)
     assert torch.equal(out, expected)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 7, 8])
-def test_bytes_are_centred(bits: int) -> None:
+def test_bytes_are_centred(device: str, bits: int) -> None:
     q = np.random.default_rng(3).integers(0, 2**bits, (32, 4))
     q[0] = 0, 2**bits - 1, 0, 2**bits - 1
     out = torch.zeros(32, dtype=torch.int32)
     text = "(const unsigned* codes, unsigned* out) { out[threadIdx.x] = centred_bytes(codes[threadIdx.x]); }"
-    run(text, words(q, 8), out, file="codes.cuh", OFFSET=code_offset(bits))
+    run(device, text, words(q, 8), out, file="codes.cuh", OFFSET=code_offset(bits))
     assert torch.equal(out, words(q - code_offset(bits), 8))

@@ -17,13 +17,12 @@ import pytest
 if find_spec("cupy") is None or find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("needs NVRTC through CuPy, and Triton's disassembler", allow_module_level=True)
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import estimates
-import machine_code
-from _roofline import GPUS, MULTIPROCESSORS, Gpu, Multiprocessor, estimate_product
-from estimates import ESTIMATES
-from machine_code import CODE, NVRTC, Code
+from benchmarks import estimates, machine_code
+from benchmarks.estimates import ESTIMATES
+from benchmarks.machine_code import CODE, NVRTC, Code
+from benchmarks.measuring.roofline import GPUS, MULTIPROCESSORS, Gpu, Multiprocessor, estimate_product
 
 from dvdq_kernels.backends.cupy.cubin import cubin
 from dvdq_kernels.gpu import shared_memory

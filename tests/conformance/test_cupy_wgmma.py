@@ -1,23 +1,22 @@
-"""Products by ``wgmma``, emulated: exact, whatever the order of threads, copies and products; a race shows.
+"""Products by ``wgmma``, emulated or on a Hopper GPU: exact, whatever the order of threads, copies and products.
 
 Scales are powers of two and sums small, so that every step is exact in float32 and outputs can be compared bit for bit.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
-from dvdq_kernels.registry import backends
+from conformance import probes
 
-if backends()["cupy"] is not None or os.environ.get("DVDQ_CUPY_EMULATE") != "90":
-    pytest.skip("needs DVDQ_CUPY_EMULATE=90", allow_module_level=True)
+if not probes.HOPPER:
+    pytest.skip("needs a Hopper GPU or DVDQ_CUPY_EMULATE=90", allow_module_level=True)
 
-from dvdq_kernels.backends.cupy import emulation, launch, wgmma
+from dvdq_kernels.backends.cupy import launch, linear, wgmma
 from dvdq_kernels.backends.cupy.product import Product
 from dvdq_kernels.backends.cupy.sources import translation_unit
 from dvdq_kernels.backends.cupy.tensor_map import tensor_map
@@ -26,6 +25,8 @@ from dvdq_reference.spec.bits import code_offset
 from dvdq_reference.spec.errors import DvdqError
 
 SEEDS = 20
+everywhere = pytest.mark.parametrize("device", probes.HOPPER)
+emulated = pytest.mark.skipif("cpu" not in probes.HOPPER, reason="asks what emulation does")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def powers(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return np.exp2(rng.integers(-7, -4, shape))
 
 
-def product(case: Case) -> tuple[Product, torch.Tensor]:
+def product(case: Case, device: str = "cpu") -> tuple[Product, torch.Tensor]:
     """A product, and what it comes to by sums of int64."""
     rng = np.random.default_rng(0)
     offset = code_offset(case.bits)
@@ -70,21 +71,19 @@ def product(case: Case) -> tuple[Product, torch.Tensor]:
     assert np.abs(scaled).sum(0).max() * 2**14 < 2**24
     weight = packing.pack(q, case.bits) if case.decodes else (q - offset).astype(np.int8)
     code_sum = code_sums if d.shape[1] > 1 else (code_sums * of_parts(s)).sum(1)
-    given = Product(
-        codes=torch.from_numpy(v.astype(np.int8)),
-        x_scale=torch.from_numpy(s).float(),
-        code_sum=torch.from_numpy(code_sum).float(),
-        weight=torch.from_numpy(weight),
-        scale=torch.from_numpy(d).float(),
-        zero=torch.from_numpy(z.astype(np.int16)) if case.zero else None,
-        bias=torch.from_numpy(b).to(case.bias) if case.bias else None,
-        out=torch.full((case.tokens, case.out_features), torch.nan, dtype=case.dtype),
-        in_features=case.in_features,
-        width=width,
-        x_bits=8,
-        bits=case.bits,
-    )
-    return given, torch.from_numpy(scaled.sum(0) + b).to(torch.float32).to(case.dtype)
+    operands = {
+        "codes": torch.from_numpy(v.astype(np.int8)),
+        "x_scale": torch.from_numpy(s).float(),
+        "code_sum": torch.from_numpy(code_sum).float(),
+        "weight": torch.from_numpy(weight),
+        "scale": torch.from_numpy(d).float(),
+        "zero": torch.from_numpy(z.astype(np.int16)) if case.zero else None,
+        "bias": torch.from_numpy(b).to(case.bias) if case.bias else None,
+        "out": torch.full((case.tokens, case.out_features), torch.nan, dtype=case.dtype),
+    }
+    there = {name: None if operand is None else operand.to(device) for name, operand in operands.items()}
+    given = Product(**there, in_features=case.in_features, width=width, x_bits=8, bits=case.bits)
+    return given, torch.from_numpy(scaled.sum(0) + b).to(torch.float32).to(case.dtype).to(device)
 
 
 CASES = [
@@ -106,23 +105,57 @@ CASES = [
 ]
 
 
+CONFIGS = [wgmma.Config(block_n, cluster) for block_n in (64, 128, 256) for cluster in (1, 2)]
+"""A GPU with many multiprocessors chooses narrow tiles for sizes as small as these; an emulated one, with two, wide."""
+
+
+@pytest.mark.parametrize(
+    ("device", "config"),
+    [(device, config) for device in probes.HOPPER for config in ([None] if device == "cpu" else CONFIGS)],
+    ids=str,
+)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_product_is_exact(case: Case) -> None:
-    given, expected = product(case)
+def test_a_product_is_exact(
+    device: str, config: wgmma.Config | None, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, expected = product(case, device)
     assert wgmma.takes(given)
+    if config is not None:
+        if config.block_n > 128 and given.parts > 1:
+            pytest.skip("totals beside the sums leave no registers for tiles so wide")
+        monkeypatch.setattr(wgmma, "choose", lambda _: config)
     for _ in range(3):
         given.out.fill_(torch.nan)
         wgmma.multiply(given, case.decodes)
         torch.testing.assert_close(given.out, expected, rtol=0, atol=0)
 
 
-def test_what_the_kernel_does_not_take_is_left_to_another() -> None:
-    given, _ = product(Case(1, 24, 384))
+@emulated
+def test_emulation_takes_wide_tiles_and_clusters() -> None:
+    chosen = {wgmma.choose(product(case)[0]) for case in CASES}
+    assert {wgmma.Config(256, 2), wgmma.Config(128, 2), wgmma.Config(64, 1)} <= chosen
+
+
+@everywhere
+def test_the_kernel_can_be_gone_around(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    monkeypatch.setattr(linear.wgmma, "multiply", lambda *_: called.append("wgmma"))
+    monkeypatch.setattr(linear.mma, "multiply", lambda *_: called.append("mma"))
+    given, _ = product(Case(65, 24, 384), device)
+    for value in ("1", "0"):
+        monkeypatch.setenv(wgmma.SWITCH, value)
+        linear._multiply(given)
+    assert called == ["wgmma", "mma"]
+
+
+@everywhere
+def test_what_the_kernel_does_not_take_is_left_to_another(device: str) -> None:
+    given, _ = product(Case(1, 24, 384), device)
     assert wgmma.takes(given)
     assert not wgmma.takes(replace(given, codes=given.codes.view(torch.uint8)))
     assert not wgmma.takes(replace(given, width=96))
-    assert not wgmma.takes(product(Case(1, 24, 264))[0])
-    assert not wgmma.takes(product(Case(1, 24, 272, decodes=True))[0])
+    assert not wgmma.takes(product(Case(1, 24, 264), device)[0])
+    assert not wgmma.takes(product(Case(1, 24, 272, decodes=True), device)[0])
     assert not wgmma.takes(replace(given, weight=given.weight.view(torch.uint8), bits=8))
 
 
@@ -146,6 +179,7 @@ RACES = {
 }
 
 
+@emulated
 @pytest.mark.parametrize(("case", "old", "new"), RACES.values(), ids=RACES.keys())
 def test_a_race_shows(case: Case, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(file: str, constants: dict[str, object]) -> str:
@@ -191,17 +225,18 @@ KERNEL(128, 1) probe(TENSOR_MAP left, TENSOR_MAP right, int8* placed, int* out) 
 """
 
 
-def test_a_box_lies_in_shared_memory_as_a_descriptor_reads_it() -> None:
+@everywhere
+def test_a_box_lies_in_shared_memory_as_a_descriptor_reads_it(device: str) -> None:
     rng = np.random.default_rng(0)
-    left, right = (torch.from_numpy(rng.integers(-128, 128, (64, 208), dtype=np.int8)) for _ in range(2))
+    left, right = (torch.from_numpy(rng.integers(-128, 128, (64, 208), dtype=np.int8)).to(device) for _ in range(2))
     placed, out = torch.zeros(64, 8, 16, dtype=torch.int8), torch.zeros(64, 64, dtype=torch.int32)
     given, _ = product(ROW)
-    constants = {"BLOCK_N": 64, "CLUSTER": 1, "STAGES": 1, "DECODES": False, "DECODED": 0, "WIDTH": 128}
+    constants = {"BLOCK_M": 128, "BLOCK_N": 64, "CLUSTER": 1, "STAGES": 1, "DECODES": False, "DECODED": 0, "WIDTH": 128}
     source = translation_unit("product_wgmma.cu", constants | given.epilogue_constants()) + BOX
     maps = tensor_map(left, (64, 128), swizzled=True), tensor_map(right, (64, 128), swizzled=True)
-    emulation.run("probe", source, (*maps, placed, out), 1, 128, 2 * 64 * 128 + 8)
+    probes.run(source, (*maps, placed, out), device, threads=128, shared=2 * 64 * 128 + 8)
     a, b = np.zeros((2, 64, 128), np.int64)
-    a[:61, :80], b[:, :80] = left.numpy()[3:, 128:], right.numpy()[:, 128:]
+    a[:61, :80], b[:, :80] = left.cpu().numpy()[3:, 128:], right.cpu().numpy()[:, 128:]
     chunks = a.reshape(64, 8, 16)
     for row in range(64):
         np.testing.assert_array_equal(placed[row], chunks[row, np.arange(8) ^ row % 8])

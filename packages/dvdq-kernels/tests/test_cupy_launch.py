@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from dvdq_kernels import gpu
 from dvdq_kernels.backends.cupy import launch as launching
 from dvdq_kernels.backends.cupy.launch import Launch, launch
+from dvdq_reference.spec.errors import DvdqError
 
 
 @pytest.fixture
@@ -27,6 +29,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
         yield
 
     class Function:
+        shared_size_bytes = 1024
+
         def __setattr__(self, name: str, value: int) -> None:
             found.append((name, value))
 
@@ -61,7 +65,7 @@ def test_a_kernel_starts_on_torchs_stream_with_pointers_and_numbers(asked: list[
     x = torch.zeros(4)
     launch(of(x, 64))
     names = [name for name, _ in asked]
-    assert names == ["device", "module", "function", "max_dynamic_shared_size_bytes", "device", "stream", "call"]
+    assert names == ["device", "module", "function", "device", "stream", "call"]
     assert asked[1:3] == [("module", "90.cubin"), ("function", "unpack")]
     assert dict(asked)["stream"] == "torch's"
     grid, threads, arguments, shared = dict(asked)["call"]
@@ -70,11 +74,32 @@ def test_a_kernel_starts_on_torchs_stream_with_pointers_and_numbers(asked: list[
     assert [value.dtype.itemsize for value in arguments] == [8, 8, 8]
 
 
-def test_a_kernel_is_loaded_once_and_may_have_all_of_shared_memory(asked: list[tuple[str, Any]]) -> None:
-    for shared in (6144, 2048, 6144):
+def test_a_kernel_is_loaded_once_and_asks_for_more_shared_memory_where_it_needs_more(
+    asked: list[tuple[str, Any]],
+) -> None:
+    limits = "max_dynamic_shared_size_bytes"
+    for shared in (6144, 49152, 6144):
         launch(of(torch.zeros(4), shared))
-    assert [value for name, value in asked if name == "max_dynamic_shared_size_bytes"] == [232448]
-    assert [value[-1] for name, value in asked if name == "call"] == [6144, 2048, 6144]
+    assert [name for name, _ in asked if name in ("function", limits)] == ["function"]
+    for shared in (49153, 200_000, 60_000):
+        launch(of(torch.zeros(4), shared))
+    assert [value for name, value in asked if name == limits] == [232448 - 1024], "what it has besides counts too"
+    assert [value[-1] for name, value in asked if name == "call"] == [6144, 49152, 6144, 49153, 200_000, 60_000]
+
+
+def test_a_first_call_while_a_graph_is_captured_is_refused(
+    asked: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = of(torch.zeros(4), 64)
+    monkeypatch.setattr(gpu, "is_capturing", lambda device: True)
+    with pytest.raises(DvdqError, match=r"unpack: a CUDA graph on .*: expected the same call once"):
+        launch(x)
+    assert asked == []
+    monkeypatch.setattr(gpu, "is_capturing", lambda device: False)
+    launch(x)
+    monkeypatch.setattr(gpu, "is_capturing", lambda device: True)
+    launch(x)
+    assert [name for name, _ in asked if name in ("function", "call")] == ["function", "call", "call"]
 
 
 def test_nothing_starts_on_an_empty_grid(asked: list[tuple[str, Any]]) -> None:

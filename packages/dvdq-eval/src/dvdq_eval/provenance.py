@@ -31,12 +31,25 @@ def provenance() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": "cpu",
         "backends": {name: why or "available" for name, why in backends().items()},
-        "libraries": {name: metadata.version(name) for name in LIBRARIES},
+        "libraries": {name: version for name in LIBRARIES if (version := _version(name)) is not None},
     }
 
 
+def _version(name: str) -> str | None:
+    """None of what is not installed: what a measurement did not need must not cost it."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def _commit(folder: Path) -> str | None:
-    """The commit of the project's own checkout around ``folder``, with ``-dirty`` if files differ from it."""
+    """The commit of the project's own checkout around ``folder``, with ``-dirty`` if files differ from it.
+
+    In a copy without its repository, what ``BENCHMARK_COMMIT`` says.
+    """
+    if said := os.environ.get("BENCHMARK_COMMIT"):
+        return said
 
     def git(*command: str) -> str | None:
         try:

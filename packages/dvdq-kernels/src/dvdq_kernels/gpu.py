@@ -16,6 +16,7 @@ import torch
 
 from dvdq_kernels.backend import Step
 from dvdq_kernels.call import Place, capability_of
+from dvdq_reference.spec.errors import DvdqError
 
 _SHARED_MEMORY = {80: 166912, 87: 166912, 90: 232448, 100: 232448, 103: 232448}
 _LEAST_SHARED_MEMORY = 101376
@@ -77,6 +78,22 @@ def device_name_of(device: torch.device) -> str | None:
     if record is not None:
         return record.device_name
     return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
+def is_capturing(device: torch.device) -> bool:
+    """Whether what is started on ``device`` by this thread is captured in a CUDA graph."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def refuse_in_capture(what: str, device: torch.device) -> None:
+    """A :class:`DvdqError` if a CUDA graph is captured: it cannot hold what is loaded or copied at a first call."""
+    if is_capturing(device):
+        raise DvdqError(
+            what,
+            where=f"a CUDA graph on {device}",
+            expected="the same call once, on this device, before the capture",
+            got="its first call",
+        )
 
 
 def has_int4(capability: int | None) -> bool:

@@ -1,6 +1,6 @@
 """Which backend is the faster: what was measured.
 
-Measurements are data, ``ranking.json``, which ``benchmarks/rank_backends.py`` writes. A run is one GPU's::
+Measurements are data, ``ranking.json``, which ``python -m benchmarks rank_backends`` writes. A run is one GPU's::
 
     {"device": "NVIDIA H100 80GB HBM3", "capability": 90, "date": "2026-11-22T10:00:00+00:00", "commits": ["44acc4c"],
      "versions": ["torch 2.11.0+cu130, triton 3.6.0"],

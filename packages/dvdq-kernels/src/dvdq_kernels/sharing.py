@@ -12,6 +12,7 @@ from weakref import ReferenceType, ref
 
 import torch
 
+from dvdq_kernels.gpu import is_capturing
 from dvdq_kernels.ops import run
 
 _Quantized = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -28,12 +29,13 @@ def rotate_quantize_once(x: torch.Tensor, *request: Any) -> _Quantized:
     if x.is_inference():
         made: _Quantized = run("rotate_quantize", x, *request)
         return made
-    thread = get_ident()
+    # A CUDA graph that took the codes of a call outside of it would never make new ones.
+    thread, request = get_ident(), (*request, is_capturing(x.device))
     latest = _LATEST.get(thread)
     if latest is not None and latest[0]() is x and latest[1:3] == (x._version, request):
         return latest[3]
     _LATEST.pop(thread, None)
-    made = run("rotate_quantize", x, *request)
+    made = run("rotate_quantize", x, *request[:-1])
     _LATEST[thread] = ref(x, _forget), x._version, request, made
     return made
 

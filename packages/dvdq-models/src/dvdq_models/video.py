@@ -1,13 +1,14 @@
-"""Frames to and from mp4 files that every browser plays."""
+"""Frames to and from mp4 files that every browser plays.
+
+PyAV is imported when a file is read or written: who only times a model needs none.
+"""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from dvdq_reference.spec.errors import DvdqError
@@ -34,6 +35,9 @@ def enlarge(frames: Frames, factor: int) -> Frames:
 
 def write_mp4(path: Path, frames: Frames, *, fps: float = FPS) -> None:
     """Write H.264 in 4:2:0, which needs an even height and width."""
+    import av
+    from av.video.reformatter import ColorRange, Colorspace
+
     _check_frames("write_mp4", frames)
     height, width = frames.shape[1:3]
     if height % 2 or width % 2:
@@ -56,6 +60,8 @@ def write_mp4(path: Path, frames: Frames, *, fps: float = FPS) -> None:
 
 def write_lossless(path: Path, frames: Frames) -> None:
     """Write FFV1 in RGB, as Matroska: what is read back are the same bytes, and equal frames are equal files."""
+    import av
+
     _check_frames("write_lossless", frames)
     # Unasked, Matroska gives every file a random name of its own.
     with av.open(str(path), "w", format="matroska", container_options={"fflags": "+bitexact"}) as container:
@@ -70,6 +76,8 @@ def write_lossless(path: Path, frames: Frames) -> None:
 
 def read_mp4(path: Path) -> Frames:
     """All frames of a video file, in whatever codec ffmpeg knows."""
+    import av
+
     if not path.is_file():
         raise DvdqError("read_mp4", where=str(path), expected="a video file", got="none")
     try:

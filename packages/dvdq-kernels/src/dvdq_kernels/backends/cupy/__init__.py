@@ -9,19 +9,20 @@ from importlib import import_module
 
 from dvdq_kernels import refusals
 from dvdq_kernels.backend import FAST_GRIDS, Backend, Preference
+from dvdq_kernels.backends.cupy import installation
 from dvdq_kernels.backends.cupy.target import EMULATE, assumed, emulated_capability, is_emulated
 from dvdq_kernels.call import Call, Place
 from dvdq_kernels.gpu import has_int4, launches
 
 
 def _absence() -> str | None:
-    return refusals.absence("cupy", "pip install 'dvdq-kernels[cupy]'")
+    return refusals.absence("cupy", installation.install())
 
 
 def _refusal() -> str | None:
     if not is_emulated():
         otherwise = f"{EMULATE}=89 runs the kernels on a CPU as 8.9 would, to check them"
-        return _absence() or refusals.gpu_refusal(otherwise)
+        return _absence() or refusals.gpu_refusal(otherwise) or installation.refusal()
     if emulated_capability() is None:
         return f"{EMULATE} names no compute capability from 80 on, such as 89: {os.environ[EMULATE]}"
     compiler = os.environ.get("CXX") or "c++"

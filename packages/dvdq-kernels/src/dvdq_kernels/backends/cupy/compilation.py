@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 from dvdq_kernels.backends.cupy.cubin import cubin
 from dvdq_kernels.backends.cupy.launch import Launch
@@ -41,11 +42,16 @@ class Compiled:
         return sum(times for name, times in self.instructions.items() if re.match(pattern, name))
 
 
+def machine_code(launch: Launch, target: int) -> Path:
+    """The file in which a launch at compute capability ``target`` finds its machine code."""
+    return cubin(translation_unit(launch.file, launch.constants), target)
+
+
 def compile_launch(launch: Launch, target: int) -> Compiled:
     """``launch`` for compute capability ``target``, as it would be loaded there; read with Triton's disassembler."""
     from triton import knobs
 
-    path = cubin(translation_unit(launch.file, launch.constants), target)
+    path = machine_code(launch, target)
     usage = _run(knobs.nvidia.cuobjdump.path, "-res-usage", str(path))
     found = re.search(rf"Function {launch.kernel}:\s+REG:(\d+) STACK:(\d+) SHARED:(\d+)", usage)
     assert found is not None, usage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dvdq_kernels.backends.cupy.installation import install
 from dvdq_kernels.cache import cached
 from dvdq_reference.spec.errors import DvdqError
 
@@ -33,7 +34,7 @@ def cubin(source: str, target: int) -> Path:
     try:
         version = str(nvrtc.getVersion())
     except RuntimeError as error:
-        expected = "NVRTC, which pip install 'dvdq-kernels[cupy]' brings"
+        expected = f"NVRTC, which {install()} brings"
         raise DvdqError("cubin", where="a CUDA kernel", expected=expected, got=str(error)) from error
     options = (f"-arch={architecture(target)}", *OPTIONS)
 

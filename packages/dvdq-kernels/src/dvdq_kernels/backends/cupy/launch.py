@@ -16,7 +16,10 @@ from dvdq_kernels.backends.cupy import emulation
 from dvdq_kernels.backends.cupy.cubin import cubin
 from dvdq_kernels.backends.cupy.sources import translation_unit
 from dvdq_kernels.backends.cupy.target import is_emulated, target_of
-from dvdq_kernels.gpu import recorded, shared_memory
+from dvdq_kernels.gpu import recorded, refuse_in_capture, shared_memory
+
+_GRANTED = 48 * 1024
+"""Bytes of shared memory that a block may take unasked (CUDA C++ Programming Guide)."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ def _start(launch: Launch) -> None:
 
     device = next(a.device for a in launch.arguments if isinstance(a, torch.Tensor))
     constants = tuple(launch.constants.items())
-    function = _function(launch.kernel, launch.file, constants, target_of(device), device.index)
+    large = launch.shared > _GRANTED
+    function = _function(launch.kernel, launch.file, constants, target_of(device), device, large)
     arguments = tuple(_argument(argument) for argument in launch.arguments)
     with cupy.cuda.Device(device.index), cupy.cuda.Stream.from_external(torch.cuda.current_stream(device)):
         function((launch.grid,), (launch.threads,), arguments, shared_mem=launch.shared)
@@ -85,12 +89,16 @@ def _argument(argument: Any) -> Any:
 
 
 @cache
-def _function(kernel: str, file: str, constants: tuple[tuple[str, Any], ...], target: int, device: int) -> Any:
-    """The loaded kernel, allowed all the shared memory that a block can have: launches of one kernel ask for unlike."""
+def _function(
+    kernel: str, file: str, constants: tuple[tuple[str, Any], ...], target: int, device: torch.device, large: bool
+) -> Any:
+    """The loaded kernel; ``large`` allows it all the shared memory of a block, as its launches ask for unlike."""
     import cupy
 
+    refuse_in_capture(kernel, device)
     path = cubin(translation_unit(file, dict(constants)), target)
-    with cupy.cuda.Device(device):
+    with cupy.cuda.Device(device.index):
         function = cupy.RawModule(path=str(path)).get_function(kernel)
-        function.max_dynamic_shared_size_bytes = shared_memory(target)
+        if large:
+            function.max_dynamic_shared_size_bytes = shared_memory(target) - function.shared_size_bytes
     return function

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from dvdq_kernels.backends.cupy.launch import Launch, launch
 from dvdq_kernels.backends.cupy.target import multiprocessors, target_of
 from dvdq_kernels.gpu import shared_memory
+from dvdq_kernels.kept import kept
 from dvdq_kernels.rotation import core_size, hadamard_size, paley, rotation_signs, sylvester
 
 _WIDTHS = (32, 64, 128, 256)
@@ -171,7 +171,7 @@ def launch_rotation(
     )
 
 
-@lru_cache
+@kept
 def _factor(tile: Tile, kind: str, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """``Hᵀ`` of a whole token, zero where rows are empty, as each lane's registers of ``mma.m16n8k16``.
 
@@ -188,12 +188,11 @@ def _factor(tile: Tile, kind: str, dtype: torch.dtype, device: torch.device) -> 
     parts = matrix.reshape(warps, 2, 8, warps, 2, 4, 2).transpose(0, 3, 2, 5, 4, 1, 6)
     if not tile.dense:
         parts = parts[np.arange(warps), np.arange(warps)]
-    with torch.inference_mode(False):
-        elements = torch.tensor(parts.reshape(-1), dtype=torch.float16 if dtype == torch.float16 else torch.bfloat16)
-        return elements.view(torch.int32).to(device)
+    elements = torch.tensor(parts.reshape(-1), dtype=torch.float16 if dtype == torch.float16 else torch.bfloat16)
+    return elements.view(torch.int32).to(device)
 
 
-@lru_cache
+@kept
 def _signs(tile: Tile, kind: str, seed: int | None, itemsize: int, device: torch.device) -> torch.Tensor | None:
     """The signs of ``diag(±1)``, a bit a channel, as each thread keeps them; None if all are 1.
 
@@ -209,5 +208,4 @@ def _signs(tile: Tile, kind: str, seed: int | None, itemsize: int, device: torch
     bits[:chunks, :, 2 - 4 // itemsize :] = (signs < 0).reshape(chunks, 4, 4 // itemsize)
     places = np.arange(4)[:, None, None, None] * 4 + np.arange(4)[:, None] + np.arange(2) * 16
     packed = (bits.reshape(words, 4, threads, 4, 2) << places.astype(np.uint32)).sum(axis=(1, 3, 4), dtype=np.uint32)
-    with torch.inference_mode(False):
-        return torch.from_numpy(packed.view(np.int32)).to(device)
+    return torch.from_numpy(packed.view(np.int32)).to(device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from dvdq_kernels.backends.cupy.installation import install
 from dvdq_reference.spec.errors import DvdqError
 
 _BYTES = 128
@@ -26,9 +27,7 @@ def tensor_map(tensor: torch.Tensor, box: tuple[int, int], swizzled: bool) -> _T
     try:
         from cuda.bindings import driver
     except ImportError as error:
-        raise DvdqError(
-            "tensor_map", expected="cuda-bindings: pip install 'dvdq-kernels[cupy]'", got=str(error)
-        ) from error
+        raise DvdqError("tensor_map", expected=f"cuda-bindings: {install()}", got=str(error)) from error
     status, encoded = driver.cuTensorMapEncodeTiled(
         driver.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_UINT8,
         2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from dvdq_kernels.backends.cupy.tensor_map import tensor_map
 from dvdq_kernels.gpu import shared_memory
 from dvdq_reference.spec.layout import is_packed
 
+SWITCH = "DVDQ_CUPY_WGMMA"
+"""Set to 0, leaves everything to ``mma.sync``."""
 _TARGET = 90
 _BLOCK_M = 128
 """Rows of a tile: two warpgroups multiply 64 each."""
@@ -43,7 +46,8 @@ def takes(product: Product) -> bool:
     multiple of 16 bytes and, where scales change along a row, parts of 32, 64 or a multiple of 128 channels.
     """
     return (
-        target_of(product.codes.device) == _TARGET
+        os.environ.get(SWITCH) != "0"
+        and target_of(product.codes.device) == _TARGET
         and product.codes.dtype == torch.int8
         and (product.weight.dtype == torch.int8 or is_packed(product.bits))
         and all(operand.shape[1] % 16 == 0 for operand in (product.codes, product.weight))
@@ -85,6 +89,7 @@ def multiply(product: Product, decodes: bool) -> None:
                 *product.epilogue_arguments(),
             ),
             {
+                "BLOCK_M": _BLOCK_M,
                 "BLOCK_N": config.block_n,
                 "CLUSTER": config.cluster,
                 "STAGES": stages,

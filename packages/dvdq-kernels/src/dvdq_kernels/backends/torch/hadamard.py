@@ -6,10 +6,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 
+from dvdq_kernels.kept import kept
 from dvdq_kernels.rotation import core_size, hadamard_size, paley, rotation_signs, sylvester
 
 _LARGEST_FACTOR = 64
@@ -38,7 +37,7 @@ def transform(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:
     return rows.view(x.shape)
 
 
-@lru_cache
+@kept
 def _factors(size: int, dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, ...]:
     """The Kronecker factors, last axis first, ``1/√size`` in the first of them."""
     m = core_size(size)
@@ -52,12 +51,10 @@ def _factors(size: int, dtype: torch.dtype, device: torch.device) -> tuple[torch
     arrays = [sylvester(n) for n in sizes if n > 1] + ([paley(m)] if m > 1 else [])
     arrays = arrays or [sylvester(1)]
     arrays[0] = arrays[0] / size**0.5
-    with torch.inference_mode(False):
-        return tuple(torch.tensor(a, dtype=dtype, device=device) for a in arrays)
+    return tuple(torch.tensor(a, dtype=dtype, device=device) for a in arrays)
 
 
-@lru_cache
+@kept
 def _signs(n: int, kind: str, seed: int | None, dtype: torch.dtype, device: torch.device) -> torch.Tensor | None:
     signs = rotation_signs(n, kind, seed)
-    with torch.inference_mode(False):
-        return None if signs is None else torch.tensor(signs, dtype=dtype, device=device)
+    return None if signs is None else torch.tensor(signs, dtype=dtype, device=device)

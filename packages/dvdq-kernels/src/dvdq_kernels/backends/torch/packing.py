@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 
+from dvdq_kernels.kept import kept
 from dvdq_reference.spec.layout import is_packed
 
 _PAIRS = {torch.uint8: torch.int16, torch.float32: torch.int64, torch.float64: torch.complex128}
@@ -29,10 +28,9 @@ def unpack(qweight: torch.Tensor, bits: int, dtype: torch.dtype = torch.uint8, o
     return pairs.view(dtype).view(qweight.shape[0], -1)
 
 
-@lru_cache
+@kept
 def _table(dtype: torch.dtype, offset: int, device: torch.device) -> torch.Tensor:
     """What each byte stands for, two codes as one number: ``[256]``."""
-    with torch.inference_mode(False):
-        byte = torch.arange(256)
-        pairs = torch.stack((byte & 15, byte >> 4), dim=1) - offset
-        return pairs.to(dtype).view(_PAIRS[dtype]).view(256).to(device)
+    byte = torch.arange(256)
+    pairs = torch.stack((byte & 15, byte >> 4), dim=1) - offset
+    return pairs.to(dtype).view(_PAIRS[dtype]).view(256).to(device)

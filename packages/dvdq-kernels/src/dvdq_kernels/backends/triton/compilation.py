@@ -71,17 +71,23 @@ class Compiled:
         )
 
 
+def machine_code(launch: Launch, target: int) -> Any:
+    """What Triton compiles of a launch at compute capability ``target``, in its cache, where such a launch finds it."""
+    signature, constants, attributes = _specialise(launch)
+    source = ASTSource(launch.kernel, signature, constants, attributes)
+    with compiling_for(target):
+        return triton.compile(
+            source, target=GPUTarget("cuda", target, 32), options=options(launch.warps, launch.stages)
+        )
+
+
 def compile_launch(launch: Launch, target: int) -> Compiled:
     """``launch`` for compute capability ``target``, specialised as Triton specialises it when it runs.
 
     Raises:
         DvdqError: it takes more shared memory than a program can have there.
     """
-    signature, constants, attributes = _specialise(launch)
-    source = ASTSource(launch.kernel, signature, constants, attributes)
-    asked = options(launch.warps, launch.stages)
-    with compiling_for(target):
-        compiled = triton.compile(source, target=GPUTarget("cuda", target, 32), options=asked)
+    compiled = machine_code(launch, target)
     name, shared = launch.kernel.__name__, compiled.metadata.shared
     if shared > shared_memory(target):
         raise DvdqError(
@@ -108,6 +114,8 @@ def _specialise(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tu
     attributes: dict[tuple[int], list[list[Any]]] = {}
     for position, name in enumerate(launch.kernel.arg_names):
         value = launch.constants[name] if name in launch.constants else launch.arguments[name]
+        # Of every position, or Triton's cache does not know it again.
+        attributes[(position,)] = []
         if name in launch.constants or value is None or (type(value) is int and value == 1):
             signature[name], constants[name] = "constexpr", value
         elif isinstance(value, torch.Tensor):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ import triton
 
 from dvdq_kernels.backends.triton.launch import held_dtype
 from dvdq_kernels.gpu import multiprocessors
+from dvdq_kernels.kept import kept
 from dvdq_kernels.rotation import core_size, hadamard_size, paley, rotation_signs, sylvester
 
 _WIDEST = 256
@@ -96,7 +96,7 @@ def operands(tile: Tile, kind: str, seed: int | None, x: torch.Tensor) -> dict[s
     return {"signs_ptr": signs, "left_ptr": left, "right_ptr": right}
 
 
-@lru_cache
+@kept
 def _factors(
     tile: Tile, kind: str, dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor | None, torch.Tensor]:
@@ -109,21 +109,19 @@ def _factors(
     width = min(tile.width, tile.piece)
     right = np.zeros((tile.piece, tile.piece))
     right[:width, :width] = sylvester(width)
-    with torch.inference_mode(False):
-        if outer == 1:
-            return None, torch.tensor(right, dtype=whole, device=device)
-        used = tile.tokens * tile.members
-        left = np.zeros((tile.rows + tile.lower,) * 2)
-        left[:used, :used] = np.kron(np.eye(used // outer), np.kron(paley(core), sylvester(outer // core)).T)
-        return torch.tensor(left, dtype=whole, device=device), torch.tensor(right, dtype=parts, device=device)
+    if outer == 1:
+        return None, torch.tensor(right, dtype=whole, device=device)
+    used = tile.tokens * tile.members
+    left = np.zeros((tile.rows + tile.lower,) * 2)
+    left[:used, :used] = np.kron(np.eye(used // outer), np.kron(paley(core), sylvester(outer // core)).T)
+    return torch.tensor(left, dtype=whole, device=device), torch.tensor(right, dtype=parts, device=device)
 
 
-@lru_cache
+@kept
 def _signs(
     in_features: int, kind: str, seed: int | None, dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor | None:
     """The ``±1`` of ``diag(±1) H``, ``[in]``, for activations of ``dtype``; None if all are 1."""
     signs = rotation_signs(in_features, kind, seed)
     held = held_dtype(dtype) if dtype.itemsize == 2 else torch.float32
-    with torch.inference_mode(False):
-        return None if signs is None else torch.tensor(signs, dtype=held, device=device)
+    return None if signs is None else torch.tensor(signs, dtype=held, device=device)

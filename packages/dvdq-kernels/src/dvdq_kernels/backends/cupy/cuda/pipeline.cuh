@@ -8,7 +8,7 @@
 #include "machine/emulation_hopper.cuh"
 #endif
 
-constexpr int WARPGROUP = 128, CONSUMERS = 2, BLOCK_M = 64 * CONSUMERS;
+constexpr int WARPGROUP = 128, CONSUMERS = BLOCK_M / 64;
 // Bytes of a row in a step, and channels of one wgmma.
 constexpr int BLOCK_K = 128, WGMMA_K = 32;
 // A row of the weight in a step: int8, or two codes a byte.

@@ -13,11 +13,11 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
-import _gpu
 import torch
-from _case import Job
-from _search import descend, fastest, neighbours
 
+from benchmarks.measuring import gpu
+from benchmarks.measuring.case import Job
+from benchmarks.tiles.search import descend, fastest, neighbours
 from dvdq_kernels.gpu import device_name_of, recording
 
 REPEAT_MS = 60
@@ -104,7 +104,7 @@ def time_all(
             except backend.refusal:
                 continue
             if not backend.spills(compiled):
-                times[config] = _gpu.measure([job.call for job in subject.jobs], REPEAT_MS).p50
+                times[config] = gpu.measure([job.call for job in subject.jobs], REPEAT_MS).p50
     return times
 
 

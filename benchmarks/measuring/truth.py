@@ -98,6 +98,6 @@ def _within(what: str, found: torch.Tensor, truth: torch.Tensor, allowed: torch.
     bad = ~((found - truth).abs() <= allowed)
     if bad.any():
         worst = (found - truth).abs()[bad].max()
-        raise SystemExit(
+        raise RuntimeError(
             f"not recorded: {what} is off by {float(worst):.3g}, {int(bad.sum())} of {bad.numel()} are wrong"
         )

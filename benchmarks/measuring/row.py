@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from _gpu import Ceilings, Timing, Work, describe
-from _record import commit, now, versions
+
+from benchmarks.measuring.gpu import Ceilings, Timing, Work, describe
+from benchmarks.measuring.records import commit, now, versions
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 
 import torch
-from _record import append, commit, now, processor, versions
 
+from benchmarks.measuring.records import append, commit, now, processor, versions
 from dvdq_kernels.backends.cpu.instruction_sets import at_hand
 
 TURN = 1e-2
@@ -126,9 +126,9 @@ def make_row(
     )
 
 
-def keep(script: str, rows: Sequence[Row]) -> None:
-    """Appends rows to the file of ``script`` on this processor, and prints them."""
-    append(script, processor(), rows)
+def keep(benchmark: str, rows: Sequence[Row]) -> None:
+    """Appends rows to the file of ``benchmark`` on this processor, and prints them."""
+    append(benchmark, processor(), rows)
     for row in rows:
         ratios = "".join(
             f" {number:7.2f} x {name}"

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 
 import torch
-from _case import Case, Job, Provider
-from _gpu import Work
-from _truth import sample
+
+from benchmarks.measuring.case import Case, Job, Provider
+from benchmarks.measuring.gpu import Work
+from benchmarks.measuring.truth import sample
 
 # Twice the relative error of the coarsest 4-bit grids of normal values here, min-max of a whole row of 3072 weights and
 # the largest of as many activations: their mean squared errors are 0.0187 and 0.0240 of the mean square.
@@ -28,6 +29,7 @@ def compare(case: Case, out: torch.Tensor) -> None:
 
 
 def plain_linear(case: Case) -> torch.nn.Linear:
+    """A layer in bfloat16 with the case's weight."""
     out_features, in_features = case.weight.shape
     linear = torch.nn.Linear(in_features, out_features, bias=False, dtype=torch.bfloat16, device=case.device)
     linear.weight.copy_(case.weight)

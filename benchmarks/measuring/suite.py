@@ -15,13 +15,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import _gpu
-import _record
-import _shapes
 import torch
-from _case import Case, Provider
-from _row import Label, Timed, make_row, show
 
+from benchmarks.measuring import gpu, records, workloads
+from benchmarks.measuring.case import Case, Provider
+from benchmarks.measuring.row import Label, Timed, make_row, show
 from dvdq_kernels import backends
 
 OWN = "dvdq-kernels"
@@ -35,15 +33,15 @@ class Suite:
     ``cases`` are the inputs that the repeats of a call take turns over.
     """
 
-    script: str
+    name: str
     operation: str
-    shapes: tuple[_shapes.Shape, ...]
-    quick: tuple[_shapes.Shape, ...]
+    shapes: tuple[workloads.Shape, ...]
+    quick: tuple[workloads.Shape, ...]
     reference: Provider
     ours: Callable[[str], tuple[Provider, ...]]
     beside: tuple[Provider, ...] = ()
     peers: tuple[Provider, ...] = ()
-    cases: Callable[[_shapes.Shape, torch.device], list[Case]] = lambda shape, device: [Case(shape, device)]
+    cases: Callable[[workloads.Shape, torch.device], list[Case]] = lambda shape, device: [Case(shape, device)]
 
     def own(self, *backends: str) -> tuple[Provider, ...]:
         """One group: what of several backends is compared was timed in one process."""
@@ -53,7 +51,7 @@ class Suite:
         """Runs what the command line asks for: one group here, or each in its process."""
         given = sys.argv[1:] if arguments is None else list(arguments)
         options = self._parser().parse_args(given)
-        device = _gpu.require_gpu()
+        device = gpu.require_gpu()
         if options.only is None and self.peers:
             self._in_processes(given)
             return
@@ -66,8 +64,8 @@ class Suite:
 
     def _parser(self) -> argparse.ArgumentParser:
         parser = argparse.ArgumentParser()
-        parser.add_argument("--quick", action="store_true", help=f"only {', '.join(map(_shapes.name, self.quick))}")
-        parser.add_argument("--shapes", type=_shapes.parse, help=f"such as {_shapes.name(self.shapes[0])}, by commas")
+        parser.add_argument("--quick", action="store_true", help=f"only {', '.join(map(workloads.name, self.quick))}")
+        parser.add_argument("--shapes", type=workloads.parse, help=f"{workloads.name(self.shapes[0])}, …")
         able = ",".join(name for name in GPU_BACKENDS if backends()[name] is None)
         parser.add_argument(
             "--backend", default=able, help=f"of dvdq-kernels, by commas; here {able or 'none can run'}"
@@ -82,7 +80,8 @@ class Suite:
     def _in_processes(self, options: list[str]) -> None:
         for name in self._groups():
             print(f"-- {self.operation}: {name}", flush=True)
-            failed = subprocess.run([sys.executable, self.script, "--only", name, *options], check=False).returncode
+            command = [sys.executable, "-m", "benchmarks", self.name, "--only", name, *options]
+            failed = subprocess.run(command, cwd=records.ROOT, check=False).returncode
             if failed and name == OWN:
                 raise SystemExit(f"{self.operation}: {name} failed")
             if failed:
@@ -91,19 +90,22 @@ class Suite:
     def _run(
         self,
         providers: Sequence[Provider],
-        shapes: Sequence[_shapes.Shape],
+        shapes: Sequence[workloads.Shape],
         device: torch.device,
         *,
         own: bool,
         seconds: float,
     ) -> None:
-        """Times the reference and the providers at every shape; the reference's own row is written beside ours."""
+        """Times the reference and the providers at every shape; the reference's own row is written beside ours.
+
+        Who fails gets no row, and the others get theirs; at the end it is an error if one of ours did.
+        """
         torch.set_grad_enabled(False)
-        ceilings = _gpu.ceilings(device)
-        start = time.monotonic()
+        ceilings = gpu.ceilings(device)
+        start, failed = time.monotonic(), []
         for shape in shapes:
             if time.monotonic() - start > seconds:
-                print(f"{_shapes.name(shape)}: left out, {seconds:.0f} s are over", flush=True)
+                print(f"{workloads.name(shape)}: left out, {seconds:.0f} s are over", flush=True)
                 continue
             # Peers' layers refer to themselves, and hold gigabytes.
             gc.collect()
@@ -116,30 +118,31 @@ class Suite:
                 try:
                     found = self._measure(provider, cases)
                 except Exception as error:
-                    # A peer may fail in any way of its own: it gets no row, and the reason is told.
-                    if provider.package is None:
-                        raise
                     reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                    print(f"{_shapes.name(shape)}: {provider.name} not measured: {reason}", flush=True)
+                    what = f"{workloads.name(shape)}: {provider.name} {provider.variant}".strip()
+                    print(f"{what} not measured: {reason}", flush=True)
+                    failed += [f"{what}: {reason}"] if provider.package is None else []
                     continue
                 self._record(provider, shape, device, found, reference, ceilings)
+        if failed:
+            raise SystemExit("\n".join([f"{self.operation}: {len(failed)} of ours failed", *failed]))
 
     def _measure(self, provider: Provider, cases: Sequence[Case]) -> Timed:
         jobs = [provider.build(case) for case in cases]
         jobs[0].check(jobs[0].call())
-        found = Timed(_gpu.measure([job.call for job in jobs]), jobs[0].work, jobs[0].note)
+        found = Timed(gpu.measure([job.call for job in jobs]), jobs[0].work, jobs[0].note)
         return found
 
     def _record(
         self,
         provider: Provider,
-        shape: _shapes.Shape,
+        shape: workloads.Shape,
         device: torch.device,
         found: Timed,
         reference: Timed,
-        ceilings: _gpu.Ceilings,
+        ceilings: gpu.Ceilings,
     ) -> None:
-        label = Label(self.operation, provider.name, provider.variant, _shapes.name(shape), provider.package)
+        label = Label(self.operation, provider.name, provider.variant, workloads.name(shape), provider.package)
         row = make_row(label, device, found, self.reference.name, reference.timing.p50, ceilings)
-        _record.append(self.script, row.device, [row])
+        records.append(self.name, row.device, [row])
         show(row)

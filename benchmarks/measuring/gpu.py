@@ -154,7 +154,3 @@ def _time_graph(calls: Sequence[Callable[[], object]]) -> tuple[float, float, fl
     seconds = sorted(start.elapsed_time(end) / 1e3 / (rounds * len(calls)) for start, end in events)
     tenths = quantiles(seconds, n=10, method="inclusive")
     return tenths[1], tenths[4], tenths[7]
-
-
-if __name__ == "__main__":
-    print(*describe(require_gpu()))

@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from _gpu import Work
-from _shapes import Shape
+
+from benchmarks.measuring.gpu import Work
+from benchmarks.measuring.workloads import Shape
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from _case import Case, Job, Provider
-from _peers import ORBITQUANT, TORCHAO, compare, plain_linear
+
+from benchmarks.measuring.case import Case, Job, Provider
+from benchmarks.measuring.peers import ORBITQUANT, TORCHAO, compare, plain_linear
 
 
 def _plain(case: Case) -> Job:

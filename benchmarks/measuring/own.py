@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-from _case import Case, Job, Provider
-from _gpu import Work
-from _truth import check_activation, check_product, check_weight_only
 
+from benchmarks.measuring.case import Case, Job, Provider
+from benchmarks.measuring.gpu import Work
+from benchmarks.measuring.truth import check_activation, check_product, check_weight_only
 from dvdq_kernels import QuantizedActivation, QuantizedWeight, quantize_weight, quantized_linear, rotate_quantize
 from dvdq_reference.spec.recipe import DEFAULT_BLOCK, ActivationRule, Rotation, WeightRule
 

@@ -9,9 +9,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 
-from _tiles import Backend
 from cupy_backends.cuda.api.driver import CUDADriverError
 
+from benchmarks.tiles.tuner import Backend
 from dvdq_kernels.backends.cupy import mma
 from dvdq_kernels.backends.cupy.compilation import Compiled, compile_launch
 from dvdq_kernels.backends.cupy.launch import Launch

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import triton
-from _tiles import Backend
 
+from benchmarks.tiles.tuner import Backend
 from dvdq_kernels.backends.triton import linear, weight_only
 from dvdq_kernels.backends.triton.launch import Launch, options
 

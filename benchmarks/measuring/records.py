@@ -1,7 +1,8 @@
 """What every benchmark shares: one CSV row a measurement, and timing on a CPU in a process of its own.
 
-A row is appended to ``benchmarks/results/<device>/<script>.csv`` and never changed. On a CPU each provider runs in its
-own process with the same thread count, so that none sees another's memory, caches or imports.
+A row is appended to ``benchmarks/results/<device>/<benchmark>.csv``, and never changed; ``$BENCHMARK_RESULTS`` names
+another folder for ``results``. On a CPU each provider runs in its own process with the same thread count, so that none
+sees another's memory, caches or imports.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ import torch
 
 import dvdq_kernels
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[2]
+RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or ROOT / "benchmarks/results")
 
 
 @dataclass(frozen=True)
@@ -75,21 +77,22 @@ def measure(function: Callable[[], object], repeats: int, warm_up: bool = True) 
     print(json.dumps(asdict(Measurement(seconds, resident("VmHWM") - before, found))))
 
 
-def in_process(script: str, provider: str, threads: int, python: str = sys.executable) -> Measurement:
-    """The measurement that ``script provider`` prints when run on its own with ``threads`` threads."""
-    return Measurement(**run_json(script, provider, threads=threads, python=python))
+def in_process(benchmark: str, provider: str, threads: int, python: str = sys.executable) -> Measurement:
+    """The measurement that ``benchmark provider`` prints when run on its own with ``threads`` threads."""
+    return Measurement(**run_json(benchmark, provider, threads=threads, python=python))
 
 
-def run_json(script: str, *arguments: str, threads: int, python: str = sys.executable) -> dict[str, Any]:
-    """The JSON that a script prints as its last line when run on its own with ``threads`` threads."""
+def run_json(benchmark: str, *arguments: str, threads: int, python: str = sys.executable) -> dict[str, Any]:
+    """The JSON that a benchmark prints as its last line when run on its own with ``threads`` threads."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    run = subprocess.run([python, script, *arguments], env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    command = [python, "-m", "benchmarks", benchmark, *arguments]
+    run = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     return found
 
 
 def record(
-    script: str, operation: str, shape: str, threads: int, reference: str, measured: dict[str, list[Measurement]]
+    benchmark: str, operation: str, shape: str, threads: int, reference: str, measured: dict[str, list[Measurement]]
 ) -> list[Row]:
     """Append and print one row a provider; several measurements of one are pooled, and its largest peak counts."""
     pooled = {name: sorted(s for m in runs for s in m.seconds) for name, runs in measured.items()}
@@ -112,17 +115,17 @@ def record(
         )
         for name, seconds in pooled.items()
     ]
-    append(script, device, rows)
+    append(benchmark, device, rows)
     for row in rows:
         print(f"{row.provider:32} {row.p50_s:9.4f} s  ratio {row.ratio:8.3f}  peak {row.peak_bytes / 2**20:7.1f} MiB")
     return rows
 
 
-def append(script: str, device: str, rows: Sequence[Any]) -> None:
-    """Append rows, all of one dataclass, to the file of ``script`` and ``device``; its header names their fields."""
+def append(benchmark: str, device: str, rows: Sequence[Any]) -> None:
+    """Append rows, all of one dataclass, to the file of ``benchmark`` and ``device``; its header names their fields."""
     folder = RESULTS / re.sub(r"[^\w.]+", "-", device).strip("-").lower()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{Path(script).stem}.csv"
+    path = folder / f"{benchmark}.csv"
     names = [f.name for f in fields(rows[0])]
     header = path.read_text().partition("\n")[0] if path.exists() else None
     if header not in (None, ",".join(names)):
@@ -147,10 +150,17 @@ def versions(*packages: str) -> str:
 
 @cache
 def commit() -> str:
-    """The commit of the working tree, short; in a copy without its repository, what ``BENCHMARK_COMMIT`` says."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    said = os.environ.get("BENCHMARK_COMMIT")
-    return said or subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    """The commit of the working tree, short; in a copy without its repository, what ``BENCHMARK_COMMIT`` says.
+
+    Where nobody says, it is ``unknown``: what was measured is worth more than its label.
+    """
+    if said := os.environ.get("BENCHMARK_COMMIT"):
+        return said
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def now() -> str:

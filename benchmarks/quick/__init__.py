@@ -1,0 +1,1 @@
+"""The stages of ``gpu_quick.py``: each runs in a process of its own, step after step."""

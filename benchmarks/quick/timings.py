@@ -1,0 +1,106 @@
+"""Stages that say how fast kernels are: benchmarks of this folder at few shapes, and passes of whole models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+
+from benchmarks import gpu_bgr, gpu_linear, gpu_rotate_quantize, gpu_weight_only, rank_backends
+from benchmarks.measuring import workloads
+from benchmarks.measuring.suite import GPU_BACKENDS, OWN
+from benchmarks.quick.steps import Steps
+from dvdq_kernels.backend import Preference
+from dvdq_kernels.registry import backends, forget, registry
+
+LINEARS: tuple[workloads.Shape, ...] = (
+    (118_800, 12288, 3072),
+    (118_800, 3072, 12288),
+    (75_600, 5120, 5120),
+    (32_760, 8960, 1536),
+    (32_760, 1536, 1536),
+)
+ACTIVATIONS: tuple[workloads.Shape, ...] = ((118_800, 3072), (75_600, 5120), (32_760, 1536), (32_760, 8960))
+PASSES = {"wan2.1-1.3b": ("81x480x832", 3, 40, 16), "hunyuan-video-13b": ("129x544x960", 1, 120, 64)}
+"""Models, the videos that their makers show, rounds of one pass; seconds and gigabytes without which none is begun."""
+METHODS = ("dvd-quant:W4A8", "dvd-quant:W4A4")
+
+
+def able() -> list[str]:
+    """The GPU backends that can run here."""
+    return [name for name in GPU_BACKENDS if backends()[name] is None]
+
+
+def linears(step: Steps) -> None:
+    """Product alone and whole, both backends in one process, against cuBLAS in bf16 and its int8 product."""
+    for shape in LINEARS:
+        options = ["--only", OWN, "--backend", ",".join(able()), "--shapes", workloads.name(shape)]
+        step(workloads.name(shape), gpu_linear.main, options, least=8)
+
+
+def rotations(step: Steps) -> None:
+    """In one pass with the quantization, against a copy."""
+    for shape in ACTIVATIONS:
+        options = ["--backend", ",".join(able()), "--shapes", workloads.name(shape)]
+        step(workloads.name(shape), gpu_rotate_quantize.main, options, least=5)
+
+
+def weight_only(step: Steps) -> None:
+    """W4A16 of one token and of sixteen."""
+    for shape in gpu_weight_only.SUITE.quick:
+        options = ["--only", OWN, "--backend", ",".join(able()), "--shapes", workloads.name(shape)]
+        step(workloads.name(shape), gpu_weight_only.main, options, least=5)
+
+
+def bgr(step: Steps) -> None:
+    """Every 4-bit linear of HunyuanVideo."""
+    workloads.MODELS = {"HunyuanVideo": workloads.MODELS["HunyuanVideo"]}
+    for backend in able():
+        step(backend, gpu_bgr.main, ["--backend", backend], least=20)
+
+
+def ranking(step: Steps) -> None:
+    """What ``"auto"`` would follow, from the rows of this run."""
+    path = step.log.path.with_name("ranking.json")
+    step("ranking", rank_backends.main, ["--output", str(path)])
+
+
+def passes(step: Steps) -> None:
+    """A pass of a whole model with random weights in bfloat16, W4A8 and W4A4, by each backend; needs diffusers."""
+    room = torch.cuda.get_device_properties(0).total_memory if step.device == "cuda" else 0
+    for model, (video, rounds, least, gigabytes) in PASSES.items():
+        if room < gigabytes * 10**9:
+            step.log.write(step.stage, step=model, left_out=f"needs a GPU with {gigabytes} GB")
+            continue
+        for backend in able():
+            step(f"{model} {backend}", _pass, step, model, backend, video, rounds, least=least)
+
+
+def _pass(step: Steps, model: str, backend: str, video: str, rounds: int) -> dict[str, float]:
+    from dvdq_eval.experiments.opening import parse_methods
+    from dvdq_eval.latency.run import measure_latency
+    from dvdq_eval.latency.subject import open_subject
+
+    subject = open_subject("gpu_quick", model, video)
+    methods = parse_methods("gpu_quick", METHODS)
+    with preferred(backend):
+        found = measure_latency(subject, methods, rounds=rounds, device=torch.device(step.device)).to_dict()
+    step.log.path.with_name(f"{model}-{backend}.json").write_text(json.dumps(found))
+    return {f"{method['label']} {method['bits']}": method["step"]["p50"] for method in found["methods"]}
+
+
+@contextmanager
+def preferred(backend: str) -> Iterator[None]:
+    """In a ``with`` block ``"auto"`` takes ``backend`` for whatever it can run, if nothing was measured on this GPU."""
+    known = registry()
+    before = known[backend]
+    known[backend] = replace(before, preference=lambda call: Preference(99, "which gpu_quick times"))
+    forget()
+    try:
+        yield
+    finally:
+        known[backend] = before
+        forget()
