@@ -12,9 +12,9 @@ from diffusers import WanTransformer3DModel
 
 from dvdq_eval.demo.methods import METHODS, Method
 from dvdq_eval.demo.results import BitSwitching, ChannelPeaks, LayerError, Results, Row, Step, Trace, Video
-from dvdq_eval.experiments.store import Store
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.generation import Generated
+from dvdq_eval.videos.store import Store
+from dvdq_eval.videos.study import Study
 from dvdq_models.moving_shapes.clips import Placement, Scene, draw
 from dvdq_models.moving_shapes.wan import TEXT_WIDTH
 

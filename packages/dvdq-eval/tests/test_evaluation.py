@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from dvdq_eval.cli import app
 from dvdq_eval.evaluation.run import CONTENTS, MEASURED
-from dvdq_eval.experiments.configuration import FULL_PRECISION
-from dvdq_eval.experiments.run import Maker
-from dvdq_eval.experiments.study import Job
 from dvdq_eval.latency.results import Latency
+from dvdq_eval.videos.method import FULL_PRECISION
+from dvdq_eval.videos.run import Maker
+from dvdq_eval.videos.study import Job
 from dvdq_models import DvdqError
 from dvdq_models.moving_shapes import WAN
 

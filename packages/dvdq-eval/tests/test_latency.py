@@ -18,7 +18,6 @@ from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
 
-from dvdq_eval.experiments.opening import parse_methods
 from dvdq_eval.latency import bench, run
 from dvdq_eval.latency.building import build
 from dvdq_eval.latency.command import latency
@@ -29,6 +28,7 @@ from dvdq_eval.latency.run import measure_latency
 from dvdq_eval.latency.subject import Subject, open_subject
 from dvdq_eval.latency.taps import counted_linears, dissect
 from dvdq_eval.latency.variants import Variant, variants_of
+from dvdq_eval.videos.opening import parse_methods
 from dvdq_models import DvdqError, Recipe, quantize, save
 from dvdq_models.bit_switching import hook_of
 from dvdq_models.configurations import empty_transformer

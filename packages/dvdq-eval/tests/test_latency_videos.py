@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.experiments.opening import parse_methods
 from dvdq_eval.latency.variants import FULL_WIDTH, variants_of
 from dvdq_eval.latency.videos import Mix, add_up, check_mixes
+from dvdq_eval.videos.method import FULL_PRECISION, Configuration
+from dvdq_eval.videos.opening import parse_methods
 from dvdq_models import DvdqError
 from dvdq_models.bit_schedule import StepDecision
 

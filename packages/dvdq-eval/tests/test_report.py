@@ -18,9 +18,6 @@ from typer.testing import CliRunner
 
 from dvdq_eval.cli import app
 from dvdq_eval.demo.page import demo_page
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.experiments.store import Store, write_json
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.internals import LayerError
 from dvdq_eval.intervals import interval
 from dvdq_eval.latency.results import Latency, LayerTime, MethodTime, Parts, Timing, VideoTime
@@ -33,6 +30,9 @@ from dvdq_eval.report.write import write_report
 from dvdq_eval.tables.build import Row, Table
 from dvdq_eval.tables.cost import Cost
 from dvdq_eval.vbench.score import Score
+from dvdq_eval.videos.method import FULL_PRECISION, Configuration
+from dvdq_eval.videos.store import Store, write_json
+from dvdq_eval.videos.study import Study
 from dvdq_models.bit_schedule import StepDecision
 from dvdq_models.video import read_mp4
 from dvdq_reference.spec.errors import DvdqError

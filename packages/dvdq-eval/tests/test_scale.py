@@ -13,14 +13,14 @@ from typing import Any
 import psutil
 import pytest
 
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.experiments.run import Maker
-from dvdq_eval.experiments.store import Store
-from dvdq_eval.experiments.study import Job, Study
-from dvdq_eval.scale import generate_all
-from dvdq_eval.scale.queue import ATTEMPTS, Queue
-from dvdq_eval.scale.streak import HOPELESS, Streak
-from dvdq_eval.scale.worker import Worker
+from dvdq_eval.videos.fill import generate_all
+from dvdq_eval.videos.method import FULL_PRECISION, Configuration
+from dvdq_eval.videos.run import Maker
+from dvdq_eval.videos.scale.queue import ATTEMPTS, Queue
+from dvdq_eval.videos.scale.streak import HOPELESS, Streak
+from dvdq_eval.videos.scale.worker import Worker
+from dvdq_eval.videos.store import Store
+from dvdq_eval.videos.study import Job, Study
 from dvdq_models import DvdqError
 
 W4A4 = Configuration.named("DVD-Quant", "dvd-quant", "W4A4")
@@ -145,7 +145,7 @@ def test_a_worker_with_another_model_refuses(study: Study) -> None:
 
 def test_without_ray_one_process_still_works(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "dvdq_eval.scale.run", raising=False)
+    monkeypatch.delitem(sys.modules, "dvdq_eval.videos.scale.run", raising=False)
     store = Store(tmp_path, study)
     with pytest.raises(DvdqError, match=r"expected Ray, for workers: pip install 'dvdq-eval\[scale\]'"):
         generate_all(study, store, [FULL_PRECISION], silent, workers=2)

@@ -13,11 +13,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dvdq_eval.cli import app, main
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.experiments.measure import measure_videos
-from dvdq_eval.experiments.run import make_videos
-from dvdq_eval.experiments.store import Store
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.intervals import Interval
 from dvdq_eval.paper import PAPER
 from dvdq_eval.tables import build, figures
@@ -25,6 +20,11 @@ from dvdq_eval.tables.all import NAMES, chosen, needed
 from dvdq_eval.tables.catalogue import EXPERIMENTS, Experiment, Line, ours
 from dvdq_eval.tables.markdown import table_markdown
 from dvdq_eval.vbench.score import Score
+from dvdq_eval.videos.measure import measure_videos
+from dvdq_eval.videos.method import FULL_PRECISION, Configuration
+from dvdq_eval.videos.run import make_videos
+from dvdq_eval.videos.store import Store
+from dvdq_eval.videos.study import Study
 from dvdq_models import DvdqError
 from dvdq_models.apply import swap_linears
 from dvdq_models.moving_shapes import WAN

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from dvdq_eval.experiments.configuration import FULL_PRECISION
-from dvdq_eval.experiments.opening import parse_methods
-from dvdq_eval.experiments.store import MethodFolder, Store
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.vbench import installed
 from dvdq_eval.vbench.command import app
 from dvdq_eval.vbench.score import scores_of
 from dvdq_eval.vbench.weights import FILES, MARKER
+from dvdq_eval.videos.method import FULL_PRECISION
+from dvdq_eval.videos.opening import parse_methods
+from dvdq_eval.videos.store import MethodFolder, Store
+from dvdq_eval.videos.study import Study
 from dvdq_reference.spec.errors import DvdqError
 
 METHODS = parse_methods("test", ["dvd-quant:W4A4"])

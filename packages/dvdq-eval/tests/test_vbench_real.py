@@ -8,9 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dvdq_eval.experiments.configuration import FULL_PRECISION
-from dvdq_eval.experiments.store import Store
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.quality import temporal_flickering
 from dvdq_eval.vbench.dimensions import DIMENSIONS
 from dvdq_eval.vbench.environment import vbench_python
@@ -20,6 +17,9 @@ from dvdq_eval.vbench.score import scores_of
 from dvdq_eval.vbench.scoring import Judges, score_all
 from dvdq_eval.vbench.study import Asked
 from dvdq_eval.vbench.weights import FILES
+from dvdq_eval.videos.method import FULL_PRECISION
+from dvdq_eval.videos.store import Store
+from dvdq_eval.videos.study import Study
 from dvdq_models.moving_shapes import WAN
 from dvdq_reference.spec.errors import DvdqError
 

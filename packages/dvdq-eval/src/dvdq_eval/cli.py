@@ -12,9 +12,9 @@ from dvdq_eval.layers.command import layers
 from dvdq_eval.memory.command import memory
 from dvdq_eval.quality.command import quality
 from dvdq_eval.report.command import report
-from dvdq_eval.scale.command import generate
 from dvdq_eval.tables.command import table
 from dvdq_eval.vbench.command import app as vbench
+from dvdq_eval.videos.command import generate
 from dvdq_reference.spec.errors import DvdqError
 
 app = typer.Typer(

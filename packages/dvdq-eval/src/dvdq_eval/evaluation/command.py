@@ -10,10 +10,10 @@ from rich.console import Console
 
 from dvdq_eval.evaluation.run import OPERATION
 from dvdq_eval.evaluation.run import evaluate as run
-from dvdq_eval.experiments import options
-from dvdq_eval.experiments.opening import open_study, parse_methods
-from dvdq_eval.experiments.store import Store
 from dvdq_eval.progress import progress_bars
+from dvdq_eval.videos import options
+from dvdq_eval.videos.opening import open_study, parse_methods
+from dvdq_eval.videos.store import Store
 from dvdq_models.placement import Offload
 
 METHODS = ("dvd-quant:W4A8", "dvd-quant:W4A6", "dvd-quant:W4A4", "minmax:W4A4")

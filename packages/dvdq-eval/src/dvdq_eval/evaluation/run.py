@@ -8,10 +8,6 @@ from pathlib import Path
 import torch
 
 from dvdq_eval.device import open_device
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.experiments.prepare import prepared_files, tuned
-from dvdq_eval.experiments.store import Store, write_json, write_text
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.latency.run import measure_latency
 from dvdq_eval.latency.subject import Subject, open_subject
 from dvdq_eval.latency.table import latency_markdown
@@ -20,12 +16,16 @@ from dvdq_eval.memory.run import measure_memory
 from dvdq_eval.memory.table import memory_markdown
 from dvdq_eval.progress import Tell
 from dvdq_eval.report.write import write_report
-from dvdq_eval.scale import generate_all
 from dvdq_eval.staging import complete_folder
 from dvdq_eval.tables.build import build_table
 from dvdq_eval.tables.catalogue import Experiment, Line
 from dvdq_eval.tables.figures import figure_3
 from dvdq_eval.tables.markdown import table_markdown
+from dvdq_eval.videos.fill import generate_all
+from dvdq_eval.videos.method import FULL_PRECISION, Configuration
+from dvdq_eval.videos.prepare import prepared_files, tuned
+from dvdq_eval.videos.store import Store, write_json, write_text
+from dvdq_eval.videos.study import Study
 from dvdq_models.placement import Offload
 from dvdq_reference.spec.errors import DvdqError
 
@@ -67,7 +67,7 @@ def evaluate(
         methods: full precision first.
         out: folder to write to.
         model: as :func:`dvdq_eval.latency.subject.open_subject` takes it.
-        workers, address, threads: of :func:`dvdq_eval.scale.generate_all`; latency has as many threads.
+        workers, address, threads: of :func:`dvdq_eval.videos.scale.generate_all`; latency has as many threads.
         prompts: whose videos the page shows.
         tell: told of progress.
 

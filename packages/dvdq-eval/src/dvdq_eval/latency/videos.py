@@ -14,9 +14,9 @@ from math import fsum
 from pathlib import Path
 from typing import Any
 
-from dvdq_eval.experiments.configuration import Configuration
 from dvdq_eval.latency.results import VideoTime
 from dvdq_eval.latency.variants import FULL_WIDTH, Variant
+from dvdq_eval.videos.method import Configuration
 from dvdq_reference.spec.errors import DvdqError
 
 

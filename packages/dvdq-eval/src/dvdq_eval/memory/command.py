@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from dvdq_eval.device import open_device
-from dvdq_eval.experiments.opening import parse_methods
-from dvdq_eval.experiments.store import write_json, write_text
 from dvdq_eval.latency import options
 from dvdq_eval.latency.subject import open_subject
 from dvdq_eval.memory.run import OPERATION, measure_memory
 from dvdq_eval.memory.table import memory_markdown
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.staging import complete_folder
+from dvdq_eval.videos.opening import parse_methods
+from dvdq_eval.videos.store import write_json, write_text
 
 CONTENTS = frozenset({"memory.json", "memory.md"})
 

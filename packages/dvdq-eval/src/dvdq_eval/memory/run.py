@@ -8,7 +8,6 @@ from contextlib import suppress
 import torch
 
 from dvdq_eval.device import dtype_on, let_go, provenance_on
-from dvdq_eval.experiments.configuration import Configuration
 from dvdq_eval.latency.passes import passes_of
 from dvdq_eval.latency.sizes import pass_bytes
 from dvdq_eval.latency.subject import Subject
@@ -18,6 +17,7 @@ from dvdq_eval.memory.results import Memory, MethodMemory
 from dvdq_eval.memory.weights import component_bytes, weight_parts
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
+from dvdq_eval.videos.method import Configuration
 
 OPERATION = "memory"
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dvdq_eval.experiments.configuration import Configuration
 from dvdq_eval.progress import Tell
 from dvdq_eval.report.origin import Source
 from dvdq_eval.report.reading import having, read
 from dvdq_eval.tables.catalogue import EXPERIMENTS
 from dvdq_eval.vbench.score import Score
+from dvdq_eval.videos.method import Configuration
 
 _METHOD = having(
     "label",

@@ -6,10 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.experiments.run import make_videos
-from dvdq_eval.experiments.store import Store, write_json, write_text
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.markdown import markdown
 from dvdq_eval.paper import DIFFERS, PAPER
 from dvdq_eval.progress import Tell
@@ -18,6 +14,10 @@ from dvdq_eval.tables.catalogue import EXPERIMENTS, Experiment
 from dvdq_eval.tables.cost import table_5
 from dvdq_eval.tables.figures import figure_3, figure_4, figure_5, plot_deltas
 from dvdq_eval.tables.markdown import table_markdown
+from dvdq_eval.videos.method import FULL_PRECISION, Configuration
+from dvdq_eval.videos.run import make_videos
+from dvdq_eval.videos.store import Store, write_json, write_text
+from dvdq_eval.videos.study import Study
 
 Maker = Callable[[Study, Store, Path, Tell], None]
 """Writes the files of one table or figure into a folder."""

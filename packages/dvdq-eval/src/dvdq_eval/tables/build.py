@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.experiments.measure import measure_videos
-from dvdq_eval.experiments.run import make_videos
-from dvdq_eval.experiments.store import MethodFolder, Store
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.intervals import Interval, difference, interval
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_eval.tables.catalogue import Experiment
 from dvdq_eval.tables.metrics import METRICS
 from dvdq_eval.vbench.score import Score
+from dvdq_eval.videos.measure import measure_videos
+from dvdq_eval.videos.method import FULL_PRECISION, Configuration
+from dvdq_eval.videos.run import make_videos
+from dvdq_eval.videos.store import MethodFolder, Store
+from dvdq_eval.videos.study import Study
 
 Judge = Callable[[Configuration], Mapping[str, Score]]
 """Gives VBench's scores of a method whose videos are made, by dimension."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
 from dvdq_eval.methods import AS_PUBLISHED, BASELINES, LABELS, VARIANTS
+from dvdq_eval.videos.method import FULL_PRECISION, Configuration
 from dvdq_reference.spec.recipe import DEFAULT_DELTA, ActivationRule, BitSchedule, Rotation, WeightRule
 
 OURS = LABELS["dvd-quant"]

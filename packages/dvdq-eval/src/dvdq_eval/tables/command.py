@@ -9,13 +9,13 @@ import torch
 import typer
 from rich.console import Console
 
-from dvdq_eval.experiments import options
-from dvdq_eval.experiments.opening import open_study
-from dvdq_eval.experiments.store import Store
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.tables.all import NAMES, make, make_share
 from dvdq_eval.tables.catalogue import EXPERIMENTS
 from dvdq_eval.tables.judging import judge_by_vbench
+from dvdq_eval.videos import options
+from dvdq_eval.videos.opening import open_study
+from dvdq_eval.videos.store import Store
 from dvdq_models.placement import Offload
 from dvdq_reference.spec.errors import DvdqError
 

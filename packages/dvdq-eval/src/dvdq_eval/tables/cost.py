@@ -8,14 +8,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.experiments.prepare import quantized_pipeline, tuned
-from dvdq_eval.experiments.store import Store, write_json, write_text
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.markdown import markdown
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_eval.tables.catalogue import WIDTHS, ours
+from dvdq_eval.videos.method import FULL_PRECISION, Configuration
+from dvdq_eval.videos.prepare import quantized_pipeline, tuned
+from dvdq_eval.videos.store import Store, write_json, write_text
+from dvdq_eval.videos.study import Study
 from dvdq_models.bit_schedule import average_bits
 from dvdq_models.bit_switching import TRANSFORMERS, hooks_of
 from dvdq_models.inspection import describe, together

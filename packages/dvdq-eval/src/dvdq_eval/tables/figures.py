@@ -15,16 +15,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dvdq_eval.contact_sheet import contact_sheet, side_by_side
-from dvdq_eval.experiments.configuration import FULL_PRECISION
-from dvdq_eval.experiments.run import make_videos
-from dvdq_eval.experiments.store import Store, replacing, write_json
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.internals import PeakRecorder, layer_errors
 from dvdq_eval.methods import BASELINES
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_eval.tables.build import Table
 from dvdq_eval.tables.catalogue import EXPERIMENTS, ours
+from dvdq_eval.videos.method import FULL_PRECISION
+from dvdq_eval.videos.run import make_videos
+from dvdq_eval.videos.store import Store, replacing, write_json
+from dvdq_eval.videos.study import Study
 from dvdq_models import quantize
 from dvdq_models.calibration import calibrate
 from dvdq_models.video import Frames, write_mp4

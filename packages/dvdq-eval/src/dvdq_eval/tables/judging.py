@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dvdq_eval.experiments.configuration import Configuration
-from dvdq_eval.experiments.store import Store
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.progress import Tell
 from dvdq_eval.tables.build import Judge
 from dvdq_eval.vbench.coverage import check_videos
@@ -17,6 +14,9 @@ from dvdq_eval.vbench.score import Score, scores_of
 from dvdq_eval.vbench.scoring import Judges, score_all
 from dvdq_eval.vbench.study import Asked
 from dvdq_eval.vbench.weights import check_weights, is_path_check, weights_folder
+from dvdq_eval.videos.method import Configuration
+from dvdq_eval.videos.store import Store
+from dvdq_eval.videos.study import Study
 from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "table"

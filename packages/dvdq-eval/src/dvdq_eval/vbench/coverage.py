@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dvdq_eval.experiments.store import MethodFolder
-from dvdq_eval.experiments.study import Job
 from dvdq_eval.vbench.dimensions import Dimension
 from dvdq_eval.vbench.prompts import jobs_of
 from dvdq_eval.vbench.staged import smaller_side
 from dvdq_eval.vbench.study import Asked
+from dvdq_eval.videos.store import MethodFolder
+from dvdq_eval.videos.study import Job
 from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "vbench score"

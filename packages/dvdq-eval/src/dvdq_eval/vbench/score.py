@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dvdq_eval.experiments.store import MethodFolder, read_json, write_json
 from dvdq_eval.vbench.dimensions import DIMENSIONS
+from dvdq_eval.videos.store import MethodFolder, read_json, write_json
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from dvdq_eval.experiments.store import MethodFolder
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.progress import Tell
 from dvdq_eval.vbench.coverage import OPERATION, Coverage, coverage
 from dvdq_eval.vbench.dimensions import Dimension
@@ -21,6 +19,8 @@ from dvdq_eval.vbench.score import Score, keep_score, scores_of
 from dvdq_eval.vbench.staged import CODEC, stage
 from dvdq_eval.vbench.study import Asked
 from dvdq_eval.vbench.weights import FILES, is_path_check
+from dvdq_eval.videos.store import MethodFolder
+from dvdq_eval.videos.study import Study
 from dvdq_reference.spec.errors import DvdqError
 
 

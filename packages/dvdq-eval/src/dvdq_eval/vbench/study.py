@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dvdq_eval.experiments.configuration import Configuration
-from dvdq_eval.experiments.opening import open_study, parse_methods, read_settings
-from dvdq_eval.experiments.prepare import prepared_files, tuned
-from dvdq_eval.experiments.store import MethodFolder, Store
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.vbench.dimensions import Dimension, chosen
 from dvdq_eval.vbench.environment import vbench_python
 from dvdq_eval.vbench.installed import Installed
 from dvdq_eval.vbench.prompts import SAMPLES, StandardStudy
+from dvdq_eval.videos.method import Configuration
+from dvdq_eval.videos.opening import open_study, parse_methods, read_settings
+from dvdq_eval.videos.prepare import prepared_files, tuned
+from dvdq_eval.videos.store import MethodFolder, Store
+from dvdq_eval.videos.study import Study
 from dvdq_models.moving_shapes import BUNDLED
 from dvdq_models.placement import check_offload
 from dvdq_models.prompts import read_prompts

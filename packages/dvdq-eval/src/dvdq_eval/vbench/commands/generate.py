@@ -5,12 +5,12 @@ from __future__ import annotations
 import typer
 from rich.console import Console
 
-from dvdq_eval.experiments import options as videos_of
 from dvdq_eval.progress import progress_bars
-from dvdq_eval.scale import generate_all
-from dvdq_eval.scale.command import tell_failures
 from dvdq_eval.vbench import options
 from dvdq_eval.vbench.study import open_asked
+from dvdq_eval.videos import options as videos_of
+from dvdq_eval.videos.command import tell_failures
+from dvdq_eval.videos.fill import generate_all
 from dvdq_models.placement import Offload
 
 

@@ -9,11 +9,11 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from dvdq_eval.experiments import options as videos_of
-from dvdq_eval.experiments.store import write_json, write_text
 from dvdq_eval.vbench import options
 from dvdq_eval.vbench.report import build_report, report_markdown
 from dvdq_eval.vbench.study import open_asked
+from dvdq_eval.videos import options as videos_of
+from dvdq_eval.videos.store import write_json, write_text
 from dvdq_models.placement import Offload
 
 

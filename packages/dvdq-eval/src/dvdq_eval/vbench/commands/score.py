@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from dvdq_eval.experiments import options as videos_of
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.vbench import options
 from dvdq_eval.vbench.coverage import OPERATION, check_videos
@@ -15,6 +14,7 @@ from dvdq_eval.vbench.installed import Installed
 from dvdq_eval.vbench.scoring import Judges, score_all
 from dvdq_eval.vbench.study import open_asked
 from dvdq_eval.vbench.weights import check_weights, weights_folder
+from dvdq_eval.videos import options as videos_of
 from dvdq_models.placement import Offload
 
 

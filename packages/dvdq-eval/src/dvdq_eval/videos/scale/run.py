@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dvdq_eval.experiments.configuration import Configuration
-from dvdq_eval.experiments.prepare import prepared_files, tuned
-from dvdq_eval.experiments.store import Store
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.progress import Tell
-from dvdq_eval.scale.queue import ATTEMPTS, Queue, Task
-from dvdq_eval.scale.streak import OPERATION, Streak
-from dvdq_eval.scale.worker import Failed, Worker
+from dvdq_eval.videos.method import Configuration
+from dvdq_eval.videos.prepare import prepared_files, tuned
+from dvdq_eval.videos.scale.queue import ATTEMPTS, Queue, Task
+from dvdq_eval.videos.scale.streak import OPERATION, Streak
+from dvdq_eval.videos.scale.worker import Failed, Worker
+from dvdq_eval.videos.store import Store
+from dvdq_eval.videos.study import Study
 from dvdq_reference.spec.errors import DvdqError
 
 # Ray would report its use to its makers, and hide the GPUs of a worker that asks for none.
@@ -43,7 +43,7 @@ def make_by_workers(
     address: str | None,
     threads: int,
 ) -> int:
-    """:func:`dvdq_eval.scale.generate.generate_all` with workers."""
+    """:func:`dvdq_eval.videos.fill.generate_all` with workers."""
     with _cluster(study, workers, address, threads):
         crew = _Crew(study, store, threads)
         ready = [_prepared(study, store, configuration, crew, tell) for configuration in configurations]

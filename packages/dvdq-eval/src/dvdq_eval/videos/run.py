@@ -8,14 +8,14 @@ from dataclasses import asdict
 from math import prod
 from typing import Any
 
-from dvdq_eval.experiments.configuration import Configuration
-from dvdq_eval.experiments.peer import make_videos_by_peer
-from dvdq_eval.experiments.prepare import calibration_of, quantized_pipeline, tuned
-from dvdq_eval.experiments.store import MethodFolder, Store
-from dvdq_eval.experiments.study import Job, Study
 from dvdq_eval.generation import generate
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
+from dvdq_eval.videos.method import Configuration
+from dvdq_eval.videos.peer import make_videos_by_peer
+from dvdq_eval.videos.prepare import calibration_of, quantized_pipeline, tuned
+from dvdq_eval.videos.store import MethodFolder, Store
+from dvdq_eval.videos.study import Job, Study
 from dvdq_models.bit_schedule import average_bits
 from dvdq_models.bit_switching import TRANSFORMERS, hooks_of
 from dvdq_models.inspection import LayerReport, describe, together

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dvdq_eval.experiments import prepare, run
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.experiments.measure import measure_videos
-from dvdq_eval.experiments.opening import open_study, parse_methods
-from dvdq_eval.experiments.prepare import calibration_of, tuned
-from dvdq_eval.experiments.run import make_videos
-from dvdq_eval.experiments.store import Store, replacing
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.generation import generate
 from dvdq_eval.quality import psnr, relative_error
+from dvdq_eval.videos import prepare, run
+from dvdq_eval.videos.measure import measure_videos
+from dvdq_eval.videos.method import FULL_PRECISION, Configuration
+from dvdq_eval.videos.opening import open_study, parse_methods
+from dvdq_eval.videos.prepare import calibration_of, tuned
+from dvdq_eval.videos.run import make_videos
+from dvdq_eval.videos.store import Store, replacing
+from dvdq_eval.videos.study import Study
 from dvdq_models import DvdqError, Recipe, quantize
 from dvdq_models.linear import QuantizedLinear
 from dvdq_models.moving_shapes import WAN
@@ -302,7 +302,7 @@ def test_what_does_not_fit_is_quantized_before_it_is_placed(
         events.append("quantized")
         return quantize(transformer, recipe, **options)
 
-    monkeypatch.setattr("dvdq_eval.experiments.study.place", place)
+    monkeypatch.setattr("dvdq_eval.videos.study.place", place)
     monkeypatch.setattr(prepare, "quantize", quantize_)
     prepare.quantized_pipeline(study, Store(tmp_path, study), W4A4, silent)
     assert events == order

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dvdq_eval.experiments.configuration import Configuration
-from dvdq_eval.experiments.store import MethodFolder
-from dvdq_eval.experiments.study import Job, Study
 from dvdq_eval.peers.records import configuration_of
 from dvdq_eval.peers.run import PeerSummary, VideoJob, run_peer
 from dvdq_eval.peers.video import read_video
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
+from dvdq_eval.videos.method import Configuration
+from dvdq_eval.videos.store import MethodFolder
+from dvdq_eval.videos.study import Job, Study
 from dvdq_models.families import family_of
 from dvdq_models.video import to_bytes
 from dvdq_reference.spec.errors import DvdqError

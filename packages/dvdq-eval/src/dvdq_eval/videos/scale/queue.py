@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dvdq_eval.experiments.configuration import Configuration
-from dvdq_eval.experiments.study import Job
+from dvdq_eval.videos.method import Configuration
+from dvdq_eval.videos.study import Job
 
 ATTEMPTS = 3
 """Workers that may die over one video before it counts as failed."""

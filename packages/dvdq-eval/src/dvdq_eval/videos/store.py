@@ -25,8 +25,8 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from dvdq_eval.experiments.configuration import Configuration
-from dvdq_eval.experiments.study import Job, Study
+from dvdq_eval.videos.method import Configuration
+from dvdq_eval.videos.study import Job, Study
 from dvdq_models.video import Frames, read_mp4, write_lossless
 
 

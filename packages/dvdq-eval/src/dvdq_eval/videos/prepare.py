@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from dvdq_eval.experiments.configuration import Configuration
-from dvdq_eval.experiments.store import Store, read_json, write_json
-from dvdq_eval.experiments.study import TUNING_VIDEOS, Job, Study
 from dvdq_eval.progress import Tell
+from dvdq_eval.videos.method import Configuration
+from dvdq_eval.videos.store import Store, read_json, write_json
+from dvdq_eval.videos.study import TUNING_VIDEOS, Job, Study
 from dvdq_kernels import quantize_weight
 from dvdq_models.apply import quantize
 from dvdq_models.bit_switching import TRANSFORMERS, follow

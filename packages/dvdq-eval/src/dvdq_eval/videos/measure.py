@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from dvdq_eval.experiments.store import MethodFolder
-from dvdq_eval.experiments.study import Job, Study
 from dvdq_eval.progress import Tell
 from dvdq_eval.quality import relative_error, temporal_flickering
 from dvdq_eval.quality.video import measure
+from dvdq_eval.videos.store import MethodFolder
+from dvdq_eval.videos.study import Job, Study
 from dvdq_models.moving_shapes.detector import adherence
 
 

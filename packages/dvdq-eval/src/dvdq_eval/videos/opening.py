@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.experiments.study import CALIBRATION_VIDEOS, Study
 from dvdq_eval.methods import LABELS
+from dvdq_eval.videos.method import FULL_PRECISION, Configuration
+from dvdq_eval.videos.study import CALIBRATION_VIDEOS, Study
 from dvdq_models.moving_shapes import BUNDLED
 from dvdq_models.placement import Offload, check_offload
 from dvdq_models.prompts import read_prompts

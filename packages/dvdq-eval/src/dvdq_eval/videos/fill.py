@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from dvdq_eval.experiments.configuration import Configuration
-from dvdq_eval.experiments.prepare import tuned
-from dvdq_eval.experiments.run import Maker
-from dvdq_eval.experiments.store import Store
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.progress import Tell
-from dvdq_eval.scale.streak import OPERATION, Streak
+from dvdq_eval.videos.method import Configuration
+from dvdq_eval.videos.prepare import tuned
+from dvdq_eval.videos.run import Maker
+from dvdq_eval.videos.scale.streak import OPERATION, Streak
+from dvdq_eval.videos.store import Store
+from dvdq_eval.videos.study import Study
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -45,7 +45,7 @@ def generate_all(
 
     Raises:
         DvdqError: somebody else's package among the methods, a device with a number where workers get one each, no Ray,
-            workers that cannot start, or :data:`~dvdq_eval.scale.streak.HOPELESS` videos in a row that fail.
+            workers that cannot start, or :data:`~dvdq_eval.videos.scale.streak.HOPELESS` videos in a row that fail.
     """
     for configuration in configurations:
         if configuration.peer is not None:
@@ -58,7 +58,7 @@ def generate_all(
         raise DvdqError(
             OPERATION, where="--device", expected="cpu or cuda, of which a worker gets one", got=study.device
         )
-    from dvdq_eval.scale.run import make_by_workers  # needs Ray, which is optional
+    from dvdq_eval.videos.scale.run import make_by_workers  # needs Ray, which is optional
 
     return make_by_workers(study, store, configurations, tell, workers=workers, address=address, threads=threads)
 

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from dvdq_eval.experiments import options
-from dvdq_eval.experiments.opening import open_study, parse_methods
-from dvdq_eval.experiments.store import Store
 from dvdq_eval.progress import progress_bars
-from dvdq_eval.scale.generate import generate_all
-from dvdq_eval.scale.streak import OPERATION
+from dvdq_eval.videos import options
+from dvdq_eval.videos.fill import generate_all
+from dvdq_eval.videos.opening import open_study, parse_methods
+from dvdq_eval.videos.scale.streak import OPERATION
+from dvdq_eval.videos.store import Store
 from dvdq_models.placement import Offload
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
-from dvdq_eval.experiments.configuration import Configuration
-from dvdq_eval.experiments.prepare import calibration_of, prepared_files, tuned
-from dvdq_eval.experiments.run import Maker
-from dvdq_eval.experiments.store import Store
-from dvdq_eval.experiments.study import Study
-from dvdq_eval.scale.queue import Task
+from dvdq_eval.videos.method import Configuration
+from dvdq_eval.videos.prepare import calibration_of, prepared_files, tuned
+from dvdq_eval.videos.run import Maker
+from dvdq_eval.videos.scale.queue import Task
+from dvdq_eval.videos.store import Store
+from dvdq_eval.videos.study import Study
 from dvdq_reference.spec.errors import DvdqError
 
 Files = Mapping[str, bytes]
