@@ -10,9 +10,12 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
-from dvdq_eval.demo.methods import METHODS, Method
+from dvdq_eval.demo.methods import METHODS
+from dvdq_eval.demo.methods import Method as DemoMethod
 from dvdq_eval.demo.results import BitSwitching, ChannelPeaks, LayerError, Results, Row, Step, Trace, Video
 from dvdq_eval.generation import Generated
+from dvdq_eval.videos.method import Method
+from dvdq_eval.videos.records import MethodRecord
 from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Study
 from dvdq_models.moving_shapes.clips import Placement, Scene, draw
@@ -62,13 +65,32 @@ def store(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(tmp_path_factory.mktemp("store"), study)
 
 
+@pytest.fixture(scope="session")
+def described() -> Callable[[Method], MethodRecord]:
+    """What a store says of a method that nobody ran."""
+
+    def describe(method: Method) -> MethodRecord:
+        return MethodRecord(
+            label=method.label,
+            bits=method.bits,
+            configuration=method.to_dict(),
+            bytes=12_000_000 if method.recipe is None else 4_000_000,
+            bytes_before=12_000_000,
+            bits_per_weight=16.0 if method.recipe is None else 4.25,
+            prepare_seconds=0.5,
+            calibration_seconds=None,
+        )
+
+    return describe
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a demo's folder is written from."""
 
     results: Results
     prompts: list[str]
-    videos: dict[Method, list[Generated]]
+    videos: dict[DemoMethod, list[Generated]]
 
 
 @pytest.fixture(scope="session")
@@ -127,7 +149,7 @@ def make_outcome(scenes: tuple[Scene, ...], steps: int) -> Outcome:
     return Outcome(results, prompts, videos)
 
 
-def _row(damage: int, method: Method) -> Row:
+def _row(damage: int, method: DemoMethod) -> Row:
     full = damage == 0
     return Row(
         method=method.name,
@@ -145,7 +167,7 @@ def _row(damage: int, method: Method) -> Row:
     )
 
 
-def _video(damage: int, method: Method, prompt: str, number: int) -> Video:
+def _video(damage: int, method: DemoMethod, prompt: str, number: int) -> Video:
     row = _row(damage, method)
     seen = {word: not (row.adherence[word] < 1.0 and number % 2) for word in WORDS}
     return Video(method.name, method.bits, prompt, number, row.psnr_db, row.ssim, row.latent_error, seen)

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 from dvdq_eval.cli import app
 from dvdq_eval.evaluation.run import CONTENTS, MEASURED
 from dvdq_eval.latency.results import Latency
+from dvdq_eval.records import read_record
+from dvdq_eval.videos.making import Maker
 from dvdq_eval.videos.method import FULL_PRECISION
-from dvdq_eval.videos.run import Maker
 from dvdq_eval.videos.study import Job
 from dvdq_models import DvdqError
 from dvdq_models.moving_shapes import WAN
@@ -46,7 +47,7 @@ def test_all_parts_are_there(evaluated: Path) -> None:
 
 
 def test_a_videos_time_is_of_the_steps_that_its_trace_ran(evaluated: Path) -> None:
-    latency = Latency.from_json((evaluated / MEASURED / "latency.json").read_text())
+    latency = read_record(evaluated / MEASURED / "latency.json", Latency)
     (mixed,) = (video for video in latency.videos if video.trace != "constant")
     (record,) = (evaluated / "videos").glob(f"*/{mixed.trace}")
     trace = json.loads(record.read_text())["trace"]

@@ -28,6 +28,7 @@ from dvdq_eval.latency.run import measure_latency
 from dvdq_eval.latency.subject import Subject, open_subject
 from dvdq_eval.latency.taps import counted_linears, dissect
 from dvdq_eval.latency.variants import Variant, variants_of
+from dvdq_eval.records import read_record, write_record
 from dvdq_eval.videos.opening import parse_methods
 from dvdq_models import DvdqError, Recipe, quantize, save
 from dvdq_models.bit_switching import hook_of
@@ -362,10 +363,10 @@ def test_compiled_blocks_are_taken_apart_as_they_are_written(wan: Subject, monke
     torch._dynamo.reset()
 
 
-def test_json_round_trips(subject: Subject) -> None:
+def test_json_round_trips(subject: Subject, tmp_path: Path) -> None:
     found = measured(subject, rounds=1)
-    text = json.dumps(found.to_dict(), allow_nan=False)
-    assert Latency.from_json(text) == found
+    write_record(tmp_path / "latency.json", found)
+    assert read_record(tmp_path / "latency.json", Latency) == found
     assert (found.tokens, found.frames, found.height, found.width) == (VIDEO, 5, 32, 32)
     assert (found.device, found.dtype) == (found.provenance["processor"], "float32")
     assert all(isinstance(method, MethodTime) and method.peak_bytes is None for method in found.methods)
@@ -383,7 +384,7 @@ def test_the_command_writes_json_and_tables(app: typer.Typer, hunyuan: Subject, 
     arguments = [str(hunyuan.config), "--video", "5x32x32", "--text-tokens", "6", "--rounds", "1", "--out", str(out)]
     done = CliRunner().invoke(app, [*arguments, "--method", "minmax:W4A4", "--steps", "7", "--passes", "3"])
     assert done.exit_code == 0, done.output
-    found = Latency.from_json((out / "latency.json").read_text(encoding="utf-8"))
+    found = read_record(out / "latency.json", Latency)
     assert (found.model, found.weights, found.videos[0].steps_at, found.videos[0].passes) == (
         "small",
         "random",

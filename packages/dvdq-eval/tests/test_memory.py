@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 import typer
@@ -182,8 +184,8 @@ def test_the_command_writes_json_and_a_table(app: typer.Typer, tmp_path: Path) -
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     text = (out / "memory.json").read_text(encoding="utf-8")
-    found = Memory.from_json(text)
-    assert json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n" == text
+    found = msgspec.json.decode(text, type=Memory)
+    assert json.dumps(dataclasses.asdict(found), indent=1, allow_nan=False) + "\n" == text
     assert (found.model, found.tokens, found.device) == (
         "moving shapes, hunyuan-video",
         80,

@@ -25,7 +25,7 @@ from dvdq_eval import environments
 from dvdq_eval.generation import generate
 from dvdq_eval.peers import environment, run
 from dvdq_eval.peers import generate as script
-from dvdq_eval.peers.records import CONFIGURATIONS, ORBITQUANT, ORBITQUANT_W4A4, SDNQ, Peer, full_precision
+from dvdq_eval.peers.records import ORBITQUANT, ORBITQUANT_W4A4, ORBITQUANT_W4A6, SDNQ, SDNQ_UINT4, Peer
 from dvdq_eval.peers.run import PeerSummary, VideoJob, run_peer
 from dvdq_eval.peers.video import read_video
 from dvdq_models.moving_shapes.wan import (
@@ -118,7 +118,7 @@ def test_full_precision_is_ours_bit_for_bit(folder: Path, here: None, tmp_path: 
     jobs = make_jobs(tmp_path / "videos")
     told: list[tuple[VideoJob, float | None]] = []
     summary = run_peer(
-        full_precision(SDNQ),
+        SDNQ,  # without options, full precision
         folder,
         "WanPipeline",
         SETTINGS,
@@ -293,12 +293,11 @@ def test_what_is_no_video_is_refused(tmp_path: Path, content: bytes) -> None:
         read_video(path)
 
 
-def test_configurations_have_names_of_their_own() -> None:
-    labels = [configuration.label for configuration in CONFIGURATIONS]
-    assert labels == ["orbitquant W4A4", "orbitquant W4A6", "sdnq uint4"]
-    assert len({configuration.slug for configuration in CONFIGURATIONS}) == len(CONFIGURATIONS)
-    assert full_precision(SDNQ).slug == "sdnq-full-precision"
-    assert all(configuration.peer.name in script.QUANTIZE for configuration in CONFIGURATIONS)
+def test_peers_have_names_of_their_own() -> None:
+    peers = (ORBITQUANT_W4A4, ORBITQUANT_W4A6, SDNQ_UINT4)
+    assert [peer.label for peer in peers] == ["orbitquant W4A4", "orbitquant W4A6", "sdnq uint4"]
+    assert SDNQ.label == "sdnq full precision"
+    assert all(peer.name in script.QUANTIZE for peer in peers)
 
 
 def test_an_environment_has_our_versions_of_what_is_shared() -> None:

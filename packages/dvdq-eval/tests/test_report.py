@@ -22,16 +22,18 @@ from dvdq_eval.internals import LayerError
 from dvdq_eval.intervals import interval
 from dvdq_eval.latency.results import Latency, LayerTime, MethodTime, Parts, Timing, VideoTime
 from dvdq_eval.memory.results import Memory, MethodMemory, WeightBytes
+from dvdq_eval.records import write_record
 from dvdq_eval.report.clips import LARGE, UNASKED, choose_methods, to_video
 from dvdq_eval.report.parts import ReportVideo
 from dvdq_eval.report.studies import read_study
 from dvdq_eval.report.svg import ticks
 from dvdq_eval.report.write import write_report
-from dvdq_eval.tables.build import Row, Table
 from dvdq_eval.tables.cost import Cost
+from dvdq_eval.tables.rows import Row, Table
 from dvdq_eval.vbench.score import Score
-from dvdq_eval.videos.method import FULL_PRECISION, Configuration
-from dvdq_eval.videos.store import Store, write_json
+from dvdq_eval.videos.method import FULL_PRECISION, Method
+from dvdq_eval.videos.records import MethodRecord, Quality, VideoRecord
+from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Study
 from dvdq_models.bit_schedule import StepDecision
 from dvdq_models.video import read_mp4
@@ -41,8 +43,8 @@ VOID = {"meta", "link", "input", "br", "img"}
 SIZE, FRAMES, STEPS = 16, 3, 6
 METHODS = (
     FULL_PRECISION,
-    Configuration.named("DVD-Quant", "dvd-quant", "W4A6").with_delta(0.25),
-    Configuration.named("MinMax", "minmax", "W4A4"),
+    Method.named("DVD-Quant", "dvd-quant", "W4A6").with_delta(0.25),
+    Method.named("MinMax", "minmax", "W4A4"),
 )
 PROVENANCE = {
     "dvdq": "0.1.0",
@@ -110,20 +112,20 @@ def fill_store(folder: Path) -> Study:
     study = Study.bundled("wan", videos=3, steps=STEPS)
     store = Store(folder, study)
     rng = np.random.default_rng(0)
-    for number, configuration in enumerate(METHODS):
-        method = store.method(configuration)
+    for number, method_ in enumerate(METHODS):
+        method = store.method(method_)
         method.describe(
-            {
-                "label": configuration.label,
-                "bits": configuration.bits,
-                "configuration": configuration.to_dict(),
-                "bytes": 12_000_000 if number == 0 else 4_000_000 + number,
-                "bytes_before": 12_000_000,
-                "bits_per_weight": 16.0 if number == 0 else 4.25,
-                "prepare_seconds": 0.5,
-                "calibration_seconds": None,
-                "provenance": PROVENANCE,
-            }
+            MethodRecord(
+                label=method_.label,
+                bits=method_.bits,
+                configuration=method_.to_dict(),
+                bytes=12_000_000 if number == 0 else 4_000_000 + number,
+                bytes_before=12_000_000,
+                bits_per_weight=16.0 if number == 0 else 4.25,
+                prepare_seconds=0.5,
+                calibration_seconds=None,
+                provenance=PROVENANCE,
+            )
         )
         for job in study.jobs:
             if number == 2 and job.number == 1:
@@ -132,25 +134,28 @@ def fill_store(folder: Path) -> Study:
             steps = [
                 StepDecision(i, 8 if i < 2 or i == job.number + 3 else 4, 0.1 * i, "a reason") for i in range(STEPS)
             ]
-            traced = {"average_bits": 5.5, "trace": [dataclasses.asdict(step) for step in steps]} if number else {}
-            record = {"prompt": job.prompt, "seed": job.seed, "seconds": 1.5 + number + job.number, "commit": "abc"}
+            traced = {"average_bits": 5.5, "trace": tuple(steps)} if number else {}
+            seconds = 1.5 + number + job.number
+            record = VideoRecord(prompt=job.prompt, seed=job.seed, seconds=seconds, commit="abc", **traced)
             frames = rng.integers(0, 256, (FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
-            method.keep(job, frames, np.zeros((1, 1, 2, 2), np.float32), record | traced)
+            method.keep(job, frames, np.zeros((1, 1, 2, 2), np.float32), record)
             method.keep_quality(job, quality_of(number, job.number))
     return study
 
 
-def quality_of(method: int, video: int) -> dict[str, Any]:
-    common = {"flickering": 0.98 + 0.001 * video, "words": {"colour": True, "shape": method < 2}}
+def quality_of(method: int, video: int) -> Quality:
+    words = {"colour": True, "shape": method < 2}
+    steady = 0.98 + 0.001 * video
     if method == 0:
-        return {**common, "adherence": 1.0}
-    return {
-        **common,
-        "adherence": 0.5,
-        "psnr_db": 30.0 + video - method,
-        "ssim": 0.9,
-        "latent_error": 0.1 * (1 + video),
-    }
+        return Quality(flickering=steady, words=words, adherence=1.0)
+    return Quality(
+        flickering=steady,
+        words=words,
+        adherence=0.5,
+        psnr_db=30.0 + video - method,
+        ssim=0.9,
+        latent_error=0.1 * (1 + video),
+    )
 
 
 def write_files(folder: Path) -> None:
@@ -161,11 +166,11 @@ def write_files(folder: Path) -> None:
     table = Table("table-1", "Methods", "A claim.", "moving shapes, wan", 3, settings, ROWS, PROVENANCE)
     sweep = dataclasses.replace(table, name="figure-6", title="The threshold δ", rows=SWEPT)
     for made in (table, sweep):
-        write_json(folder / f"{made.name}.json", made.to_dict())
+        write_record(folder / f"{made.name}.json", made)
     cost = dataclasses.asdict(Cost("DVD-Quant W4A4", 4.0, 4_000_000, 3.0, 1.25, 1.0, 1.5, 5, 1.75))
-    write_json(folder / "table-5.json", {**pipeline, "settings": settings, "rows": [cost]})
+    write_record(folder / "table-5.json", {**pipeline, "settings": settings, "rows": [cost]})
     layers = [dataclasses.asdict(LayerError(f"blocks.{i}.attn1.to_q", 0.02, 0.01)) for i in range(2)]
-    write_json(folder / "figure-3.json", {**pipeline, "layers": layers, "median_ratio": 0.5, "recipe": {}})
+    write_record(folder / "figure-3.json", {**pipeline, "layers": layers, "median_ratio": 0.5, "recipe": {}})
     peaks = {"as it comes": [1.0, 9.0], "rotated": [2.0, 3.0]}
     channels = {
         "layer": "blocks.0.ffn",
@@ -173,9 +178,9 @@ def write_files(folder: Path) -> None:
         "peaks": peaks,
         "crest": {"as it comes": 4.5, "rotated": 1.2},
     }
-    write_json(folder / "figure-4.json", {**pipeline, **channels})
-    write_json(folder / "latency.json", LATENCY.to_dict())
-    write_json(folder / "memory.json", MEMORY.to_dict())
+    write_record(folder / "figure-4.json", {**pipeline, **channels})
+    write_record(folder / "latency.json", LATENCY)
+    write_record(folder / "memory.json", MEMORY)
 
 
 def row(label: str, bits: str, shift: float, **changes: Any) -> Row:
@@ -249,7 +254,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         score = Score(
             dimension, 0.625, dict.fromkeys(jobs, 0.625), (), check, 12.0, "h264", "x", 1.0, {"vbench": "0.1.5"}
         )
-        write_json(method / f"vbench-{dimension}.json", score.to_dict())
+        write_record(method / f"vbench-{dimension}.json", score)
     return [root / "store", root / "tables"]
 
 
@@ -426,7 +431,7 @@ def test_progress_reaches_its_end(report: Page, told: list[tuple[str, int, int]]
 
 
 def test_two_models_are_two_chapters(folders: list[Path], tmp_path: Path) -> None:
-    write_json(tmp_path / "latency.json", dataclasses.replace(LATENCY, model="another model").to_dict())
+    write_record(tmp_path / "latency.json", dataclasses.replace(LATENCY, model="another model"))
     # The store is given twice and taken once.
     out = write_report(
         [folders[0], folders[0].parent, tmp_path], tmp_path / "report.html", prompts=1, tell=print_nothing
@@ -463,7 +468,7 @@ def test_methods_are_chosen_by_name(folders: list[Path], tmp_path: Path) -> None
 def test_unasked_full_precision_and_ours_come_first(folders: list[Path]) -> None:
     (path,) = folders[0].glob("*/study.json")
     study = read_study(path, "", print_nothing)
-    assert [m.title for m in choose_methods(study, ())] == ["Full precision", "DVD-Quant W4A6", "MinMax W4A4"]
+    assert [m.about.title for m in choose_methods(study, ())] == ["Full precision", "DVD-Quant W4A6", "MinMax W4A4"]
     many = dataclasses.replace(study, methods=study.methods * 5)
     assert len(choose_methods(many, ())) == UNASKED
 
@@ -490,7 +495,7 @@ def test_the_command_says_where_the_page_is(folders: list[Path], tmp_path: Path)
 
 
 def test_nothing_found_is_one_error(tmp_path: Path) -> None:
-    write_json(tmp_path / "results.json", {"of": "something else"})
+    write_record(tmp_path / "results.json", {"of": "something else"})
     with pytest.raises(DvdqError, match="expected a store's studies"):
         write_report([tmp_path], tmp_path / "report.html", tell=print_nothing)
     with pytest.raises(DvdqError, match="expected a folder, got none"):
@@ -503,8 +508,11 @@ def test_a_store_of_another_version_is_one_error(folders: list[Path], tmp_path: 
     method = next((tmp_path / "store").rglob("method.json"))
     values = json.loads(method.read_text())
     del values["bits_per_weight"]
-    write_json(method, values)
-    with pytest.raises(DvdqError, match=r"method\.json: expected what this version writes, got KeyError: 'bits_per_w"):
+    write_record(method, values)
+    with pytest.raises(
+        DvdqError,
+        match=r"method\.json: expected what this version writes, got Object missing required field `bits_per_w",
+    ):
         write_report([tmp_path], tmp_path / "report.html", tell=print_nothing)
 
 

@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 
 from dvdq_eval.generation import generate
+from dvdq_eval.peers.records import ORBITQUANT_W4A4, SDNQ_UINT4
 from dvdq_eval.quality import psnr, relative_error
-from dvdq_eval.videos import prepare, run
+from dvdq_eval.records import read_record, replacing
+from dvdq_eval.videos import making, prepare
+from dvdq_eval.videos.fill import fill
 from dvdq_eval.videos.measure import measure_videos
-from dvdq_eval.videos.method import FULL_PRECISION, Configuration
+from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.opening import open_study, parse_methods
-from dvdq_eval.videos.prepare import calibration_of, tuned
-from dvdq_eval.videos.run import make_videos
-from dvdq_eval.videos.store import Store, replacing
+from dvdq_eval.videos.prepare import Pipelines, tuned
+from dvdq_eval.videos.records import DeltaRecord, Quality
+from dvdq_eval.videos.store import MethodFolder, Store
 from dvdq_eval.videos.study import Study
 from dvdq_models import DvdqError, Recipe, quantize
 from dvdq_models.linear import QuantizedLinear
@@ -31,12 +34,24 @@ from dvdq_models.prompts import read_prompts
 from dvdq_models.video import FPS, read_mp4, to_bytes, write_lossless
 from dvdq_reference.spec.recipe import BitSchedule, Rotation
 
-W4A4 = Configuration.named("DVD-Quant", "dvd-quant", "W4A4")
-W4A6 = Configuration.named("DVD-Quant", "dvd-quant", "W4A6")
+W4A4 = Method.named("DVD-Quant", "dvd-quant", "W4A4")
+W4A8 = Method.named("DVD-Quant", "dvd-quant", "W4A8")
+W4A6 = Method.named("DVD-Quant", "dvd-quant", "W4A6")
 
 
 def silent(*_: Any) -> None:
     """Progress that nobody watches."""
+
+
+def videos_of(store: Store, method: Method) -> MethodFolder:
+    """The folder of a method, whose videos are made if they are not there."""
+    assert fill(store, [method], silent) == 0
+    return store.method(tuned(store, method))
+
+
+def first_of(store: Store) -> Store:
+    """The same store of a study that asks for its first video alone."""
+    return Store(store.folder.parent, dataclasses.replace(store.study, prompts=store.study.prompts[:1]))
 
 
 def test_a_method_is_what_decides_its_videos() -> None:
@@ -49,8 +64,8 @@ def test_a_method_is_what_decides_its_videos() -> None:
         Recipe.named("dvd-quant-plus", "W4A4"),
     ]
     others = [dataclasses.replace(W4A4, recipe=r) for r in changed]
-    others += [FULL_PRECISION, dataclasses.replace(W4A4, teacache=0.1), Configuration("x", peer="sdnq uint4"), W4A6]
-    others += [W4A6.with_delta(0.1), W4A6.with_delta(0.2), Configuration("x", peer="orbitquant W4A4")]
+    others += [FULL_PRECISION, dataclasses.replace(W4A4, teacache=0.1), Method("x", peer=SDNQ_UINT4), W4A6]
+    others += [W4A6.with_delta(0.1), W4A6.with_delta(0.2), Method("x", peer=ORBITQUANT_W4A4)]
     # The schedule overrides the width of the rule.
     same = dataclasses.replace(recipe, activation=dataclasses.replace(recipe.activation, bits=8))
     assert dataclasses.replace(W4A4, recipe=same).key == W4A4.key
@@ -74,7 +89,7 @@ def test_a_store_keeps_studies_apart(study: Study) -> None:
 
 
 def test_kept_videos_are_the_pipelines_own(study: Study, store: Store) -> None:
-    folder = make_videos(study, store, W4A4, silent)
+    folder = videos_of(store, W4A4)
     pipeline = study.load()
     assert W4A4.recipe is not None
     quantize(pipeline.transformer, W4A4.recipe)
@@ -83,21 +98,21 @@ def test_kept_videos_are_the_pipelines_own(study: Study, store: Store) -> None:
         assert np.array_equal(folder.frames(job), to_bytes(wanted.frames))
         assert np.array_equal(folder.latents(job), wanted.latents)
         record = folder.record(job)
-        assert (record["prompt"], record["seed"], record["average_bits"]) == (job.prompt, job.seed, 4.0)
-        assert len(record["trace"]) == 4
+        assert (record.prompt, record.seed, record.average_bits) == (job.prompt, job.seed, 4.0)
+        assert len(record.trace or ()) == 4
     about = folder.about
     assert about is not None
-    assert about["configuration"] == W4A4.to_dict()
+    assert about.configuration == W4A4.to_dict()
     stored = [t for n, t in pipeline.transformer.state_dict().items() if n.endswith((".qweight", ".scale", ".zero"))]
     weights = sum(
         m.in_features * m.out_features for m in pipeline.transformer.modules() if isinstance(m, QuantizedLinear)
     )
-    assert about["bits_per_weight"] == 8 * sum(t.nbytes for t in stored) / weights
+    assert about.bits_per_weight == 8 * sum(t.nbytes for t in stored) / weights
 
 
 def test_a_run_that_ended_early_goes_on(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, made = Store(tmp_path, study), []
-    original = run.generate
+    original = making.generate
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         if len(made) == 2:
@@ -105,89 +120,103 @@ def test_a_run_that_ended_early_goes_on(study: Study, tmp_path: Path, monkeypatc
         made.append(args[1])
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(run, "generate", counted)
+    monkeypatch.setattr(making, "generate", counted)
     with pytest.raises(KeyboardInterrupt):
-        make_videos(study, store, FULL_PRECISION, silent)
+        fill(store, [FULL_PRECISION], silent)
     folder = store.method(FULL_PRECISION)
     assert [folder.has(job) for job in study.jobs] == [True, True, False]
     assert not [path for path in folder.folder.iterdir() if path.name.startswith(".")]
-    monkeypatch.setattr(run, "generate", lambda *args, **kwargs: made.append(args[1]) or original(*args, **kwargs))
-    make_videos(study, store, FULL_PRECISION, silent)
+    monkeypatch.setattr(making, "generate", lambda *args, **kwargs: made.append(args[1]) or original(*args, **kwargs))
+    fill(store, [FULL_PRECISION], silent)
     assert made == [job.prompt for job in study.jobs]
-    make_videos(study, store, FULL_PRECISION, silent)
+    fill(store, [FULL_PRECISION], silent)
     assert len(made) == 3
 
 
-def test_shares_make_the_same_videos(study: Study, store: Store, tmp_path: Path) -> None:
-    whole, parts = make_videos(study, store, W4A4, silent), Store(tmp_path, study)
-    first = make_videos(study, parts, W4A4, silent, share=(0, 2))
-    assert [first.has(job) for job in study.jobs] == [True, False, True]
-    make_videos(study, parts, W4A4, silent, share=(1, 2))
-    for job in study.jobs:
-        assert np.array_equal(first.frames(job), whole.frames(job))
-        assert np.array_equal(first.latents(job), whole.latents(job))
+def test_methods_that_share_weights_make_what_each_makes_alone(
+    study: Study, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods = [W4A8, W4A4, dataclasses.replace(W4A4, teacache=0.1), W4A8]
+    alone = [videos_of(store, method) for method in methods]
+    quantized = []
+    original = prepare.quantize
+    monkeypatch.setattr(prepare, "quantize", lambda *a, **k: quantized.append(a) or original(*a, **k))
+    together = Store(tmp_path, study)
+    assert fill(together, methods, silent) == 0
+    assert len(quantized) == 1
+    for method, folder in zip(methods, alone, strict=True):
+        for job in study.jobs:
+            assert np.array_equal(together.method(method).latents(job), folder.latents(job))
+            ours, wanted = (f.record(job) for f in (together.method(method), folder))
+            assert (ours.average_bits, ours.reused, ours.trace) == (wanted.average_bits, wanted.reused, wanted.trace)
 
 
-def test_delta_is_tuned_once(study: Study, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    ready = tuned(study, store, W4A6, silent)
+def test_delta_is_tuned_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DvdqError, match="DVD-Quant W4A6: expected one that was chosen with the first video, got none"):
+        tuned(store, W4A6)
+    ready = Pipelines(store, silent).tuned(W4A6)
     assert ready.recipe is not None
     assert ready.average is None
     assert ready.recipe.schedule.delta is not None
     monkeypatch.setattr(prepare, "tune_delta", None)
-    assert tuned(study, store, W4A6, silent) == ready
-    assert tuned(study, store, W4A4, silent) is W4A4
-    [found] = [json.loads(path.read_text()) for path in (store.folder / "deltas").glob("*.json")]
-    best = min(found["trials"], key=lambda trial: abs(trial["average"] - 6.0))
-    assert best["delta"] == found["delta"] == ready.recipe.schedule.delta
+    assert Pipelines(store, silent).tuned(W4A6) == tuned(store, W4A6) == ready
+    assert tuned(store, W4A4) is W4A4
+    [found] = [read_record(path, DeltaRecord) for path in (store.folder / "deltas").glob("*.json")]
+    best = min(found.trials, key=lambda trial: abs(trial.average - 6.0))
+    assert best.delta == found.delta == ready.recipe.schedule.delta
 
 
 def test_calibration_is_made_once_and_never_of_measured_prompts(
     study: Study, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = calibration_of(study, store, silent)
+    made = Pipelines(store, silent).calibration()
     assert set(made.prompts) == set(study.preparing)
     assert set(made.prompts).isdisjoint(study.prompts)
     assert made.passes == len(study.preparing) * 4 * 2
     monkeypatch.setattr(prepare, "calibrate", None)
-    assert calibration_of(study, store, silent).digest() == made.digest()
-    folder = make_videos(study, store, Configuration.named("SmoothQuant", "smoothquant", "W4A8"), silent, share=(0, 3))
+    assert Pipelines(store, silent).calibration().digest() == made.digest()
+    folder = videos_of(first_of(store), Method.named("SmoothQuant", "smoothquant", "W4A8"))
     assert folder.about is not None
-    assert folder.about["calibration_seconds"] == pytest.approx(made.seconds, abs=1e-3)
+    assert folder.about.calibration_seconds == pytest.approx(made.seconds, abs=1e-3)
 
 
 def test_teacache_is_traced(study: Study, store: Store) -> None:
     cached = dataclasses.replace(FULL_PRECISION, teacache=1e9)
-    record = make_videos(study, store, cached, silent, share=(0, 3)).record(study.jobs[0])
-    assert record["reused"] == 0.5  # the first step and the last of four are computed
+    record = videos_of(first_of(store), cached).record(study.jobs[0])
+    assert record.reused == 0.5  # the first step and the last of four are computed
 
 
 def test_measurements_are_of_what_is_kept(study: Study, store: Store) -> None:
-    reference, folder = (make_videos(study, store, c, silent) for c in (FULL_PRECISION, W4A4))
-    own = measure_videos(study, reference, reference, "", silent)
-    assert all(values.keys() == {"flickering", "words", "adherence"} for values in own)
-    found = measure_videos(study, folder, reference, "", silent)
+    reference, folder = (videos_of(store, c) for c in (FULL_PRECISION, W4A4))
+    own = measure_videos(store, reference, reference, "", silent)
+    for values in own:
+        seen = Quality(flickering=values.flickering, words=values.words, adherence=values.adherence)
+        assert values == seen
+        assert values.of_reference
+        assert None not in (seen.flickering, seen.words, seen.adherence)
+    found = measure_videos(store, folder, reference, "", silent)
     for job, values in zip(study.jobs, found, strict=True):
         frames, exact = (f.frames(job).astype(np.float32) / np.float32(255) for f in (folder, reference))
-        assert values["psnr_db"] == psnr(frames, exact)
-        assert values["latent_error"] == relative_error(folder.latents(job), reference.latents(job))
-        assert values["adherence"] == sum(values["words"].values()) / 5
+        assert values.psnr_db == psnr(frames, exact)
+        assert values.latent_error == relative_error(folder.latents(job), reference.latents(job))
+        assert values.adherence == sum((values.words or {}).values()) / 5
         assert folder.quality(job) == values
 
 
 def test_a_video_equal_to_its_reference_has_no_psnr(study: Study, tmp_path: Path) -> None:
     store = Store(tmp_path, study)
-    reference = make_videos(study, store, FULL_PRECISION, silent)
-    same = make_videos(study, store, dataclasses.replace(FULL_PRECISION, teacache=0.0), silent)
-    for values in measure_videos(study, same, reference, "", silent):
-        assert values["psnr_db"] is None
-        assert (values["ssim"], values["latent_error"]) == (pytest.approx(1.0), 0.0)
+    reference = videos_of(store, FULL_PRECISION)
+    same = videos_of(store, dataclasses.replace(FULL_PRECISION, teacache=0.0))
+    for values in measure_videos(store, same, reference, "", silent):
+        assert values.psnr_db is None
+        assert (values.ssim, values.latent_error) == (pytest.approx(1.0), 0.0)
 
 
 def test_other_prompts_never_take_over_a_video(study: Study, tmp_path: Path) -> None:
     first, second = (Study.of(study.folder, [p, "b"], ["c"], study.settings) for p in ("a red circle", "a blue square"))
     assert first.key == second.key
-    folders = [make_videos(s, Store(tmp_path, s), FULL_PRECISION, silent, share=(0, 2)) for s in (first, second)]
-    assert [f.record(s.jobs[0])["prompt"] for f, s in zip(folders, (first, second), strict=True)] == [
+    folders = [videos_of(first_of(Store(tmp_path, s)), FULL_PRECISION) for s in (first, second)]
+    assert [f.record(s.jobs[0]).prompt for f, s in zip(folders, (first, second), strict=True)] == [
         "a red circle",
         "a blue square",
     ]
@@ -230,7 +259,7 @@ def test_bad_input_is_named(tmp_path: Path, call: Any, message: str) -> None:
 def test_a_method_that_must_be_prepared_needs_prompts(study: Study, tmp_path: Path) -> None:
     bare = Study.of(study.folder, study.prompts, (), study.settings)
     with pytest.raises(DvdqError, match="preparing: expected prompts to calibrate and to choose δ on"):
-        make_videos(bare, Store(tmp_path, bare), W4A6, silent)
+        fill(Store(tmp_path, bare), [W4A6], silent)
 
 
 def test_prompts_come_a_line_each(tmp_path: Path) -> None:
@@ -304,7 +333,7 @@ def test_what_does_not_fit_is_quantized_before_it_is_placed(
 
     monkeypatch.setattr("dvdq_eval.videos.study.place", place)
     monkeypatch.setattr(prepare, "quantize", quantize_)
-    prepare.quantized_pipeline(study, Store(tmp_path, study), W4A4, silent)
+    Pipelines(Store(tmp_path, study), silent).load(W4A4)
     assert events == order
 
 
@@ -318,7 +347,7 @@ def test_offloading_makes_another_study_and_needs_a_device() -> None:
 
 def test_methods_by_name_begin_with_full_precision() -> None:
     found = parse_methods("generate", ["dvd-quant:W4A4", "minmax:W4A8", "dvd-quant:W4A4"])
-    assert found == (FULL_PRECISION, W4A4, Configuration.named("MinMax", "minmax", "W4A8"))
+    assert found == (FULL_PRECISION, W4A4, Method.named("MinMax", "minmax", "W4A8"))
     for name in ("dvd-quant", "nobody:W4A4", "dvd-quant:A4"):
         with pytest.raises(DvdqError):
             parse_methods("generate", [name])

@@ -28,6 +28,7 @@ from dvdq_eval.report.parts import (
 )
 from dvdq_eval.report.sections.bits import trace_chart
 from dvdq_eval.report.sections.weights import error_parts
+from dvdq_eval.videos.records import Quality
 from dvdq_models.bit_schedule import StepDecision
 from dvdq_models.video import FPS
 
@@ -92,8 +93,8 @@ def _wall(results: Results, prompts: Sequence[str], videos: Sequence[Sequence[Re
 
 def _lines(method: Method, video: Video) -> list[tuple[str, str]]:
     if method == FULL_PRECISION:
-        return [("", "reference"), *quality_lines({"words": video.adherence})]
-    return quality_lines({"psnr_db": video.psnr_db, "latent_error": video.latent_error, "words": video.adherence})
+        return [("", "reference"), *quality_lines(Quality(words=video.adherence))]
+    return quality_lines(Quality(psnr_db=video.psnr_db, latent_error=video.latent_error, words=video.adherence))
 
 
 def _sheet(results: Results, prompts: int) -> Sheet:

@@ -56,8 +56,7 @@ def evaluate(
     methods = parse_methods(OPERATION, method or METHODS)
     with progress_bars() as tell:
         written = run(
-            study,
-            Store(store or out / "videos", study),
+            Store(store or out / "videos", study, tell),
             methods,
             out,
             model=pipeline,

@@ -17,9 +17,9 @@ from dvdq_eval.latency.subject import open_subject
 from dvdq_eval.latency.table import latency_markdown
 from dvdq_eval.latency.videos import Mix
 from dvdq_eval.progress import progress_bars
+from dvdq_eval.records import write_record, write_text
 from dvdq_eval.staging import complete_folder
 from dvdq_eval.videos.opening import parse_methods
-from dvdq_eval.videos.store import write_json, write_text
 
 CONTENTS = frozenset({"latency.json", "latency.md"})
 
@@ -73,7 +73,7 @@ def latency(
             passes=passes,
             tell=tell,
         )
-        write_json(folder / "latency.json", measured.to_dict())
+        write_record(folder / "latency.json", measured)
         write_text(folder / "latency.md", latency_markdown(measured))
     if as_json:
         typer.echo((out / "latency.json").read_text(encoding="utf-8"), nl=False)

@@ -15,14 +15,14 @@ from dvdq_eval.latency.subject import Subject
 from dvdq_eval.latency.variants import FULL_WIDTH, variants_of
 from dvdq_eval.latency.videos import Mix, add_up, check_mixes
 from dvdq_eval.progress import Tell
-from dvdq_eval.videos.method import Configuration
+from dvdq_eval.videos.method import Method
 
 OPERATION = "latency"
 
 
 def measure_latency(
     subject: Subject,
-    methods: Sequence[Configuration],
+    methods: Sequence[Method],
     *,
     rounds: int,
     device: torch.device,

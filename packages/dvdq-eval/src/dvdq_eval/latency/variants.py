@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dvdq_eval.videos.method import Configuration
+from dvdq_eval.videos.method import Method
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import BitSchedule, Recipe
 
@@ -37,7 +37,7 @@ class Variant:
         return f"W{self.recipe.weight.bits}A{widths[0] if len(widths) == 1 else 6}"
 
 
-def variants_of(operation: str, methods: Sequence[Configuration]) -> tuple[Variant, ...]:
+def variants_of(operation: str, methods: Sequence[Method]) -> tuple[Variant, ...]:
     """The variants that ``methods`` need, in their order.
 
     Raises:

@@ -16,9 +16,9 @@ from dvdq_eval.latency.subject import open_subject
 from dvdq_eval.memory.run import OPERATION, measure_memory
 from dvdq_eval.memory.table import memory_markdown
 from dvdq_eval.progress import progress_bars
+from dvdq_eval.records import write_record, write_text
 from dvdq_eval.staging import complete_folder
 from dvdq_eval.videos.opening import parse_methods
-from dvdq_eval.videos.store import write_json, write_text
 
 CONTENTS = frozenset({"memory.json", "memory.md"})
 
@@ -47,7 +47,7 @@ def memory(
     subject = open_subject(OPERATION, model, video, text_tokens=text_tokens, random=random)
     with complete_folder(out, CONTENTS) as folder, progress_bars() as tell:
         measured = measure_memory(subject, configurations, device=place, tell=tell)
-        write_json(folder / "memory.json", measured.to_dict())
+        write_record(folder / "memory.json", measured)
         write_text(folder / "memory.md", memory_markdown(measured))
     if as_json:
         typer.echo((out / "memory.json").read_text(encoding="utf-8"), nl=False)

@@ -17,14 +17,14 @@ from dvdq_eval.memory.results import Memory, MethodMemory
 from dvdq_eval.memory.weights import component_bytes, weight_parts
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
-from dvdq_eval.videos.method import Configuration
+from dvdq_eval.videos.method import Method
 
 OPERATION = "memory"
 
 
 def measure_memory(
     subject: Subject,
-    methods: Sequence[Configuration],
+    methods: Sequence[Method],
     *,
     device: torch.device | None = None,
     tell: Tell = lambda what, done, total: None,

@@ -33,7 +33,9 @@ def cards(material: Material, summaries: Sequence[Summary]) -> list[tuple[str, s
 
 def _videos_made(material: Material, summaries: Sequence[Summary]) -> list[tuple[str, str]]:
     """Where no pass was timed: full precision's seconds a video over those of our fastest."""
-    exact = {method.key for method in material.study.methods if method.exact} if material.study is not None else set()
+    exact = (
+        {method.key for method in material.study.methods if method.about.exact} if material.study is not None else set()
+    )
     timed = [(summary.seconds, summary.row) for summary in summaries if summary.seconds]
     full = [seconds for seconds, row in timed if row.key in exact]
     ours = [(seconds, row.bits) for seconds, row in timed if row.label == OURS and row.teacache is None]

@@ -46,8 +46,8 @@ def make_chapters(materials: Sequence[Material], *, prompts: int, methods: Seque
 def _check_methods(methods: Sequence[str], materials: Sequence[Material]) -> None:
     known = [m for material in materials if material.study for m in material.study.methods if m.videos]
     for name in methods:
-        if not any(name in (method.title, method.label) for method in known):
-            expected = f"one of {', '.join(dict.fromkeys(method.title for method in known)) or 'none'}"
+        if not any(name in (method.about.title, method.about.label) for method in known):
+            expected = f"one of {', '.join(dict.fromkeys(method.about.title for method in known)) or 'none'}"
             raise DvdqError(OPERATION, where="--method", expected=expected, got=repr(name))
 
 

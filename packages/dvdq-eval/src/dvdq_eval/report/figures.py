@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from dvdq_eval.methods import LABELS, title_of
 from dvdq_eval.report.parts import Cell, Column, Sheet
-from dvdq_eval.tables.build import Row
 from dvdq_eval.tables.metrics import METRICS
+from dvdq_eval.tables.rows import Row
 
 _OURS = (LABELS["dvd-quant"], LABELS["dvd-quant-plus"])
 

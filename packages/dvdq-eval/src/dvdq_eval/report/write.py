@@ -7,12 +7,12 @@ from pathlib import Path
 
 import dvdq_eval
 from dvdq_eval.progress import Tell
+from dvdq_eval.records import write_text
 from dvdq_eval.report.chapters import make_chapters
 from dvdq_eval.report.material import Material, gather
 from dvdq_eval.report.page import render
 from dvdq_eval.report.parts import Chapter, Page, Wall
 from dvdq_eval.report.reading import OPERATION
-from dvdq_eval.videos.store import write_text
 from dvdq_reference.spec.errors import DvdqError
 
 TITLE = "Evaluation"

@@ -19,11 +19,13 @@ from dvdq_eval.internals import PeakRecorder, layer_errors
 from dvdq_eval.methods import BASELINES
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
-from dvdq_eval.tables.build import Table
+from dvdq_eval.records import replacing, write_record
 from dvdq_eval.tables.catalogue import EXPERIMENTS, ours
-from dvdq_eval.videos.method import FULL_PRECISION
-from dvdq_eval.videos.run import make_videos
-from dvdq_eval.videos.store import Store, replacing, write_json
+from dvdq_eval.tables.rows import Table
+from dvdq_eval.videos.fill import fill_wholly
+from dvdq_eval.videos.method import FULL_PRECISION, Method
+from dvdq_eval.videos.prepare import tuned
+from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Study
 from dvdq_models import quantize
 from dvdq_models.calibration import calibrate
@@ -33,7 +35,11 @@ from dvdq_reference.spec.recipe import Recipe, Rotation
 RIVAL, OURS = "#c2571a", "#1f6fb2"
 SHOWN = 4
 """Prompts of the side-by-side picture."""
-METHODS = tuple(line.configuration for line in EXPERIMENTS["table-1"].lines if line.configuration.label in BASELINES)
+METHODS = tuple(line.method for line in EXPERIMENTS["table-1"].lines if line.method.label in BASELINES)
+SIDE_BY_SIDE: Mapping[str, tuple[Method, ...]] = {
+    bits: (FULL_PRECISION, *(method for method in METHODS if method.bits == bits), ours(best))
+    for bits, best in (("W4A8", "W4A6"), ("W4A4", "W4A4"))
+}
 ROTATIONS: Mapping[str, Rotation] = {
     "rotated": Rotation("full"),
     "rotated, random signs": Rotation("full", seed=0),
@@ -41,15 +47,15 @@ ROTATIONS: Mapping[str, Rotation] = {
 }
 
 
-def figure_3(study: Study, store: Store, out: Path, tell: Tell) -> None:
+def figure_3(store: Store, out: Path, tell: Tell) -> None:
     """``‖W - Ŵ‖² / ‖W‖²`` of every layer, by min-max and by BGR, both rotated: ``figure-3.json`` and ``.png``."""
-    original = study.open().transformer
+    original = store.study.open().transformer
     recipe = Recipe.named("dvd-quant", "W4A8")
     quantized = quantize(copy.deepcopy(original), recipe, progress=lambda _, done, all_: tell("Figure 3", done, all_))
     errors = layer_errors(original, quantized)
     ratio = [error.bgr_error / error.minmax_error for error in errors]
-    values = {"pipeline": study.name, "recipe": recipe.to_dict(), "layers": [asdict(error) for error in errors]}
-    write_json(out / "figure-3.json", values | {"median_ratio": float(np.median(ratio)), "provenance": provenance()})
+    values = {"pipeline": store.study.name, "recipe": recipe.to_dict(), "layers": [asdict(error) for error in errors]}
+    write_record(out / "figure-3.json", values | {"median_ratio": float(np.median(ratio)), "provenance": provenance()})
     with _axes(out / "figure-3.png", "quantized layer, in the model's order", "weight error, % of ‖W‖²") as axes:
         x = np.arange(len(errors))
         for name, colour, label in (("minmax_error", RIVAL, "min-max"), ("bgr_error", OURS, "BGR")):
@@ -58,23 +64,23 @@ def figure_3(study: Study, store: Store, out: Path, tell: Tell) -> None:
         axes.legend(frameon=False)
 
 
-def figure_4(study: Study, store: Store, out: Path, tell: Tell) -> None:
+def figure_4(store: Store, out: Path, tell: Tell) -> None:
     """``max |x|`` of each channel before and after rotation, of the layer with the largest outlier.
 
     ``figure-4.json`` and ``.png``; ``crest`` is the largest channel's peak over the root mean square of all peaks.
     """
-    pipeline = study.load()
-    transformer, job = pipeline.transformer, study.jobs[0]
-    layer = _layer_of_outliers(study, pipeline, tell)
+    pipeline = store.study.load()
+    transformer, job = pipeline.transformer, store.study.jobs[0]
+    layer = _layer_of_outliers(store.study, pipeline, tell)
     peaks: dict[str, list[float]] = {}
     for label, rotation in ROTATIONS.items():
         recorder = PeakRecorder(layer, rotation)
         with recorder.watching(transformer):
-            pipeline(prompt=job.prompt, generator=job.noise(), output_type="latent", **study.settings)
+            pipeline(prompt=job.prompt, generator=job.noise(), output_type="latent", **store.study.settings)
         peaks["as it comes"], peaks[label] = recorder.peaks.before, recorder.peaks.after
     crest = {label: max(values) / float(np.sqrt(np.mean(np.square(values)))) for label, values in peaks.items()}
-    values = {"pipeline": study.name, "layer": layer, "prompt": job.prompt, "peaks": peaks, "crest": crest}
-    write_json(out / "figure-4.json", values | {"provenance": provenance()})
+    values = {"pipeline": store.study.name, "layer": layer, "prompt": job.prompt, "peaks": peaks, "crest": crest}
+    write_record(out / "figure-4.json", values | {"provenance": provenance()})
     figure = Figure(figsize=(10, 2.6 * 2), layout="constrained")
     for axes, (label, heights) in zip(figure.subplots(2, 2, sharey=True).flat, peaks.items(), strict=True):
         colour = RIVAL if label == "as it comes" else OURS
@@ -85,14 +91,14 @@ def figure_4(study: Study, store: Store, out: Path, tell: Tell) -> None:
         figure.savefig(path, dpi=120)
 
 
-def figure_5(study: Study, store: Store, out: Path, tell: Tell) -> None:
+def figure_5(store: Store, out: Path, tell: Tell) -> None:
     """The first prompts by every method: ``figure-5-w4a8.png``, ``figure-5-w4a4.png`` and an ``.mp4`` of each."""
-    jobs = study.jobs[:SHOWN]
-    for bits, best in (("W4A8", "W4A6"), ("W4A4", "W4A4")):
-        chosen = [FULL_PRECISION, *(method for method in METHODS if method.bits == bits), ours(best)]
-        folders = [make_videos(study, store, configuration, tell) for configuration in chosen]
+    jobs = store.study.jobs[:SHOWN]
+    for bits, chosen in SIDE_BY_SIDE.items():
+        fill_wholly(store, chosen, tell, "table")
+        folders = [store.method(tuned(store, method)) for method in chosen]
         clips = [[folder.frames(job) for folder in folders] for job in jobs]
-        titles, prompts = [configuration.title for configuration in chosen], [job.prompt for job in jobs]
+        titles, prompts = [method.title for method in chosen], [job.prompt for job in jobs]
         name = f"figure-5-{bits.lower()}"
         with replacing(out / f"{name}.png") as path:
             contact_sheet(prompts, titles, clips, scale=_enlargement(clips, 64)).save(path, optimize=True)

@@ -14,15 +14,14 @@ from dvdq_eval.vbench.score import Score, scores_of
 from dvdq_eval.vbench.scoring import Judges, score_all
 from dvdq_eval.vbench.study import Asked
 from dvdq_eval.vbench.weights import check_weights, is_path_check, weights_folder
-from dvdq_eval.videos.method import Configuration
+from dvdq_eval.videos.method import Method
 from dvdq_eval.videos.store import Store
-from dvdq_eval.videos.study import Study
 from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "table"
 
 
-def judge_by_vbench(study: Study, store: Store, names: Sequence[str], fps: float, device: str, tell: Tell) -> Judge:
+def judge_by_vbench(store: Store, names: Sequence[str], fps: float, device: str, tell: Tell) -> Judge:
     """Asks VBench of each method's videos in the dimensions of ``names``; what was scored is not scored again.
 
     Raises:
@@ -36,11 +35,11 @@ def judge_by_vbench(study: Study, store: Store, names: Sequence[str], fps: float
         raise DvdqError(OPERATION, where=random[0], expected="a judge's real weights", got="random ones")
     judges = Judges(Installed(vbench_python()), weights, fps, device)
 
-    def scores(configuration: Configuration) -> Mapping[str, Score]:
-        asked = Asked(study, store, (configuration,), dimensions)
+    def scores(method: Method) -> Mapping[str, Score]:
+        asked = Asked(store, (method,), dimensions)
         check_videos(asked, partial=False)
         score_all(asked, judges, tell)
-        folder = asked.folder(configuration)
+        folder = asked.folder(method)
         assert folder is not None
         found = scores_of(folder)
         return {dimension.name: found[dimension.name] for dimension in dimensions}

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from dvdq_eval.intervals import Interval
 from dvdq_eval.markdown import markdown
-from dvdq_eval.methods import title_of
-from dvdq_eval.tables.build import Row, Table
 from dvdq_eval.tables.metrics import METRICS
+from dvdq_eval.tables.rows import Row, Table
 
 _SIGNS = {"": "", "better": " ▲", "worse": " ▼"}
 _OPTIONAL = {"average_bits": "activation bits", "reused": "passes reused"}
@@ -29,7 +28,7 @@ def table_markdown(table: Table) -> str:
 
 
 def _cells(row: Row, metrics: list[str], some: Mapping[str, bool], *, timed: bool) -> Iterable[str]:
-    yield title_of(row.label, row.bits, row.teacache)
+    yield row.title
     yield f"{row.bits_per_weight:.2f}"
     if some["average_bits"]:
         yield "–" if row.average_bits is None else f"{row.average_bits:.2f}"

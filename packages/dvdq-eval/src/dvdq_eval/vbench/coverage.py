@@ -45,10 +45,10 @@ def check_videos(asked: Asked, *, partial: bool) -> None:
         DvdqError: videos that were neither made nor failed, unless ``partial``; none at all; or frames that are too
             small for a dimension.
     """
-    for configuration in asked.methods:
-        folder = asked.folder(configuration)
+    for method in asked.methods:
+        folder = asked.folder(method)
         for dimension in asked.dimensions:
-            found, where = coverage(folder, jobs_of(asked.study, dimension)), f"{configuration.title}: {dimension.name}"
+            found, where = coverage(folder, jobs_of(asked.study, dimension)), f"{method.title}: {dimension.name}"
             total = len(found.there) + len(found.failed) + len(found.missing)
             if not found.there or (found.missing and not partial):
                 expected = f"{total} videos of `dvdq-eval vbench generate`"

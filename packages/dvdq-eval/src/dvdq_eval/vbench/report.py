@@ -77,13 +77,13 @@ def build_report(asked: Asked, *, only: Iterable[Dimension] = ()) -> Report:
     """What is scored of the methods, in all dimensions or in ``only`` some; scores of other videos are left out."""
     names = {dimension.name for dimension in only} or set(DIMENSIONS)
     rows = []
-    for configuration in asked.methods:
-        folder, cells = asked.folder(configuration), {}
+    for method in asked.methods:
+        folder, cells = asked.folder(method), {}
         for name, score in ({} if folder is None else scores_of(folder)).items():
             jobs = {job.name for job in jobs_of(asked.study, DIMENSIONS[name])}
             if name in names and jobs.issuperset((*score.videos, *score.failed)):
                 cells[name] = _cell(score, len(jobs))
-        rows.append(Row(configuration.label, configuration.bits, cells))
+        rows.append(Row(method.label, method.bits, cells))
     prompts = "VBench's own prompts" if isinstance(asked.study, StandardStudy) else "other prompts than VBench's"
     return Report(asked.study.name, prompts, dict(asked.study.settings), tuple(rows))
 

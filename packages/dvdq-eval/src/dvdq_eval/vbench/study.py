@@ -13,7 +13,7 @@ from dvdq_eval.vbench.dimensions import Dimension, chosen
 from dvdq_eval.vbench.environment import vbench_python
 from dvdq_eval.vbench.installed import Installed
 from dvdq_eval.vbench.prompts import SAMPLES, StandardStudy
-from dvdq_eval.videos.method import Configuration
+from dvdq_eval.videos.method import Method
 from dvdq_eval.videos.opening import open_study, parse_methods, read_settings
 from dvdq_eval.videos.prepare import prepared_files, tuned
 from dvdq_eval.videos.store import MethodFolder, Store
@@ -30,16 +30,20 @@ BUNDLED_VIDEOS = 64
 class Asked:
     """Which videos of which methods, and what VBench is to say of them."""
 
-    study: Study
     store: Store
-    methods: tuple[Configuration, ...]
+    methods: tuple[Method, ...]
     dimensions: tuple[Dimension, ...]
 
-    def folder(self, configuration: Configuration) -> MethodFolder | None:
+    @property
+    def study(self) -> Study:
+        """What all videos share."""
+        return self.store.study
+
+    def folder(self, method: Method) -> MethodFolder | None:
         """Where a method's videos are; None if none were made yet."""
-        if not all(prepared_files(self.store, configuration).values()):
+        if not all(prepared_files(self.store, method).values()):
             return None
-        folder = self.store.method(tuned(self.study, self.store, configuration, lambda *_: None))
+        folder = self.store.method(tuned(self.store, method))
         return None if folder.about is None else folder
 
 
@@ -52,7 +56,7 @@ def open_asked(operation: str, given: Mapping[str, Any]) -> Asked:
         study: Study = _standard(operation, given, dimensions)
     else:
         study = _own(operation, given, None if prompts is None else Path(prompts))
-    return Asked(study, Store(given["store"], study), parse_methods(operation, given["method"] or ()), dimensions)
+    return Asked(Store(given["store"], study), parse_methods(operation, given["method"] or ()), dimensions)
 
 
 def _own(operation: str, given: Mapping[str, Any], prompts: Path | None) -> Study:

@@ -9,9 +9,8 @@ from rich.console import Console
 
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.videos import options
-from dvdq_eval.videos.fill import generate_all
+from dvdq_eval.videos.fill import OPERATION, fill
 from dvdq_eval.videos.opening import open_study, parse_methods
-from dvdq_eval.videos.scale.streak import OPERATION
 from dvdq_eval.videos.store import Store
 from dvdq_models.placement import Offload
 
@@ -45,9 +44,10 @@ def generate(
         device=device,
         offload=offload,
     )
-    kept, methods = Store(store, study), parse_methods(OPERATION, method or ())
+    methods = parse_methods(OPERATION, method or ())
     with progress_bars() as tell:
-        failures = generate_all(study, kept, methods, tell, workers=workers, address=address, threads=threads)
+        kept = Store(store, study, tell)
+        failures = fill(kept, methods, tell, workers=workers, address=address, threads=threads)
     Console().print(f"[bold]{kept.folder}[/bold]", soft_wrap=True, highlight=False)
     tell_failures(failures, len(methods) * len(study.jobs))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dvdq_eval.methods import LABELS
-from dvdq_eval.videos.method import FULL_PRECISION, Configuration
+from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.study import CALIBRATION_VIDEOS, Study
 from dvdq_models.moving_shapes import BUNDLED
 from dvdq_models.placement import Offload, check_offload
@@ -72,12 +72,12 @@ def read_settings(operation: str, text: str | None, steps: int | None) -> dict[s
     return settings if steps is None else settings | {"num_inference_steps": steps}
 
 
-def parse_methods(operation: str, names: Sequence[str]) -> tuple[Configuration, ...]:
+def parse_methods(operation: str, names: Sequence[str]) -> tuple[Method, ...]:
     """Full precision, and what ``names`` say as ``RECIPE:BITS``, e.g. ``dvd-quant:W4A4``; each once, in their order."""
     found = [FULL_PRECISION]
     for name in names:
         recipe, _, bits = name.partition(":")
         if not bits:
             raise DvdqError(operation, where="--method", expected="RECIPE:BITS, e.g. dvd-quant:W4A4", got=repr(name))
-        found.append(Configuration.named(LABELS.get(recipe, recipe), recipe, bits))
+        found.append(Method.named(LABELS.get(recipe, recipe), recipe, bits))
     return tuple(dict.fromkeys(found))

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from dvdq_eval.peers.records import configuration_of
 from dvdq_eval.peers.run import PeerSummary, VideoJob, run_peer
 from dvdq_eval.peers.video import read_video
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
-from dvdq_eval.videos.method import Configuration
-from dvdq_eval.videos.store import MethodFolder
-from dvdq_eval.videos.study import Job, Study
+from dvdq_eval.videos.method import Method
+from dvdq_eval.videos.records import MethodRecord, VideoRecord
+from dvdq_eval.videos.store import Store
 from dvdq_models.families import family_of
 from dvdq_models.video import to_bytes
 from dvdq_reference.spec.errors import DvdqError
@@ -23,37 +20,37 @@ TIMEOUT = 7200.0
 """Seconds that a peer may take for one video: a big model on a CPU."""
 
 
-def make_videos_by_peer(
-    study: Study, configuration: Configuration, folder: MethodFolder, jobs: Sequence[Job], tell: Tell
-) -> None:
-    """Make videos with the peer that ``configuration`` names; it quantizes the linears that our recipes quantize."""
-    assert configuration.peer is not None
+def make_videos_by_peer(store: Store, method: Method, tell: Tell) -> None:
+    """Make what is missing with the peer of ``method``; it quantizes the linears that our recipes quantize."""
+    assert method.peer is not None
+    study, folder = store.study, store.method(method)
+    jobs = folder.missing(study.jobs)
+    if not jobs and folder.about is not None:
+        return
     if study.device != "cpu":
-        raise DvdqError(
-            "experiment", where=configuration.title, expected="the CPU, as peers run there", got=study.device
-        )
+        raise DvdqError("experiment", where=method.title, expected="the CPU, as peers run there", got=study.device)
     pipeline = study.load()
     if getattr(pipeline, "transformer_2", None) is not None:
         expected = "a pipeline with one transformer, as peers quantize no other"
-        raise DvdqError("experiment", where=configuration.title, expected=expected, got="two")
+        raise DvdqError("experiment", where=method.title, expected=expected, got="two")
     treatments = family_of(pipeline.transformer).treatments(pipeline.transformer)
     size = 2 * sum(parameter.numel() for parameter in pipeline.transformer.parameters())
     where_from, done = provenance(), 0
-    what = f"{configuration.title}: generating"
+    what = f"{method.title}: generating"
     with tempfile.TemporaryDirectory() as temporary:
         by_path = {Path(temporary) / f"{job.name}.npz": job for job in jobs}
 
         def keep(video: VideoJob, seconds: float | None) -> None:
             nonlocal done
             made, job = read_video(video.path), by_path[video.path]
-            record = {"prompt": job.prompt, "seed": job.seed, "seconds": seconds, "commit": where_from["commit"]}
+            record = VideoRecord(prompt=job.prompt, seed=job.seed, seconds=seconds, commit=where_from["commit"])
             folder.keep(job, to_bytes(made.frames), made.latents, record)
             done += 1
             tell(what, done, len(jobs))
 
         tell(what, 0, len(jobs))
         summary = run_peer(
-            configuration_of(configuration.peer),
+            method.peer,
             study.folder,
             type(pipeline).__name__,
             study.settings,
@@ -64,18 +61,20 @@ def make_videos_by_peer(
             timeout=TIMEOUT,
         )
     if folder.about is None:
-        folder.describe(_about(configuration, summary, size) | {"provenance": where_from})
+        folder.describe(_record(method, summary, size, where_from))
 
 
-def _about(configuration: Configuration, summary: PeerSummary, size: int) -> dict[str, Any]:
-    return {
-        "label": configuration.label,
-        "bits": configuration.bits,
-        "configuration": configuration.to_dict(),
-        "bytes": size - 2 * summary.weights + summary.stored_bytes,
-        "bytes_before": size,
-        "bits_per_weight": summary.bits_per_weight,
-        "prepare_seconds": round(summary.quantize_seconds, 3),
-        "calibration_seconds": None,
-        "versions": summary.versions,
-    }
+def _record(method: Method, summary: PeerSummary, size: int, where_from: dict[str, object]) -> MethodRecord:
+    bits = summary.bits_per_weight
+    return MethodRecord(
+        label=method.label,
+        bits=method.bits,
+        configuration=method.to_dict(),
+        bytes=size - 2 * summary.weights + summary.stored_bytes,
+        bytes_before=size,
+        bits_per_weight=16.0 if bits is None else bits,
+        prepare_seconds=round(summary.quantize_seconds, 3),
+        calibration_seconds=None,
+        versions=summary.versions,
+        provenance=where_from,
+    )

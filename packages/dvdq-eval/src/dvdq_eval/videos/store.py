@@ -14,18 +14,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from dvdq_eval.videos.method import Configuration
+from dvdq_eval.digests import digests
+from dvdq_eval.progress import Tell, silent
+from dvdq_eval.records import find_record, read_record, replacing, write_record
+from dvdq_eval.videos.method import Method
+from dvdq_eval.videos.records import Failure, MethodRecord, Quality, VideoRecord
 from dvdq_eval.videos.study import Job, Study
 from dvdq_models.video import Frames, read_mp4, write_lossless
 
@@ -34,14 +35,16 @@ class Store:
     """The part of a folder that belongs to one study.
 
     Attributes:
+        study: what all its methods share.
         folder: of the study.
     """
 
-    def __init__(self, folder: Path, study: Study) -> None:
-        self.folder = folder / study.key
+    def __init__(self, folder: Path, study: Study, tell: Tell = silent) -> None:
+        digests(study.files, tell)  # a large pipeline takes a while to know again
+        self.study, self.folder = study, folder / study.key
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "study.json").exists():
-            write_json(self.folder / "study.json", {"name": study.name, "fps": study.fps, **study.identity})
+            write_record(self.folder / "study.json", {"name": study.name, "fps": study.fps, **study.identity})
 
     def alone(self, name: str) -> FileLock:
         """A context that one process at a time is in."""
@@ -58,26 +61,41 @@ class Store:
             with replacing(self.folder / name) as path:
                 path.write_bytes(content)
 
-    def method(self, configuration: Configuration) -> MethodFolder:
-        """The folder of one method's videos."""
-        return MethodFolder(self.folder / configuration.key)
-
-
-class MethodFolder:
-    """The videos of one method."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def method(self, method: Method) -> MethodFolder:
+        """The folder of one method's videos, made if it is not there."""
+        folder = self.folder / method.key
         folder.mkdir(exist_ok=True)
+        return MethodFolder(folder)
+
+
+@dataclass(frozen=True)
+class StoredVideo:
+    """A complete video: its record, what was measured of it, if it was, and its frames' file."""
+
+    record: VideoRecord
+    quality: Quality | None
+    path: Path
 
     @property
-    def about(self) -> dict[str, Any] | None:
-        """What was written of the method, if it was."""
-        return read_json(self.folder / "method.json")
+    def name(self) -> str:
+        """Of its job."""
+        return self.path.stem
 
-    def describe(self, values: Mapping[str, Any]) -> None:
+
+@dataclass(frozen=True)
+class MethodFolder:
+    """The videos of one method: a folder that is there."""
+
+    folder: Path
+
+    @property
+    def about(self) -> MethodRecord | None:
+        """What was written of the method, if it was."""
+        return find_record(self.folder / "method.json", MethodRecord)
+
+    def describe(self, record: MethodRecord) -> None:
         """Write what there is to say of the method."""
-        write_json(self.folder / "method.json", values)
+        write_record(self.folder / "method.json", record)
 
     def has(self, job: Job) -> bool:
         """Whether the video of ``job`` is there: its record is written last."""
@@ -87,13 +105,13 @@ class MethodFolder:
         """Those of ``jobs`` that have no video."""
         return [job for job in jobs if not self.has(job)]
 
-    def keep(self, job: Job, frames: Frames, latents: NDArray[np.float32], record: Mapping[str, Any]) -> None:
+    def keep(self, job: Job, frames: Frames, latents: NDArray[np.float32], record: VideoRecord) -> None:
         """Keep a video; ``frames`` uint8 ``[frames, height, width, 3]``."""
         with replacing(self.folder / f"{job.name}.mkv") as path:
             write_lossless(path, frames)
         with replacing(self.folder / f"{job.name}.npy") as path:
             np.save(path, latents)
-        write_json(self.folder / f"{job.name}.json", record)
+        write_record(self.folder / f"{job.name}.json", record)
         self._forget_failure(job)
 
     def take_over(self, job: Job, files: Mapping[str, bytes]) -> None:
@@ -105,20 +123,18 @@ class MethodFolder:
 
     def fail(self, job: Job, error: str) -> None:
         """Write down that the video of ``job`` could not be made."""
-        write_json(self.folder / f"{job.name}.failed.json", {"prompt": job.prompt, "seed": job.seed, "error": error})
+        write_record(self.folder / f"{job.name}.failed.json", Failure(job.prompt, job.seed, error))
 
-    def failure(self, job: Job) -> dict[str, Any] | None:
+    def failure(self, job: Job) -> Failure | None:
         """Why the video of ``job`` could not be made, if it could not."""
-        return read_json(self.folder / f"{job.name}.failed.json")
+        return find_record(self.folder / f"{job.name}.failed.json", Failure)
 
     def _forget_failure(self, job: Job) -> None:
         (self.folder / f"{job.name}.failed.json").unlink(missing_ok=True)
 
-    def record(self, job: Job) -> dict[str, Any]:
+    def record(self, job: Job) -> VideoRecord:
         """Where the video of ``job`` comes from."""
-        found = read_json(self.folder / f"{job.name}.json")
-        assert found is not None
-        return found
+        return read_record(self.folder / f"{job.name}.json", VideoRecord)
 
     def frames(self, job: Job) -> Frames:
         """The frames, bit for bit."""
@@ -129,40 +145,28 @@ class MethodFolder:
         found: NDArray[np.float32] = np.load(self.folder / f"{job.name}.npy", allow_pickle=False)
         return found
 
-    def quality(self, job: Job) -> dict[str, Any] | None:
+    def quality(self, job: Job) -> Quality | None:
         """What was measured, if it was."""
-        return read_json(self.folder / f"{job.name}.quality.json")
+        return find_record(self.folder / f"{job.name}.quality.json", Quality)
 
-    def keep_quality(self, job: Job, values: Mapping[str, Any]) -> None:
+    def keep_quality(self, job: Job, quality: Quality) -> None:
         """Keep what was measured."""
-        write_json(self.folder / f"{job.name}.quality.json", values)
+        write_record(self.folder / f"{job.name}.quality.json", quality)
 
+    def video(self, job: Job) -> StoredVideo:
+        """All that is kept of the video of ``job``, which is there."""
+        return self._stored(job.name)
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside ``path``, of the same ending and this process's own; its file takes the place if all went well."""
-    new = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        yield new
-        os.replace(new, path)
-    finally:
-        new.unlink(missing_ok=True)
+    def videos(self) -> dict[str, StoredVideo]:
+        """Every complete video by the name of its job, whatever study asked for it."""
+        names = sorted(path.stem for path in self.folder.glob("[!.]*.mkv"))
+        return {name: self._stored(name) for name in names if (self.folder / f"{name}.json").exists()}
 
+    def failures(self) -> dict[str, Failure]:
+        """Every generation that failed, by the name of its job."""
+        paths = sorted(self.folder.glob("[!.]*.failed.json"))
+        return {path.name.removesuffix(".failed.json"): read_record(path, Failure) for path in paths}
 
-def write_text(path: Path, text: str) -> None:
-    """UTF-8, at once or not at all."""
-    with replacing(path) as new:
-        new.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Strict JSON, at once or not at all."""
-    write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """What :func:`write_json` wrote; None where nothing is."""
-    if not path.exists():
-        return None
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return values
+    def _stored(self, name: str) -> StoredVideo:
+        quality = find_record(self.folder / f"{name}.quality.json", Quality)
+        return StoredVideo(read_record(self.folder / f"{name}.json", VideoRecord), quality, self.folder / f"{name}.mkv")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -15,6 +15,7 @@ import torch
 
 import dvdq_eval
 from dvdq_eval.device import let_go
+from dvdq_eval.digests import digests
 from dvdq_models.checkpoint import load_pipeline
 from dvdq_models.moving_shapes import BUNDLED
 from dvdq_models.moving_shapes.clips import Scene, all_scenes, split_scenes
@@ -169,11 +170,24 @@ class Study:
         return FPS if bundled else rates.get(index["_class_name"], FPS)
 
     @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """What the pipeline is read from: its index, and all that its components' folders hold."""
+        index = self.folder / "model_index.json"
+        if not index.is_file():
+            raise DvdqError(
+                OPERATION, where=str(self.folder), expected="a pipeline's folder", got="no model_index.json"
+            )
+        parts = [name for name in json.loads(index.read_text(encoding="utf-8")) if not name.startswith("_")]
+        held = [path for part in parts for path in (self.folder / part).rglob("*") if not path.name.startswith(".")]
+        return tuple(sorted(path for path in [index, *held] if path.is_file()))
+
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """All that a video depends on besides its method, prompt and seed, JSON-ready."""
+        names = [path.relative_to(self.folder).as_posix() for path in self.files]
         versions = {name: metadata.version(name) for name in ("torch", "diffusers", "transformers")}
         return {
-            "files": dict(_digests(self.folder)),
+            "files": dict(zip(names, digests(self.files), strict=True)),
             "settings": dict(self.settings),
             "preparing": list(self.preparing),
             "teacache": self.teacache,
@@ -187,15 +201,3 @@ class Study:
     def key(self) -> str:
         """A name for a folder, from :attr:`identity`."""
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _digests(folder: Path) -> Iterator[tuple[str, str]]:
-    """SHA-256 of each file that a pipeline is read from: its index, and all that its components' folders hold."""
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise DvdqError(OPERATION, where=str(folder), expected="a pipeline's folder", got="no model_index.json")
-    parts = [name for name in json.loads(index.read_text(encoding="utf-8")) if not name.startswith("_")]
-    held = [path for part in parts for path in (folder / part).rglob("*") if not path.name.startswith(".")]
-    for path in sorted(path for path in [index, *held] if path.is_file()):
-        with path.open("rb") as file:
-            yield path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()

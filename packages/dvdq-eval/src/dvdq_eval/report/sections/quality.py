@@ -10,9 +10,9 @@ from dvdq_eval.report.material import Material
 from dvdq_eval.report.parts import Cell, Chart, Charts, Column, Part, Section, Sheet, Text
 from dvdq_eval.report.studies import FoundStudy
 from dvdq_eval.report.summary import Summary
-from dvdq_eval.tables.build import Row
 from dvdq_eval.tables.catalogue import OURS
 from dvdq_eval.tables.metrics import METRICS
+from dvdq_eval.tables.rows import Row
 
 NOTE = (
     "Each figure is the mean over a method’s videos with its 95 % bootstrap interval below it. Distances are from full "
@@ -70,7 +70,7 @@ def _tradeoffs(study: FoundStudy, summaries: Sequence[Summary]) -> list[Chart]:
     if name is None:
         return []
     metric = METRICS[name]
-    exact_keys = {method.key for method in study.methods if method.exact}
+    exact_keys = {method.key for method in study.methods if method.about.exact}
     exact = next((summary for summary in summaries if summary.row.key in exact_keys), None)
     charts = []
     for label, cost in (("MB", _megabytes), ("seconds a video", _seconds)):
@@ -106,7 +106,7 @@ def _failures(study: FoundStudy) -> Sheet:
         Column("Error", first="ascending", words=True),
     ]
     rows = [
-        [Cell(f.method, f.method), Cell(f.prompt, f.prompt), Cell(str(f.seed), f.seed), Cell(f.error, f.error)]
-        for f in study.failures
+        [Cell(title, title), Cell(f.prompt, f.prompt), Cell(str(f.seed), f.seed), Cell(f.error, f.error)]
+        for title, f in study.failures
     ]
     return Sheet("Generations that failed", columns, rows)

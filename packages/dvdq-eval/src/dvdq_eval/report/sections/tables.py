@@ -9,8 +9,8 @@ from dvdq_eval.report.files import Costs, Found
 from dvdq_eval.report.material import Material
 from dvdq_eval.report.parts import Cell, Chart, Charts, Column, Part, Section, Sheet, Text
 from dvdq_eval.tables.all import NAMES
-from dvdq_eval.tables.build import Row, Table
 from dvdq_eval.tables.metrics import METRICS
+from dvdq_eval.tables.rows import Row, Table
 
 MARKS = (
     "▲ and ▼ mark what is better and worse than the row that it is held against by more than chance: the 95 % interval "

@@ -32,7 +32,7 @@ def vbench(material: Material) -> Section | None:
     for place, method in enumerate(methods):
         by_dimension = {score.dimension: score for score in method.scores}
         cells = [_cell(by_dimension.get(dimension)) for dimension in dimensions]
-        rows.append([Cell(method.title, place), *cells])
+        rows.append([Cell(method.about.title, place), *cells])
     parts: list[Part] = [
         Text(
             "VBench’s own aggregate of each dimension × 100; below it the 95 % interval of its videos’ values, and how "

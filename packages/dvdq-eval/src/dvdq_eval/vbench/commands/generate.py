@@ -10,7 +10,7 @@ from dvdq_eval.vbench import options
 from dvdq_eval.vbench.study import open_asked
 from dvdq_eval.videos import options as videos_of
 from dvdq_eval.videos.command import tell_failures
-from dvdq_eval.videos.fill import generate_all
+from dvdq_eval.videos.fill import fill
 from dvdq_models.placement import Offload
 
 
@@ -35,8 +35,6 @@ def generate(
     """Make the videos that the dimensions need, of full precision and of methods; resumable."""
     asked = open_asked("vbench generate", context.params)
     with progress_bars() as tell:
-        failures = generate_all(
-            asked.study, asked.store, asked.methods, tell, workers=workers, address=address, threads=threads
-        )
+        failures = fill(asked.store, asked.methods, tell, workers=workers, address=address, threads=threads)
     Console().print(f"[bold]{asked.store.folder}[/bold]", soft_wrap=True, highlight=False)
     tell_failures(failures, len(asked.methods) * len(asked.study.jobs))

@@ -9,11 +9,11 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
+from dvdq_eval.records import write_record, write_text
 from dvdq_eval.vbench import options
 from dvdq_eval.vbench.report import build_report, report_markdown
 from dvdq_eval.vbench.study import open_asked
 from dvdq_eval.videos import options as videos_of
-from dvdq_eval.videos.store import write_json, write_text
 from dvdq_models.placement import Offload
 
 
@@ -38,6 +38,6 @@ def report(
     built = build_report(asked, only=asked.dimensions if dimension else ())
     text = report_markdown(built)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "vbench.json", built.to_dict())
+    write_record(out / "vbench.json", built.to_dict())
     write_text(out / "vbench.md", text)
     Console().print(Markdown(text))

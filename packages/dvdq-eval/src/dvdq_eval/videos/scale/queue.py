@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dvdq_eval.videos.method import Configuration
+from dvdq_eval.videos.method import Method
 from dvdq_eval.videos.study import Job
 
 ATTEMPTS = 3
@@ -16,7 +16,7 @@ ATTEMPTS = 3
 class Task:
     """A video of a method."""
 
-    configuration: Configuration
+    method: Method
     job: Job
 
 
@@ -27,20 +27,20 @@ class Queue:
     has none left takes the method with the most videos waiting.
     """
 
-    def __init__(self, jobs: Mapping[Configuration, Sequence[Job]]) -> None:
-        self._waiting = {configuration: list(reversed(todo)) for configuration, todo in jobs.items()}
+    def __init__(self, jobs: Mapping[Method, Sequence[Job]]) -> None:
+        self._waiting = {method: list(reversed(todo)) for method, todo in jobs.items()}
         self._attempts: dict[Task, int] = {}
 
     def __len__(self) -> int:
         return sum(len(todo) for todo in self._waiting.values())
 
-    def take(self, loaded: Configuration | None) -> Task | None:
+    def take(self, loaded: Method | None) -> Task | None:
         """The next video of a worker that has ``loaded``; None if no video waits."""
         if not len(self):
             return None
-        best = max(self._waiting, key=lambda configuration: len(self._waiting[configuration]))
-        configuration = loaded if loaded is not None and self._waiting.get(loaded) else best
-        task = Task(configuration, self._waiting[configuration].pop())
+        best = max(self._waiting, key=lambda method: len(self._waiting[method]))
+        method = loaded if loaded is not None and self._waiting.get(loaded) else best
+        task = Task(method, self._waiting[method].pop())
         self._attempts[task] = self._attempts.get(task, 0) + 1
         return task
 
@@ -48,5 +48,5 @@ class Queue:
         """A video whose worker died waits again, first in its row; False if that happened too often."""
         if self._attempts[task] >= ATTEMPTS:
             return False
-        self._waiting[task.configuration].append(task.job)
+        self._waiting[task.method].append(task.job)
         return True

@@ -10,52 +10,47 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
+
 from dvdq_eval.progress import Tell
-from dvdq_eval.videos.method import Configuration
+from dvdq_eval.videos.fill import OPERATION, Streak
+from dvdq_eval.videos.method import Method
 from dvdq_eval.videos.prepare import prepared_files, tuned
 from dvdq_eval.videos.scale.queue import ATTEMPTS, Queue, Task
-from dvdq_eval.videos.scale.streak import OPERATION, Streak
 from dvdq_eval.videos.scale.worker import Failed, Worker
 from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Study
 from dvdq_reference.spec.errors import DvdqError
 
 # Ray would report its use to its makers, and hide the GPUs of a worker that asks for none.
-for _name, _value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")):
-    os.environ.setdefault(_name, _value)
-try:
-    import ray
-    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
-except ImportError as error:
-    raise DvdqError(OPERATION, expected="Ray, for workers: pip install 'dvdq-eval[scale]'", got=str(error)) from error
-
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 _DIED = (RayActorError, OutOfMemoryError, WorkerCrashedError, NodeDiedError)
 """What Ray says of a worker that is gone, or taken for gone."""
 
 
 def make_by_workers(
-    study: Study,
     store: Store,
-    configurations: Sequence[Configuration],
+    methods: Sequence[Method],
     tell: Tell,
     *,
     workers: int,
     address: str | None,
     threads: int,
 ) -> int:
-    """:func:`dvdq_eval.videos.fill.generate_all` with workers."""
-    with _cluster(study, workers, address, threads):
-        crew = _Crew(study, store, threads)
-        ready = [_prepared(study, store, configuration, crew, tell) for configuration in configurations]
-        run = _Run(
-            store, crew, {configuration: store.method(configuration).missing(study.jobs) for configuration in ready}
-        )
+    """:func:`dvdq_eval.videos.fill.fill` with workers."""
+    with _cluster(store.study, workers, address, threads):
+        crew = _Crew(store, threads)
+        ready = [_prepared(store, method, crew, tell) for method in methods]
+        run = _Run(store, crew, {method: store.method(method).missing(store.study.jobs) for method in ready})
         return run.finish(workers, tell)
 
 
 @contextmanager
 def _cluster(study: Study, workers: int, address: str | None, threads: int) -> Iterator[None]:
     """Ray with room for the workers; they end with the block."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     local = {"address": "local", "num_cpus": workers * threads, "include_dashboard": False}
     where = local if address is None else {"address": address}
     if address is None:
@@ -93,9 +88,9 @@ def _room(there: Mapping[str, float], needs: Mapping[str, int]) -> int:
 class _Crew:
     """Starts workers, and counts those that could not start, one after another."""
 
-    def __init__(self, study: Study, store: Store, threads: int) -> None:
-        self._arguments = (study, store.folder.name, threads)
-        gpus = 1 if study.device == "cuda" else 0
+    def __init__(self, store: Store, threads: int) -> None:
+        self._arguments = (store.study, store.folder.name, threads)
+        gpus = 1 if store.study.device == "cuda" else 0
         self._actor: Any = ray.remote(Worker).options(num_cpus=threads, num_gpus=gpus)
         self._failed_starts = 0
 
@@ -114,14 +109,14 @@ class _Crew:
             raise DvdqError(OPERATION, where="worker", expected="one that starts", got=_last_line(error)) from error
 
 
-def _prepared(study: Study, store: Store, configuration: Configuration, crew: _Crew, tell: Tell) -> Configuration:
+def _prepared(store: Store, method: Method, crew: _Crew, tell: Tell) -> Method:
     """The method with its δ; what that takes is made by a worker, as this process may have no GPU."""
-    while not all(prepared_files(store, configuration).values()):
-        what = f"{configuration.title}: preparing"
+    while not all(prepared_files(store, method).values()):
+        what = f"{method.title}: preparing"
         tell(what, 0, 1)
         worker = crew.start()
         try:
-            files = ray.get(worker.prepare.remote(configuration, store.read(prepared_files(store, configuration))))
+            files = ray.get(worker.prepare.remote(method, store.read(prepared_files(store, method))))
         except RayTaskError as error:
             raise error.cause from None
         except _DIED as error:
@@ -134,20 +129,18 @@ def _prepared(study: Study, store: Store, configuration: Configuration, crew: _C
             ray.kill(worker)
         store.take_over(files)
         tell(what, 1, 1)
-    return tuned(study, store, configuration, tell)
+    return tuned(store, method)
 
 
 class _Run:
     """One pass over all that is missing."""
 
-    def __init__(self, store: Store, crew: _Crew, jobs: dict[Configuration, list[Any]]) -> None:
+    def __init__(self, store: Store, crew: _Crew, jobs: dict[Method, list[Any]]) -> None:
         self._store, self._crew, self._queue = store, crew, Queue(jobs)
-        self._files = {
-            configuration: ray.put(store.read(prepared_files(store, configuration))) for configuration in jobs
-        }
-        self._totals = {configuration: len(todo) for configuration, todo in jobs.items()}
+        self._files = {method: ray.put(store.read(prepared_files(store, method))) for method in jobs}
+        self._totals = {method: len(todo) for method, todo in jobs.items()}
         self._done = dict.fromkeys(jobs, 0)
-        self._loaded: dict[Any, Configuration] = {}
+        self._loaded: dict[Any, Method] = {}
         self._failures, self._streak = 0, Streak()
 
     def finish(self, workers: int, tell: Tell) -> int:
@@ -171,8 +164,8 @@ class _Run:
             self._show(tell)
             while idle and (next_task := self._queue.take(self._loaded.get(idle[-1]))):
                 worker = idle.pop()
-                self._loaded[worker] = next_task.configuration
-                busy[worker.make.remote(next_task, self._files[next_task.configuration])] = worker, next_task
+                self._loaded[worker] = next_task.method
+                busy[worker.make.remote(next_task, self._files[next_task.method])] = worker, next_task
         ray.get([worker.close.remote() for worker in idle])
         return self._failures
 
@@ -190,12 +183,12 @@ class _Run:
         self._crew.started()
         if task is None:
             return
-        folder = self._store.method(task.configuration)
+        folder = self._store.method(task.method)
         about = files.pop("method.json")
         if folder.about is None:
             self._store.take_over({f"{folder.folder.name}/method.json": about})
         folder.take_over(task.job, files)
-        self._done[task.configuration] += 1
+        self._done[task.method] += 1
         self._streak.made()
 
     def _lost(self, task: Task | None, error: Exception) -> None:
@@ -208,14 +201,14 @@ class _Run:
             self._fail(task, f"its worker died {ATTEMPTS} times: {_last_line(error)}")
 
     def _fail(self, task: Task, error: str) -> None:
-        self._store.method(task.configuration).fail(task.job, error)
+        self._store.method(task.method).fail(task.job, error)
         self._failures += 1
-        self._done[task.configuration] += 1
+        self._done[task.method] += 1
         self._streak.failed(error)
 
     def _show(self, tell: Tell) -> None:
-        for configuration, total in self._totals.items():
-            tell(f"{configuration.title}: generating", self._done[configuration], total)
+        for method, total in self._totals.items():
+            tell(f"{method.title}: generating", self._done[method], total)
 
 
 def _last_line(error: Exception) -> str:

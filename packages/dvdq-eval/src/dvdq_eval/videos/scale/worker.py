@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from dvdq_eval.videos.method import Configuration
-from dvdq_eval.videos.prepare import calibration_of, prepared_files, tuned
-from dvdq_eval.videos.run import Maker
+from dvdq_eval.videos.making import Maker
+from dvdq_eval.videos.method import Method
+from dvdq_eval.videos.prepare import Pipelines, prepared_files
 from dvdq_eval.videos.scale.queue import Task
 from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Study
@@ -39,21 +39,22 @@ class Worker:
         torch.set_num_threads(threads)
         logging.getLogger("transformers").setLevel(logging.ERROR)
         # A copy has none of what the other side computed from its own files.
-        self._study = dataclasses.replace(study)
-        self._maker: Maker | None = None
-        if self._study.key != key:
+        copy = dataclasses.replace(study)
+        if copy.key != key:
             expected = "the files and versions of the study"
             raise DvdqError("generate", where=f"worker's {study.folder}", expected=expected, got="others")
         self._folder = tempfile.TemporaryDirectory(prefix="dvdq-worker-")
-        self._store = Store(Path(self._folder.name), self._study)
+        self._store = Store(Path(self._folder.name), copy)
+        self._pipelines = Pipelines(self._store, _silent)
+        self._maker: Maker | None = None
 
-    def prepare(self, configuration: Configuration, prepared: Files) -> Files:
+    def prepare(self, method: Method, prepared: Files) -> Files:
         """What the method needs before its first video, ``prepared`` being there: statistics, the trials of its δ."""
         self._store.take_over(prepared)
-        if configuration.recipe is not None and configuration.recipe.smoothing is not None:
-            calibration_of(self._study, self._store, _silent)
-        tuned(self._study, self._store, configuration, _silent)
-        return self._store.read(prepared_files(self._store, configuration))
+        if method.smooths:
+            self._pipelines.calibration()
+        self._pipelines.tuned(method)
+        return self._store.read(prepared_files(self._store, method))
 
     def make(self, task: Task, prepared: Files) -> dict[str, bytes]:
         """The files of one video, and the method's own record: contents by name.
@@ -62,7 +63,7 @@ class Worker:
             Failed: the pipeline raised something, and the worker is closed.
         """
         try:
-            maker = self._maker_of(task.configuration, prepared)
+            maker = self._maker_of(task.method, prepared)
             maker.make(task.job)
         except Exception as error:
             self.close()
@@ -77,12 +78,12 @@ class Worker:
         """Remove the temporary folder: a worker is ended without being asked."""
         self._folder.cleanup()
 
-    def _maker_of(self, configuration: Configuration, prepared: Files) -> Maker:
+    def _maker_of(self, method: Method, prepared: Files) -> Maker:
         """The method that is loaded, or another one in its place."""
-        if self._maker is None or self._maker.configuration != configuration:
+        if self._maker is None or self._maker.method != method:
             self._maker = None  # two models may not fit
             self._store.take_over(prepared)
-            self._maker = Maker(self._study, self._store, configuration, _silent)
+            self._maker = Maker(self._pipelines, method)
         return self._maker
 
 

@@ -1,0 +1,55 @@
+"""Results in files: JSON that is written whole or not at all, and read as the type that it is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from dvdq_reference.spec.errors import DvdqError
+
+T = TypeVar("T")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside ``path``, of the same ending and this process's own; its file takes the place if all went well."""
+    new = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield new
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8, at once or not at all."""
+    with replacing(path) as new:
+        new.write_text(text, encoding="utf-8")
+
+
+def write_record(path: Path, record: object) -> None:
+    """Strict JSON of a dataclass, a structure or plain values, at once or not at all."""
+    write_text(path, json.dumps(msgspec.to_builtins(record), indent=1, allow_nan=False) + "\n")
+
+
+def read_record(path: Path, kind: type[T], operation: str = "read") -> T:
+    """What :func:`write_record` wrote of a ``kind``; fields that it does not have are passed over.
+
+    Raises:
+        DvdqError: no such file, no JSON, or a field that is missing or of another type.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DvdqError(operation, where=str(path), expected="what this version writes", got=str(error)) from error
+
+
+def find_record(path: Path, kind: type[T], operation: str = "read") -> T | None:
+    """The same; None where there is no file."""
+    return read_record(path, kind, operation) if path.exists() else None
