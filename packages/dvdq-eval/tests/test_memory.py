@@ -22,7 +22,7 @@ from dvdq_eval.memory.command import memory
 from dvdq_eval.memory.measured import measured_bytes
 from dvdq_eval.memory.results import Memory
 from dvdq_eval.memory.run import measure_memory
-from dvdq_eval.memory.table import memory_markdown
+from dvdq_eval.memory.sheets import memory_markdown
 from dvdq_eval.memory.weights import weight_parts
 from dvdq_eval.videos.opening import parse_methods
 from dvdq_models import DvdqError, Recipe

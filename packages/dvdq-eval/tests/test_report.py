@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from dvdq_eval.charts.plot import ticks
 from dvdq_eval.cli import app
 from dvdq_eval.demo.page import demo_page
 from dvdq_eval.internals import LayerError
@@ -26,7 +27,6 @@ from dvdq_eval.records import write_record
 from dvdq_eval.report.clips import LARGE, UNASKED, choose_methods, to_video
 from dvdq_eval.report.parts import ReportVideo
 from dvdq_eval.report.studies import read_study
-from dvdq_eval.report.svg import ticks
 from dvdq_eval.report.write import write_report
 from dvdq_eval.tables.cost import Cost
 from dvdq_eval.tables.rows import Row, Table

@@ -19,7 +19,7 @@ from dvdq_eval.paper import PAPER
 from dvdq_eval.tables import build, figures, rows
 from dvdq_eval.tables.all import NAMES, chosen, needed
 from dvdq_eval.tables.catalogue import EXPERIMENTS, Experiment, Line, ours
-from dvdq_eval.tables.markdown import table_markdown
+from dvdq_eval.tables.sheets import table_markdown
 from dvdq_eval.vbench.score import Score
 from dvdq_eval.videos.measure import measure_videos
 from dvdq_eval.videos.method import FULL_PRECISION, Method

@@ -5,11 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from dvdq_eval.charts import bits, internals
 from dvdq_eval.demo.methods import FULL_PRECISION, Method
 from dvdq_eval.demo.results import Results, Row, Trace, Video
-from dvdq_eval.report.charts import bits, internals
 from dvdq_eval.report.clips import quality_lines
-from dvdq_eval.report.figures import plain
 from dvdq_eval.report.page import render
 from dvdq_eval.report.parts import (
     Cell,
@@ -28,6 +27,7 @@ from dvdq_eval.report.parts import (
 )
 from dvdq_eval.report.sections.bits import trace_chart
 from dvdq_eval.report.sections.weights import error_parts
+from dvdq_eval.tables._page_sheet import plain
 from dvdq_eval.videos.records import Quality
 from dvdq_models.bit_schedule import StepDecision
 from dvdq_models.video import FPS

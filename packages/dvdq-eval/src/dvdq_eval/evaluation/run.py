@@ -9,11 +9,11 @@ import torch
 
 from dvdq_eval.device import open_device
 from dvdq_eval.latency.run import measure_latency
+from dvdq_eval.latency.sheets import latency_markdown
 from dvdq_eval.latency.subject import Subject, open_subject
-from dvdq_eval.latency.table import latency_markdown
 from dvdq_eval.latency.videos import Mix
 from dvdq_eval.memory.run import measure_memory
-from dvdq_eval.memory.table import memory_markdown
+from dvdq_eval.memory.sheets import memory_markdown
 from dvdq_eval.progress import Tell
 from dvdq_eval.records import write_record, write_text
 from dvdq_eval.report.write import write_report
@@ -21,7 +21,7 @@ from dvdq_eval.staging import complete_folder
 from dvdq_eval.tables.build import build_table
 from dvdq_eval.tables.catalogue import Experiment, Line
 from dvdq_eval.tables.figures import figure_3
-from dvdq_eval.tables.markdown import table_markdown
+from dvdq_eval.tables.sheets import table_markdown
 from dvdq_eval.videos.fill import fill_wholly
 from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.prepare import prepared_files, tuned

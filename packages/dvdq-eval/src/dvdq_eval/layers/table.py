@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from dvdq_eval.layers.results import LayerRow, LayerTable
-from dvdq_eval.markdown import markdown
+from dvdq_eval.sheets.markdown import markdown
 
 
 def layer_table(checked: LayerTable) -> Table:

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from dvdq_eval.markdown import markdown
 from dvdq_eval.paper import DIFFERS, PAPER
 from dvdq_eval.progress import Tell
 from dvdq_eval.records import write_record, write_text
+from dvdq_eval.sheets.markdown import markdown
 from dvdq_eval.tables.build import Judge, build_table
 from dvdq_eval.tables.catalogue import EXPERIMENTS, Experiment
 from dvdq_eval.tables.cost import table_5
 from dvdq_eval.tables.figures import SIDE_BY_SIDE, figure_3, figure_4, figure_5, plot_deltas
-from dvdq_eval.tables.markdown import table_markdown
+from dvdq_eval.tables.sheets import table_markdown
 from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.store import Store
 

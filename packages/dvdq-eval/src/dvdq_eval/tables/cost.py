@@ -8,10 +8,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dvdq_eval.markdown import markdown
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_eval.records import write_record, write_text
+from dvdq_eval.sheets.markdown import markdown
 from dvdq_eval.tables.catalogue import WIDTHS, ours
 from dvdq_eval.videos.making import size_of
 from dvdq_eval.videos.method import FULL_PRECISION, Method

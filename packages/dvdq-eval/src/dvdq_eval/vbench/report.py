@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dvdq_eval.intervals import Interval, interval
-from dvdq_eval.markdown import markdown
 from dvdq_eval.paper import PAPER
 from dvdq_eval.provenance import provenance
+from dvdq_eval.sheets.markdown import markdown
 from dvdq_eval.vbench.dimensions import DIMENSIONS, Dimension
 from dvdq_eval.vbench.prompts import StandardStudy, jobs_of
 from dvdq_eval.vbench.score import Score, scores_of

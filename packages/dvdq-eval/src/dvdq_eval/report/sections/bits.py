@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from dvdq_eval.report.charts.bits import LEGEND, bit_shares, bit_trace
+from dvdq_eval.charts.bits import LEGEND, bit_shares, bit_trace
 from dvdq_eval.report.material import Material
 from dvdq_eval.report.parts import Chart, Charts, Part, Section, Text
 from dvdq_eval.report.studies import FoundMethod

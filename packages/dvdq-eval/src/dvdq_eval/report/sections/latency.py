@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from dvdq_eval.charts.stacked import legend, stacked
 from dvdq_eval.latency.results import Latency, LayerTime, MethodTime
 from dvdq_eval.methods import title_of
-from dvdq_eval.report.charts.stacked import legend, stacked
-from dvdq_eval.report.figures import plain
 from dvdq_eval.report.material import Material
 from dvdq_eval.report.parts import Cell, Chart, Charts, Column, Part, Section, Sheet, Text
+from dvdq_eval.tables._page_sheet import plain
 
 PARTS = ("products", "rotating and quantizing activations", "attention", "everything else")
 """Of a pass, in the order in which they are stacked."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dvdq_eval.charts.stacked import legend, stacked
 from dvdq_eval.memory.results import Memory, MethodMemory
 from dvdq_eval.methods import title_of
-from dvdq_eval.report.charts.stacked import legend, stacked
-from dvdq_eval.report.figures import plain
 from dvdq_eval.report.material import Material
 from dvdq_eval.report.parts import Cell, Chart, Charts, Column, Part, Section, Sheet, Text
+from dvdq_eval.tables._page_sheet import plain
 
 PARTS = ("weights quantized with their activations", "weights quantized alone", "tensors of a pass", "weights kept")
 """Of the device's memory, in the order in which they are stacked."""

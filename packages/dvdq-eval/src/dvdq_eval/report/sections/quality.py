@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dvdq_eval.report.charts.quality import LEGEND, Point, tradeoff
-from dvdq_eval.report.figures import css_of, plain, table_sheet, title
+from dvdq_eval.charts.quality import LEGEND, Point, tradeoff
 from dvdq_eval.report.material import Material
 from dvdq_eval.report.parts import Cell, Chart, Charts, Column, Part, Section, Sheet, Text
 from dvdq_eval.report.studies import FoundStudy
 from dvdq_eval.report.summary import Summary
+from dvdq_eval.tables._page_sheet import css_of, plain, table_sheet, title
 from dvdq_eval.tables.catalogue import OURS
 from dvdq_eval.tables.metrics import METRICS
 from dvdq_eval.tables.rows import Row

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dvdq_eval.charts.quality import Point, sweep
 from dvdq_eval.paper import DIFFERS, PAPER
-from dvdq_eval.report.charts.quality import Point, sweep
-from dvdq_eval.report.figures import plain, table_sheet, title
 from dvdq_eval.report.files import Costs, Found
 from dvdq_eval.report.material import Material
 from dvdq_eval.report.parts import Cell, Chart, Charts, Column, Part, Section, Sheet, Text
+from dvdq_eval.tables._page_sheet import plain, table_sheet, title
 from dvdq_eval.tables.all import NAMES
 from dvdq_eval.tables.metrics import METRICS
 from dvdq_eval.tables.rows import Row, Table

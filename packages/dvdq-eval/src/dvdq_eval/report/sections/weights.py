@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+from dvdq_eval.charts import internals
 from dvdq_eval.internals import LayerError
-from dvdq_eval.report.charts import internals
 from dvdq_eval.report.files import Channels, LayerErrors
 from dvdq_eval.report.material import Material
 from dvdq_eval.report.parts import Chart, Charts, Part, Section, Text

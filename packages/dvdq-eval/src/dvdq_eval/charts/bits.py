@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from dvdq_eval.report.svg import LEFT, Plot
+from dvdq_eval.charts.plot import LEFT, Plot
 from dvdq_models.bit_schedule import StepDecision
 
 LEGEND = (("high", "8-bit step"), ("low", "4-bit step"))

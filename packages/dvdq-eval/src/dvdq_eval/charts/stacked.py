@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from dvdq_eval.report.svg import Plot
+from dvdq_eval.charts.plot import Plot
 
 
 def stacked(title: str, y_label: str, parts: Sequence[str], bars: Sequence[tuple[str, Sequence[float]]]) -> Markup:

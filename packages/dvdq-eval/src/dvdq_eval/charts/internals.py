@@ -7,8 +7,8 @@ from itertools import groupby
 
 from markupsafe import Markup
 
+from dvdq_eval.charts.plot import Plot
 from dvdq_eval.internals import LayerError
-from dvdq_eval.report.svg import Plot
 
 LEGEND = (("rival", "min-max"), ("ours", "BGR"))
 _BLOCKS = {"blocks": "block", "transformer_blocks": "double", "single_transformer_blocks": "single"}

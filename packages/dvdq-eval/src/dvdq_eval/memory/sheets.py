@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dvdq_eval.markdown import markdown
 from dvdq_eval.memory.results import Memory, MethodMemory
 from dvdq_eval.methods import title_of
+from dvdq_eval.sheets.markdown import markdown
 from dvdq_models.cli.console import megabytes
 
 

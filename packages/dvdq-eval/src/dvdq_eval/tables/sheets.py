@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from dvdq_eval.intervals import Interval
-from dvdq_eval.markdown import markdown
+from dvdq_eval.sheets.markdown import markdown
 from dvdq_eval.tables.metrics import METRICS
 from dvdq_eval.tables.rows import Row, Table
 

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from dvdq_eval.latency.results import Latency, LayerTime, MethodTime
-from dvdq_eval.markdown import markdown
 from dvdq_eval.methods import title_of
+from dvdq_eval.sheets.markdown import markdown
 from dvdq_models.cli.console import megabytes
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from dvdq_eval.charts.plot import Plot
 from dvdq_eval.intervals import Interval
-from dvdq_eval.report.svg import Plot
 
 _LABEL = (60, 13)
 """Pixels across and down that a label needs."""
