@@ -504,7 +504,7 @@ def adopt(results: Path, root: Path) -> None:
 
 def adopt_tables(pipeline: str, results: Path, root: Path) -> None:
     """Takes over what ``dvdq-eval`` wrote of a pipeline: tables as data and text, figures as pictures."""
-    for kinds, target in (((".json", ".md"), TABLES), ((".png",), PICTURES)):
+    for kinds, target in (((".json", ".md"), TABLES), ((".png", ".svg"), PICTURES)):
         (root / target / pipeline).mkdir(parents=True, exist_ok=True)
         for file in sorted(results.iterdir()):
             if file.suffix in kinds:

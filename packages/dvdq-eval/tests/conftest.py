@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers import WanPipeline, WanTransformer3DModel
 
 from dvdq_eval.demo.methods import METHODS
 from dvdq_eval.demo.methods import Method as DemoMethod
@@ -19,7 +21,14 @@ from dvdq_eval.videos.records import MethodRecord
 from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Study
 from dvdq_models.moving_shapes.clips import Placement, Scene, draw
-from dvdq_models.moving_shapes.wan import TEXT_WIDTH
+from dvdq_models.moving_shapes.wan import (
+    LATENT_CHANNELS,
+    TEXT_WIDTH,
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    build_vae,
+)
 
 SCENES = (
     Scene("red", "circle", "left", "quickly", "gray"),
@@ -30,20 +39,20 @@ LINEARS = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ffn.net.
 
 
 @pytest.fixture(scope="session")
-def tiny_transformer() -> Callable[[int], WanTransformer3DModel]:
-    """Makes Wan's transformer of two blocks, 128 wide, for so many latent channels, always with the same weights."""
+def tiny_transformer() -> Callable[..., WanTransformer3DModel]:
+    """Makes Wan's transformer of two blocks for so many latent channels, always with the same weights."""
 
-    def make(channels: int) -> WanTransformer3DModel:
+    def make(channels: int, width: int = 128) -> WanTransformer3DModel:
         torch.manual_seed(0)
         return WanTransformer3DModel(
             patch_size=(1, 2, 2),
             num_attention_heads=2,
-            attention_head_dim=64,
+            attention_head_dim=width // 2,
             in_channels=channels,
             out_channels=channels,
             text_dim=TEXT_WIDTH,
             freq_dim=32,
-            ffn_dim=128,
+            ffn_dim=width,
             num_layers=2,
             cross_attn_norm=True,
             qk_norm="rms_norm_across_heads",
@@ -51,6 +60,37 @@ def tiny_transformer() -> Callable[[int], WanTransformer3DModel]:
         ).eval()
 
     return make
+
+
+TINY = {
+    "negative_prompt": "",
+    "height": 32,
+    "width": 32,
+    "num_frames": 5,
+    "num_inference_steps": 4,
+    "guidance_scale": 2.0,
+    "max_sequence_length": 16,
+}
+"""How a tiny pipeline is called."""
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(
+    tmp_path_factory: pytest.TempPathFactory, tiny_transformer: Callable[..., WanTransformer3DModel]
+) -> Path:
+    """A pipeline's folder with an untrained transformer that every recipe fits."""
+    tokenizer = build_tokenizer()
+    pipeline = WanPipeline(
+        tokenizer=tokenizer,
+        text_encoder=build_text_encoder(len(tokenizer)).eval(),
+        transformer=tiny_transformer(LATENT_CHANNELS, 256),
+        vae=build_vae().eval(),
+        scheduler=build_scheduler(),
+    )
+    path = tmp_path_factory.mktemp("pipeline")
+    pipeline.save_pretrained(str(path))
+    (path / "call.json").write_text(json.dumps(TINY))
+    return path
 
 
 @pytest.fixture(scope="module")

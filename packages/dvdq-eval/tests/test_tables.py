@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,10 +17,11 @@ from typer.testing import CliRunner
 from dvdq_eval.cli import app, main
 from dvdq_eval.intervals import Interval
 from dvdq_eval.paper import PAPER
+from dvdq_eval.sheets.markdown import markdown
 from dvdq_eval.tables import build, figures, rows
 from dvdq_eval.tables.all import NAMES, chosen, needed
 from dvdq_eval.tables.catalogue import EXPERIMENTS, Experiment, Line, ours
-from dvdq_eval.tables.sheets import table_markdown
+from dvdq_eval.tables.sheets import table_sheet
 from dvdq_eval.vbench.score import Score
 from dvdq_eval.videos.measure import measure_videos
 from dvdq_eval.videos.method import FULL_PRECISION, Method
@@ -71,7 +73,7 @@ def test_what_vbench_says_is_a_column_unless_its_judge_was_random(study: Study, 
     assert exact.metrics.keys() == {"adherence", "flickering", "imaging_quality"}
     assert exact.metrics["imaging_quality"].mean == pytest.approx(0.51)
     assert quantized.differences["imaging_quality"].mean == pytest.approx(-0.25)
-    text = table_markdown(table)
+    text = markdown(table_sheet(table))
     assert "imaging (VBench)" in text.splitlines()[0]
     assert "26.00 ± 1.00 ▼" in text.splitlines()[3]
 
@@ -152,7 +154,7 @@ def test_a_mark_needs_a_difference_beyond_chance() -> None:
         rows.Row(**{**vars(found[1]), "label": "d", "differences": {"psnr_db": unsure, "latent_error": unsure}})
     )
     table = rows.Table("t", "", "", "p", 9, {}, tuple(found), {})
-    lines = table_markdown(table).splitlines()
+    lines = markdown(table_sheet(table)).splitlines()
     assert lines[0] == "| method | bits a weight | activation bits | PSNR (dB) | latent error |"
     assert lines[2] == "| a W4A4 | 4.10 | 4.00 | 30.0 ± 3.0 | 0.200 ± 0.020 |"
     assert lines[3] == "| b W4A4 | 4.10 | 4.00 | 32.0 ± 3.2 ▲ | 0.100 ± 0.010 ▲ |"
@@ -160,25 +162,31 @@ def test_a_mark_needs_a_difference_beyond_chance() -> None:
     assert lines[5] == "| d W4A4 | 4.10 | 4.00 | 32.0 ± 3.2 | 0.100 ± 0.010 |"
 
 
-def test_all_of_them_in_one_command(tmp_path: Path) -> None:
+def test_all_of_them_in_one_command(tiny_folder: Path, tmp_path: Path) -> None:
     out, kept = tmp_path / "tables", tmp_path / "videos"
-    options = ["--videos", "2", "--steps", "4", "--no-peers", "--out", str(out), "--store", str(kept)]
+    (tmp_path / "prompts.txt").write_text("a red circle moves left slowly over a gray background\na cat\na dog\n")
+    options = ["--pipeline", str(tiny_folder), "--prompts", str(tmp_path / "prompts.txt"), "--videos", "2"]
+    options += ["--settings", (tiny_folder / "call.json").read_text(), "--no-peers"]
+    options += ["--out", str(out), "--store", str(kept)]
     done = CliRunner().invoke(app, ["table", "all", *options])
     assert done.exit_code == 0, done.output
     for name in NAMES:
         assert str(out / name) in done.stdout.replace("\n", "")
         if name != "figure-5":
             values = json.loads((out / f"{name}.json").read_text())
-            assert values["pipeline"] == "moving shapes, wan"
+            assert values["pipeline"] == tiny_folder.name
             assert values["provenance"]["dvdq"]
         if name in EXPERIMENTS:
             rows = (out / f"{name}.md").read_text().splitlines()[2:]
             assert len(rows) == len(chosen(name, peers=False).lines)
             assert len(values["rows"]) == len(rows)
-    for picture in ("figure-3", "figure-4", "figure-5-w4a4", "figure-5-w4a8", "figure-6"):
+    for drawn, charts in (("figure-3", 1), ("figure-4", 4), ("figure-6", 1)):
+        svg = ET.parse(out / f"{drawn}.svg").getroot()
+        assert len([part for part in svg if part.get("role") == "img"]) == charts
+    for picture in ("figure-5-w4a4", "figure-5-w4a8"):
         with Image.open(out / f"{picture}.png") as image:
             assert len(image.convert("L").getcolors() or [0]) > 3
-    assert read_mp4(out / "figure-5-w4a4.mp4").shape[0] == 17
+    assert read_mp4(out / "figure-5-w4a4.mp4").shape[0] == 5
     costs = json.loads((out / "table-5.json").read_text())["rows"]
     assert [cost["memory"] > 1 for cost in costs] == [False, True, True, True]
     assert costs[0]["latency"] == 1.0
@@ -188,9 +196,11 @@ def test_all_of_them_in_one_command(tmp_path: Path) -> None:
     assert all(layer["bgr_error"] <= layer["minmax_error"] for layer in ratios)
     # Once more, from what is kept: nothing is generated, and the same table comes out.
     before = sorted(path.stat().st_mtime_ns for path in kept.rglob("*.mkv"))
+    first = (out / "table-2.md").read_text()
     again = CliRunner().invoke(app, ["table", "2", *options])
     assert again.exit_code == 0, again.output
     assert sorted(path.stat().st_mtime_ns for path in kept.rglob("*.mkv")) == before
+    assert (out / "table-2.md").read_text() == first
 
 
 def test_a_pipeline_of_ones_own(tmp_path: Path) -> None:

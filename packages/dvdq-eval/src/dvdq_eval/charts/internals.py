@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from markupsafe import Markup
 
+from dvdq_eval.charts.chart import Chart, Charts
 from dvdq_eval.charts.plot import Plot
 from dvdq_eval.internals import LayerError
 
 LEGEND = (("rival", "min-max"), ("ours", "BGR"))
 _BLOCKS = {"blocks": "block", "transformer_blocks": "double", "single_transformer_blocks": "single"}
 """What the lists of blocks of both families are called in a chart."""
+
+
+def error_charts(layers: Sequence[LayerError]) -> Charts:
+    """Figure 3: the error of each layer's weight under both grids."""
+    return Charts([Chart(layer_errors(layers))], LEGEND)
+
+
+def peak_charts(layer: str, peaks: Mapping[str, Sequence[float]], crest: Mapping[str, float]) -> Charts:
+    """Figure 4: a layer's channels, first as they come and then under each rotation, up to the same height."""
+    highest = max(max(heights) for heights in peaks.values())
+    charts = [
+        Chart(
+            channel_peaks(layer, label, heights, highest, ours=place > 0),
+            label.capitalize(),
+            f"crest {crest[label]:.1f}",
+        )
+        for place, (label, heights) in enumerate(peaks.items())
+    ]
+    return Charts(charts)
 
 
 def layer_errors(layers: Sequence[LayerError]) -> Markup:

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from dvdq_eval.charts.chart import Chart
 from dvdq_eval.charts.plot import Plot
 from dvdq_eval.intervals import Interval
+from dvdq_eval.tables.metrics import METRICS
+from dvdq_eval.tables.rows import Row
 
 _LABEL = (60, 13)
 """Pixels across and down that a label needs."""
@@ -79,3 +82,23 @@ def _labels(plot: Plot, points: Sequence[Point]) -> None:
         if point.label:
             placed.append((x, y))
             plot.text(x, y, point.label, "tick strong")
+
+
+def swept(rows: Sequence[Row]) -> Chart | None:
+    """Figure 6: quality along δ, if this is a sweep of it: rows that differ in nothing else are called by it.
+
+    Beside each dot stand the activations' average bits; the widths at the ends of the sweep are levels.
+    """
+    name = next((name for name in METRICS if all(name in row.metrics for row in rows)), None)
+    along = [row for row in rows if row.delta is not None and row.label == f"δ = {row.delta:g}"]
+    if name is None or len(along) < 2:
+        return None
+    points, ends = (
+        [
+            Point(row.title, row.delta or 0.0, row.metrics[name], "ours", f"{row.average_bits:.2f} bits")
+            for row in chosen
+        ]
+        for chosen in (along, [row for row in rows if row.delta is None])
+    )
+    heading = METRICS[name].heading
+    return Chart(sweep(points, "δ", heading, ends), f"{heading} along δ")

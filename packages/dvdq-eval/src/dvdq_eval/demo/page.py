@@ -6,28 +6,25 @@ import statistics
 from collections.abc import Sequence
 
 from dvdq_eval.charts import bits, internals
+from dvdq_eval.charts.chart import Chart, Charts
 from dvdq_eval.demo.methods import FULL_PRECISION, Method
 from dvdq_eval.demo.results import Results, Row, Trace, Video
 from dvdq_eval.report.clips import quality_lines
 from dvdq_eval.report.page import render
 from dvdq_eval.report.parts import (
-    Cell,
     Chapter,
-    Chart,
-    Charts,
     Clip,
-    Column,
     Facts,
     Page,
     ReportVideo,
     Section,
-    Sheet,
     Text,
     Wall,
 )
 from dvdq_eval.report.sections.bits import trace_chart
 from dvdq_eval.report.sections.weights import error_parts
-from dvdq_eval.tables._page_sheet import plain
+from dvdq_eval.sheets.figures import figure
+from dvdq_eval.sheets.sheet import Cell, Column, Sheet
 from dvdq_eval.videos.records import Quality
 from dvdq_models.bit_schedule import StepDecision
 from dvdq_models.video import FPS
@@ -72,7 +69,7 @@ def _cards(results: Results) -> list[tuple[str, str]]:
     rows = {(row.method, row.bits): row for row in results.rows}
     ours, rival = rows["dvd-quant", "W4A4"], rows["minmax", "W4A4"]
     minmax, bgr = (statistics.fmean(getattr(e, f"{grid}_error") for e in results.layers) for grid in ("minmax", "bgr"))
-    psnr, rival_psnr = plain(ours.psnr_db, ".1f").text, plain(rival.psnr_db, ".1f").text
+    psnr, rival_psnr = figure(ours.psnr_db, ".1f").text, figure(rival.psnr_db, ".1f").text
     return [
         (f"{ours.compression:.2f}×", "smaller transformer at four bits"),
         (f"{psnr} dB", f"W4A4 PSNR; min-max W4A4 reaches {rival_psnr} dB"),
@@ -116,13 +113,13 @@ def _sheet(results: Results, prompts: int) -> Sheet:
     rows = [
         [
             Cell(Method(row.method, row.bits).label, place),
-            plain(row.bytes, ".2f", 1 / 2**20),
+            figure(row.bytes, ".2f", 1 / 2**20),
             Cell(f"{row.compression:.2f}×", row.compression),
-            plain(row.average_bits, ".2f"),
-            plain(row.video_seconds, ".2f"),
+            figure(row.average_bits, ".2f"),
+            figure(row.video_seconds, ".2f"),
             Cell(f"{row.speedup:.2f}×", row.speedup),
             *(
-                plain(value := getattr(row, name), form, css="best" if value == best.get(name) else "")
+                figure(value := getattr(row, name), form, css="best" if value == best.get(name) else "")
                 for name, form in (("psnr_db", ".1f"), ("ssim", ".3f"), ("latent_error", ".3f"))
             ),
             *(Cell(f"{row.adherence[word] * prompts:.0f}/{prompts}", row.adherence[word]) for word in seen),

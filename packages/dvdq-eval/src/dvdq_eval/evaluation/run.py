@@ -17,11 +17,12 @@ from dvdq_eval.memory.sheets import memory_markdown
 from dvdq_eval.progress import Tell
 from dvdq_eval.records import write_record, write_text
 from dvdq_eval.report.write import write_report
+from dvdq_eval.sheets.markdown import markdown
 from dvdq_eval.staging import complete_folder
 from dvdq_eval.tables.build import build_table
 from dvdq_eval.tables.catalogue import Experiment, Line
 from dvdq_eval.tables.figures import figure_3
-from dvdq_eval.tables.sheets import table_markdown
+from dvdq_eval.tables.sheets import table_sheet
 from dvdq_eval.videos.fill import fill_wholly
 from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.prepare import prepared_files, tuned
@@ -34,7 +35,7 @@ OPERATION = "evaluate"
 MEASURED = "measured"
 """The folder of what is not videos."""
 CONTENTS = frozenset(
-    {"figure-3.json", "figure-3.png"}
+    {"figure-3.json", "figure-3.svg"}
     | {f"{name}.{kind}" for name in ("methods", "latency", "memory") for kind in ("json", "md")}
 )
 ROUNDS = 10
@@ -105,7 +106,7 @@ def _quality(store: Store, methods: Sequence[Method], out: Path, tell: Tell) -> 
     claim = "Each method is held against the first of its width."
     table = build_table("methods", Experiment(f"Methods on {store.study.name}", tuple(lines), claim), store, tell)
     write_record(out / "methods.json", table)
-    write_text(out / "methods.md", table_markdown(table))
+    write_text(out / "methods.md", markdown(table_sheet(table)))
 
 
 def _cost(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from statistics import fmean
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from dvdq_eval.layers.results import LayerRow, LayerTable
-from dvdq_eval.sheets.markdown import markdown
+from dvdq_eval.sheets.figures import figure
+from dvdq_eval.sheets.sheet import Cell, Column, Sheet
 
 
 def layer_table(checked: LayerTable) -> Table:
@@ -36,21 +36,24 @@ def layer_table(checked: LayerTable) -> Table:
     return table
 
 
-def summary_markdown(checked: LayerTable) -> str:
+def summary_sheet(checked: LayerTable) -> Sheet:
     """A row a recipe: stored bits a weight, then each kind's mean error at W4A8 and at W4A4, in percent."""
     kinds = list(dict.fromkeys(row.kind for row in checked.rows))
     widths = [bits for bits in dict.fromkeys(bits for row in checked.rows for bits in row.errors) if bits != "W4A16"]
-
-    def cells(label: str) -> Iterator[str]:
-        rows = [row for row in checked.rows if row.recipe == label]
-        yield label
-        yield f"{fmean(row.bits_per_weight for row in rows):.2f}"
+    rows = []
+    for label in checked.recipes:
+        found = [row for row in checked.rows if row.recipe == label]
+        cells = [Cell(label), figure(fmean(row.bits_per_weight for row in found), ".2f")]
         for kind in kinds:
-            of_kind = [row for row in rows if row.kind == kind]
-            yield " / ".join(f"{100 * _mean(of_kind, bits):.1f}" for bits in widths)
-
-    header = ["recipe", "bits a weight", *(f"{kind}, {' / '.join(widths)} (%)" for kind in kinds)]
-    return markdown(header, map(cells, checked.recipes))
+            of_kind = [row for row in found if row.kind == kind]
+            cells.append(Cell(" / ".join(f"{100 * _mean(of_kind, bits):.1f}" for bits in widths)))
+        rows.append(cells)
+    columns = [
+        Column("recipe"),
+        Column("bits a weight"),
+        *(Column(f"{kind}, {' / '.join(widths)} (%)") for kind in kinds),
+    ]
+    return Sheet("Relative output error of synthetic layers", columns, rows)
 
 
 def _mean(rows: list[LayerRow], bits: str) -> float:

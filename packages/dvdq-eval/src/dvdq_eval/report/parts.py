@@ -6,12 +6,13 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from markupsafe import Markup
 from PIL import Image
 
+from dvdq_eval.charts.chart import Charts
 from dvdq_eval.report.origin import Source, origin
+from dvdq_eval.sheets.sheet import Sheet
 from dvdq_models.video import Frames
 
 
@@ -22,87 +23,6 @@ class Text:
     kind: ClassVar[str] = "text"
     text: str
     css: str = ""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a sheet.
-
-    Attributes:
-        heading: its name.
-        meaning: more of it, shown when pointed at.
-        first: the order that a first click sorts into.
-        group: a name above neighbouring columns that have the same.
-        words: whether its cells are words, which stand to the left.
-    """
-
-    heading: str
-    meaning: str = ""
-    first: Literal["ascending", "descending"] = "descending"
-    group: str = ""
-    words: bool = False
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A figure: as it is shown, the ``value`` that it is sorted by (None sorts last), and smaller words beside it.
-
-    ``mark`` says that it is ``better`` or ``worse`` than what its row is held against, by more than chance.
-    """
-
-    text: str
-    value: float | str | None = None
-    aside: str = ""
-    css: str = ""
-    mark: Literal["", "better", "worse"] = ""
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A table that sorts by any column; the first cell of each row names it.
-
-    Attributes:
-        caption: what it shows.
-        columns, rows: as many cells in each row as there are columns.
-        folded: whether it is behind its caption until asked for.
-        note: what has to be said with it.
-    """
-
-    kind: ClassVar[str] = "sheet"
-    caption: str
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[Cell]]
-    folded: bool = False
-    note: str = ""
-
-    @property
-    def groups(self) -> list[tuple[str, int]]:
-        """Names above columns with how many each stands over; no names, no list."""
-        spans: list[tuple[str, int]] = []
-        for column in self.columns:
-            if spans and spans[-1][0] == column.group:
-                spans[-1] = (column.group, spans[-1][1] + 1)
-            else:
-                spans.append((column.group, 1))
-        return spans if any(name for name, _ in spans) else []
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One chart with words above it, to the left and to the right."""
-
-    svg: Markup
-    title: str = ""
-    aside: str = ""
-
-
-@dataclass(frozen=True)
-class Charts:
-    """Charts beside one another, with what their colours mean: the style's class and words."""
-
-    kind: ClassVar[str] = "charts"
-    charts: Sequence[Chart]
-    legend: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)

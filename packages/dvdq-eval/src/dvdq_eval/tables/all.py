@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from dvdq_eval.paper import DIFFERS, PAPER
+from dvdq_eval.charts.chart import Charts, write_svg
+from dvdq_eval.charts.quality import swept
 from dvdq_eval.progress import Tell
 from dvdq_eval.records import write_record, write_text
 from dvdq_eval.sheets.markdown import markdown
 from dvdq_eval.tables.build import Judge, build_table
 from dvdq_eval.tables.catalogue import EXPERIMENTS, Experiment
 from dvdq_eval.tables.cost import table_5
-from dvdq_eval.tables.figures import SIDE_BY_SIDE, figure_3, figure_4, figure_5, plot_deltas
-from dvdq_eval.tables.sheets import table_markdown
+from dvdq_eval.tables.figures import SIDE_BY_SIDE, figure_3, figure_4, figure_5
+from dvdq_eval.tables.sheets import paper_sheet, table_sheet
 from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.store import Store
 
@@ -37,22 +38,21 @@ def make(
     bits: Sequence[str] = (),
     judge: Judge | None = None,
 ) -> Path:
-    """Make one table or figure; what it writes begins with the path that is returned: ``.json``, ``.md``, ``.png``.
+    """Make one table or figure; what it writes begins with the path that is returned: ``.json``, ``.md``,
+    ``.svg``, ``.png``.
 
     Where the paper prints figures, ``-paper.md`` has them, with what is not the same.
     """
     out.mkdir(parents=True, exist_ok=True)
-    if name in PAPER:
-        paper = PAPER[name]
-        text = f"{DIFFERS}\n\n{markdown(paper.columns, paper.rows)}"
-        write_text(out / f"{name}-paper.md", text)
+    if paper := paper_sheet(name):
+        write_text(out / f"{name}-paper.md", f"{paper.note}\n\n{markdown(paper)}")
     if name in _OTHERS:
         _OTHERS[name](store, out, tell)
         return out / name
     table = build_table(name, chosen(name, peers=peers, bits=bits), store, tell, judge)
-    write_text(out / f"{name}.md", table_markdown(table))
-    if name == "figure-6":
-        plot_deltas(table, out / f"{name}.png")
+    write_text(out / f"{name}.md", markdown(table_sheet(table)))
+    if chart := swept(table.rows):
+        write_svg(out / f"{name}.svg", Charts([chart]))
     write_record(out / f"{name}.json", table)
     return out / name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -11,7 +12,9 @@ from typing import Any
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_eval.records import write_record, write_text
+from dvdq_eval.sheets.figures import figure, names, span, times
 from dvdq_eval.sheets.markdown import markdown
+from dvdq_eval.sheets.sheet import Cell, Column, Sheet
 from dvdq_eval.tables.catalogue import WIDTHS, ours
 from dvdq_eval.videos.making import size_of
 from dvdq_eval.videos.method import FULL_PRECISION, Method
@@ -51,7 +54,7 @@ def table_5(store: Store, out: Path, tell: Tell) -> None:
         "rows": [asdict(cost) for cost in costs],
     }
     write_record(out / "table-5.json", values | {"provenance": provenance()})
-    write_text(out / "table-5.md", cost_markdown(costs))
+    write_text(out / "table-5.md", markdown(cost_sheet(costs)))
 
 
 def measure_cost(store: Store, tell: Tell) -> list[Cost]:
@@ -93,20 +96,25 @@ def _cost(method: Method, pipeline: Any, taken: list[float], exact: float | None
     )
 
 
-def cost_markdown(costs: list[Cost]) -> str:
+def cost_sheet(costs: Sequence[Cost]) -> Sheet:
     """Sizes and times, and how many times smaller and faster than 16 bits."""
-    header = ["method", "activation bits", "MB", "smaller", "seconds a video (range)", "times as fast"]
-    return markdown(
-        header,
-        (
-            [
-                cost.label,
-                f"{cost.activation_bits:.2f}",
-                f"{cost.bytes / 1e6:.2f}",
-                f"{cost.memory:.2f} ×",
-                f"{cost.seconds:.2f} ({cost.fastest:.2f}–{cost.slowest:.2f})",
-                f"{cost.latency:.2f} ×",
-            ]
-            for cost in costs
-        ),
-    )
+    columns = [
+        Column("method", first="ascending"),
+        Column("activation bits", "mean over the steps that ran", "ascending"),
+        Column("MB", "of the transformer's checkpoint", "ascending"),
+        Column("smaller", "than in 16 bits"),
+        Column("seconds a video", "without decoding: the median", "ascending", note="range"),
+        Column("times as fast", "as full precision in the same run"),
+    ]
+    rows = [
+        [
+            name,
+            figure(cost.activation_bits, ".2f"),
+            figure(cost.bytes, ".2f", 1e-6),
+            times(cost.memory),
+            Cell(f"{cost.seconds:.2f}", cost.seconds, note=span(cost.fastest, cost.slowest, ".2f")),
+            times(cost.latency),
+        ]
+        for name, cost in zip(names([cost.label for cost in costs]), costs, strict=True)
+    ]
+    return Sheet(f"Size and time, {costs[0].rounds} videos of each method", columns, rows)

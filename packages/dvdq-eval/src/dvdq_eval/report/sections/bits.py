@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from dvdq_eval.charts.bits import LEGEND, bit_shares, bit_trace
+from dvdq_eval.charts.chart import Chart, Charts
 from dvdq_eval.report.material import Material
-from dvdq_eval.report.parts import Chart, Charts, Part, Section, Text
+from dvdq_eval.report.parts import Part, Section, Text
 from dvdq_eval.report.studies import FoundMethod
 from dvdq_eval.tables.catalogue import OURS
 from dvdq_models.bit_schedule import StepDecision, average_bits
