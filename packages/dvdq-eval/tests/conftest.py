@@ -12,14 +12,13 @@ import pytest
 import torch
 from diffusers import WanPipeline, WanTransformer3DModel
 
-from dvdq_eval.demo.methods import METHODS
-from dvdq_eval.demo.methods import Method as DemoMethod
-from dvdq_eval.demo.results import BitSwitching, ChannelPeaks, LayerError, Results, Row, Step, Trace, Video
-from dvdq_eval.generation import Generated
+from dvdq_eval.demo.results import BitSwitching, ChannelPeaks, LayerError, Results, Row, Trace, Video
+from dvdq_eval.demo.run import METHODS
 from dvdq_eval.videos.method import Method
-from dvdq_eval.videos.records import MethodRecord
+from dvdq_eval.videos.records import MethodRecord, Trial
 from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Study
+from dvdq_models.bit_schedule import StepDecision
 from dvdq_models.moving_shapes.clips import Placement, Scene, draw
 from dvdq_models.moving_shapes.wan import (
     LATENT_CHANNELS,
@@ -29,6 +28,7 @@ from dvdq_models.moving_shapes.wan import (
     build_tokenizer,
     build_vae,
 )
+from dvdq_models.video import Frames, to_bytes
 
 SCENES = (
     Scene("red", "circle", "left", "quickly", "gray"),
@@ -126,11 +126,11 @@ def described() -> Callable[[Method], MethodRecord]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a demo's folder is written from."""
+    """What a demo's page is made from."""
 
     results: Results
     prompts: list[str]
-    videos: dict[DemoMethod, list[Generated]]
+    videos: dict[Method, list[Frames]]
 
 
 @pytest.fixture(scope="session")
@@ -148,20 +148,16 @@ def make_outcome(scenes: tuple[Scene, ...], steps: int) -> Outcome:
     rng = np.random.default_rng(0)
     videos = {}
     for damage, method in enumerate(METHODS):
-        clips = [draw(scene, Placement((32.0, 32.0), 10.0)) for scene in scenes]
+        clips = [draw(scene, Placement((32.0, 32.0), 10.0)).transpose(1, 2, 3, 0) for scene in scenes]
         noisy = [clip + 0.05 * damage * rng.standard_normal(clip.shape) for clip in clips]
-        videos[method] = [
-            Generated(
-                np.clip((clip.transpose(1, 2, 3, 0) + 1.0) / 2.0, 0.0, 1.0).astype(np.float32),
-                rng.standard_normal((8, 5, 8, 8)).astype(np.float32),
-            )
-            for clip in noisy
-        ]
+        videos[method] = [to_bytes(np.clip((clip + 1.0) / 2.0, 0.0, 1.0).astype(np.float32)) for clip in noisy]
     prompts = [scene.prompt for scene in scenes]
     results = Results(
         rows=[_row(i, method) for i, method in enumerate(METHODS)],
         videos=[_video(i, m, prompt, n) for i, m in enumerate(METHODS) for n, prompt in enumerate(prompts)],
-        trace=BitSwitching(0.3, 6.0, [0.1] * (steps - 1), [_trace(prompt, steps) for prompt in prompts]),
+        trace=BitSwitching(
+            0.3, 6.0, [Trial(0.12, 6.9), Trial(0.3, 6.0)], [_trace(prompt, steps) for prompt in prompts]
+        ),
         layers=[
             LayerError(f"blocks.{block}.{name}", 0.012 + 0.001 * block, 0.0095 + 0.0005 * block)
             for block in range(6)
@@ -189,10 +185,10 @@ def make_outcome(scenes: tuple[Scene, ...], steps: int) -> Outcome:
     return Outcome(results, prompts, videos)
 
 
-def _row(damage: int, method: DemoMethod) -> Row:
+def _row(damage: int, method: Method) -> Row:
     full = damage == 0
     return Row(
-        method=method.name,
+        method=method.label,
         bits=method.bits,
         bytes=14_000_000 if full else 4_100_000,
         compression=1.0 if full else 14.0 / 4.1,
@@ -207,16 +203,16 @@ def _row(damage: int, method: DemoMethod) -> Row:
     )
 
 
-def _video(damage: int, method: DemoMethod, prompt: str, number: int) -> Video:
+def _video(damage: int, method: Method, prompt: str, number: int) -> Video:
     row = _row(damage, method)
     seen = {word: not (row.adherence[word] < 1.0 and number % 2) for word in WORDS}
-    return Video(method.name, method.bits, prompt, number, row.psnr_db, row.ssim, row.latent_error, seen)
+    return Video(method.label, method.bits, prompt, number, row.psnr_db, row.ssim, row.latent_error, seen)
 
 
 def _trace(prompt: str, steps: int) -> Trace:
     bits = [8 if step < 2 or step % 3 == 0 else 4 for step in range(steps)]
     decisions = [
-        Step(step, width, None if step == 0 else 0.1, None if step < 2 else 0.1 * (step % 3 + 1), "a reason")
+        StepDecision(step, width, None if step < 2 else 0.1 * (step % 3 + 1), "a reason", None if step == 0 else 0.1)
         for step, width in enumerate(bits)
     ]
     return Trace(prompt, sum(bits) / steps, decisions)

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from dvdq_eval.charts.plot import ticks
 from dvdq_eval.cli import app
 from dvdq_eval.demo.page import demo_page
+from dvdq_eval.demo.run import METHODS as DEMO
 from dvdq_eval.internals import LayerError
 from dvdq_eval.intervals import interval
 from dvdq_eval.latency.results import Latency, LayerTime, MethodTime, Parts, Timing, VideoTime
@@ -275,7 +276,7 @@ def report(folders: list[Path], told: list[tuple[str, int, int]], tmp_path_facto
 @pytest.fixture(scope="module")
 def demo(outcome: Any) -> Page:
     poster = np.zeros((4, 4, 3), dtype=np.uint8)
-    videos = [[ReportVideo(f"{p} {m.slug}".encode(), poster) for m in outcome.videos] for p in outcome.prompts]
+    videos = [[ReportVideo(f"{p} {m.slug}".encode(), poster) for m in DEMO] for p in outcome.prompts]
     return Page(demo_page(outcome.results, outcome.prompts, videos))
 
 
@@ -325,7 +326,7 @@ def test_charts_are_well_formed(page: Page) -> None:
 
 
 def test_each_video_of_the_demo_stands_in_its_place(demo: Page, outcome: Any) -> None:
-    wanted = [(f"{p} {m.slug}", f"{p}, {m.label}") for p in outcome.prompts for m in outcome.videos]
+    wanted = [(f"{p} {m.slug}", f"{p}, {m.title}") for p in outcome.prompts for m in DEMO]
     shown = [
         (base64.b64decode(str(video["src"]).partition(",")[2]).decode(), video["aria-label"])
         for video in demo.all("video")
@@ -335,10 +336,10 @@ def test_each_video_of_the_demo_stands_in_its_place(demo: Page, outcome: Any) ->
 
 
 def test_the_demos_table_holds_its_figures(demo: Page, outcome: Any) -> None:
-    rows = demo.tables["Means over all prompts"]
-    assert [cells[0][0] for cells in rows] == [method.label for method in outcome.videos]
-    assert [text for text, _ in rows[0][2:9]] == ["1.00×", "–", "4.00", "1.00×", "–", "–", "–"]
-    assert [text for text, _ in rows[1][2:9]] == ["3.41×", "6.00", "2.50", "1.60×", "28.0", "0.950", "0.100"]
+    rows = demo.tables["Means over all prompts, same noise"]
+    assert [cells[0][0] for cells in rows] == [method.title for method in DEMO]
+    assert [text for text, _ in rows[0][1:9]] == ["14.00", "1.00 ×", "–", "4.00", "1.00 ×", "–", "–", "–"]
+    assert [text for text, _ in rows[1][1:9]] == ["4.10", "3.41 ×", "6.00", "2.50", "1.60 ×", "28.0", "0.950", "0.100"]
     assert re.search(r"1\.60×</\w+>\s*<\w+>as fast denoising at W4A4, on this machine<", demo.text)
     assert rows[-1][-1] == ("1/2", "0.5")
 

@@ -39,7 +39,7 @@ def test_a_worker_keeps_its_method_while_videos_of_it_wait() -> None:
     queue = Queue({FULL_PRECISION: jobs(2), W4A4: jobs(3)})
     first = queue.take(None)
     assert first is not None
-    assert (first.configuration, first.job) == (W4A4, jobs(1)[0])
+    assert (first.method, first.job) == (W4A4, jobs(1)[0])
     taken = [queue.take(FULL_PRECISION) for _ in range(4)]
     assert [task.method for task in taken if task] == [FULL_PRECISION, FULL_PRECISION, W4A4, W4A4]
     assert queue.take(W4A4) is None

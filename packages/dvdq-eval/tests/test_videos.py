@@ -94,7 +94,7 @@ def test_kept_videos_are_the_pipelines_own(study: Study, store: Store) -> None:
     assert W4A4.recipe is not None
     quantize(pipeline.transformer, W4A4.recipe)
     for job in study.jobs[:2]:
-        wanted = generate(pipeline, job.prompt, seed=job.seed, settings=study.settings, on_step=lambda: None)
+        wanted = generate(pipeline, job.prompt, seed=job.seed, settings=study.settings)
         assert np.array_equal(folder.frames(job), to_bytes(wanted.frames))
         assert np.array_equal(folder.latents(job), wanted.latents)
         record = folder.record(job)

@@ -33,9 +33,14 @@ def write_text(path: Path, text: str) -> None:
         new.write_text(text, encoding="utf-8")
 
 
+def to_json(record: object) -> str:
+    """Strict JSON of a dataclass, a structure or plain values."""
+    return json.dumps(msgspec.to_builtins(record), indent=1, allow_nan=False) + "\n"
+
+
 def write_record(path: Path, record: object) -> None:
-    """Strict JSON of a dataclass, a structure or plain values, at once or not at all."""
-    write_text(path, json.dumps(msgspec.to_builtins(record), indent=1, allow_nan=False) + "\n")
+    """:func:`to_json` in a file, at once or not at all."""
+    write_text(path, to_json(record))
 
 
 def read_record(path: Path, kind: type[T], operation: str = "read") -> T:

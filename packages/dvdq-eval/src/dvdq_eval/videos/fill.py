@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -44,6 +45,7 @@ def fill(
     workers: int = 1,
     address: str | None = None,
     threads: int | None = None,
+    pipelines: Pipelines | None = None,
 ) -> int:
     """Make what is missing, and give the number of videos that could not be made.
 
@@ -61,6 +63,7 @@ def fill(
             is this process.
         address: of a Ray cluster; None starts one on this machine.
         threads: of a CPU, for each worker; None is torch's choice here, and one there.
+        pipelines: that this process uses and afterwards still has loaded; None lets go of its own.
 
     Raises:
         DvdqError: a device with a number where workers get one each, no Ray, workers that cannot start, a peer that
@@ -71,7 +74,7 @@ def fill(
     if workers == 1 and address is None:
         if threads is not None:
             torch.set_num_threads(threads)
-        pipelines, streak = Pipelines(store, tell), Streak()
+        pipelines, streak = pipelines or Pipelines(store, tell), Streak()
         failures = sum(_make_here(pipelines, method, streak, tell) for method in ours)
     elif ours:
         device = store.study.device
@@ -88,13 +91,13 @@ def fill(
     return failures
 
 
-def fill_wholly(store: Store, methods: Sequence[Method], tell: Tell, operation: str, **how: int | str | None) -> None:
+def fill_wholly(store: Store, methods: Sequence[Method], tell: Tell, operation: str, **how: Any) -> None:
     """:func:`fill`, which must leave no video missing.
 
     Raises:
         DvdqError: some could not be made.
     """
-    if failures := fill(store, methods, tell, **how):  # type: ignore[arg-type]  # its keywords
+    if failures := fill(store, methods, tell, **how):
         expected = f"{len(methods) * len(store.study.jobs)} videos"
         raise DvdqError(operation, where=str(store.folder), expected=expected, got=f"{failures} .failed.json")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from dvdq_eval.generation import generate
+from dvdq_eval.generation import generate, passes_timed
 from dvdq_eval.provenance import provenance
 from dvdq_eval.videos.method import Method
 from dvdq_eval.videos.prepare import Pipelines, transformers_of
@@ -26,7 +26,8 @@ class Maker:
 
     def __init__(self, pipelines: Pipelines, method: Method) -> None:
         self.method, self.folder = method, pipelines.store.method(method)
-        self._settings = pipelines.store.study.settings
+        study = pipelines.store.study
+        self._settings, self._on_cpu = study.settings, study.device == "cpu"
         self._pipeline, seconds = pipelines.load(method)
         where_from = provenance()
         self._commit = where_from["commit"]
@@ -49,9 +50,17 @@ class Maker:
     def make(self, job: Job) -> None:
         """Generate one video and keep it with its seed, seconds and traces."""
         started = time.perf_counter()
-        video = generate(self._pipeline, job.prompt, seed=job.seed, settings=self._settings, on_step=lambda: None)
-        seconds = round(time.perf_counter() - started, 3)
-        record = VideoRecord(prompt=job.prompt, seed=job.seed, seconds=seconds, commit=self._commit, **self._traces())
+        with passes_timed(transformers_of(self._pipeline).values()) as passes:
+            video = generate(self._pipeline, job.prompt, seed=job.seed, settings=self._settings)
+        record = VideoRecord(
+            prompt=job.prompt,
+            seed=job.seed,
+            seconds=round(time.perf_counter() - started, 3),
+            # A GPU is still at work when a call returns.
+            pass_seconds=round(sum(passes), 4) if self._on_cpu else None,
+            commit=self._commit,
+            **self._traces(),
+        )
         self.folder.keep(job, to_bytes(video.frames), video.latents, record)
 
     def _traces(self) -> dict[str, Any]:

@@ -135,6 +135,11 @@ class Pipelines:
         return DeltaRecord(chosen, average, tuple(Trial(trial.delta, trial.average) for trial in trials))
 
 
+def trials_of(store: Store, method: Method) -> DeltaRecord | None:
+    """The δ that was found for a method, and how."""
+    return find_record(store.folder / _trials(method), DeltaRecord)
+
+
 def tuned(store: Store, method: Method) -> Method:
     """``method`` with the δ that was found for it.
 
@@ -143,7 +148,7 @@ def tuned(store: Store, method: Method) -> Method:
     """
     if method.average is None:
         return method
-    found = find_record(store.folder / _trials(method), DeltaRecord)
+    found = trials_of(store, method)
     if found is None:
         raise DvdqError("δ", where=method.title, expected="one that was chosen with the first video", got="none")
     return method.with_delta(found.delta)

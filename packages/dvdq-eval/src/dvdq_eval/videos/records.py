@@ -76,6 +76,7 @@ class VideoRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     Attributes:
         prompt, seed: what was asked for.
         seconds: wall time; None of a peer's video that was there already.
+        pass_seconds: of the transformer's passes alone, on a CPU.
         average_bits, trace: of the activations, step by step, where a recipe quantizes them.
         reused: share of passes that TeaCache skipped.
         commit: of the project.
@@ -84,6 +85,7 @@ class VideoRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     prompt: str
     seed: int
     seconds: float | None
+    pass_seconds: float | None = None
     average_bits: float | None = None
     trace: tuple[StepDecision, ...] | None = None
     reused: float | None = None

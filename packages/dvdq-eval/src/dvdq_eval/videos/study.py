@@ -62,7 +62,7 @@ class Study:
         name: of the pipeline, for people.
         folder: as diffusers reads it.
         settings: keyword arguments of a call.
-        prompts: of the videos that are measured; video i starts from the noise of seed i.
+        prompts: of the videos that are measured; video i starts from the noise of seed ``first_seed + i``.
         preparing: prompts that calibration and the choice of δ may see, none of them among ``prompts``.
         teacache: name of the coefficients of TeaCache; None are those of the architecture.
         device: that runs it; the dtype is float32 on a CPU and bfloat16 elsewhere.
@@ -79,6 +79,7 @@ class Study:
     device: str = "cpu"
     samples: int = 1
     offload: Offload = Offload.NONE
+    first_seed: int = 0
 
     @classmethod
     def bundled(
@@ -129,7 +130,7 @@ class Study:
     def jobs(self) -> tuple[Job, ...]:
         """The videos to make of every method."""
         asked = [prompt for prompt in self.prompts for _ in range(self.samples)]
-        return tuple(Job(number, prompt, number) for number, prompt in enumerate(asked))
+        return tuple(Job(number, prompt, self.first_seed + number) for number, prompt in enumerate(asked))
 
     @property
     def preparing_jobs(self) -> tuple[Job, ...]:
