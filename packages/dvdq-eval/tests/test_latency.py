@@ -19,15 +19,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
 
 from dvdq_eval.latency import bench, run
-from dvdq_eval.latency.building import build
 from dvdq_eval.latency.command import latency
-from dvdq_eval.latency.passes import Pass, passes_of
 from dvdq_eval.latency.results import Latency, MethodTime
 from dvdq_eval.latency.rounds import take_rounds
 from dvdq_eval.latency.run import measure_latency
-from dvdq_eval.latency.subject import Subject, open_subject
 from dvdq_eval.latency.taps import counted_linears, dissect
-from dvdq_eval.latency.variants import Variant, variants_of
+from dvdq_eval.passes.building import build
+from dvdq_eval.passes.running import Pass, passes_of
+from dvdq_eval.passes.subject import Subject, open_subject
+from dvdq_eval.passes.variants import Variant, variants_of
 from dvdq_eval.records import read_record, write_record
 from dvdq_eval.videos.opening import parse_methods
 from dvdq_models import DvdqError, Recipe, quantize, save

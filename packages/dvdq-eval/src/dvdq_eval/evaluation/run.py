@@ -10,10 +10,10 @@ import torch
 from dvdq_eval.device import open_device
 from dvdq_eval.latency.run import measure_latency
 from dvdq_eval.latency.sheets import latency_markdown
-from dvdq_eval.latency.subject import Subject, open_subject
 from dvdq_eval.latency.videos import Mix
 from dvdq_eval.memory.run import measure_memory
 from dvdq_eval.memory.sheets import memory_markdown
+from dvdq_eval.passes.subject import Subject, open_subject
 from dvdq_eval.progress import Tell
 from dvdq_eval.records import write_record, write_text
 from dvdq_eval.report.write import write_report
@@ -66,7 +66,7 @@ def evaluate(
         store: of the videos, and of the pipeline, prompts and noise that they are made with.
         methods: full precision first.
         out: folder to write to.
-        model: as :func:`dvdq_eval.latency.subject.open_subject` takes it.
+        model: as :func:`dvdq_eval.passes.subject.open_subject` takes it.
         workers, address, threads: of :func:`dvdq_eval.videos.fill.fill`; latency has as many threads.
         prompts: whose videos the page shows.
         tell: told of progress.

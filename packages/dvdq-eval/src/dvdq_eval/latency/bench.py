@@ -10,11 +10,11 @@ import torch
 
 from dvdq_eval.latency.clock import Clock
 from dvdq_eval.latency.medians import method_time
-from dvdq_eval.latency.passes import Pass, passes_of
 from dvdq_eval.latency.results import MethodTime
 from dvdq_eval.latency.rounds import take_rounds
-from dvdq_eval.latency.subject import Subject
-from dvdq_eval.latency.variants import Variant
+from dvdq_eval.passes.running import Pass, passes_of
+from dvdq_eval.passes.subject import Subject
+from dvdq_eval.passes.variants import Variant
 from dvdq_eval.progress import Tell
 from dvdq_models.attention import set_attention
 from dvdq_reference.spec.errors import DvdqError

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from dvdq_eval.device import open_device
-from dvdq_eval.latency import options
 from dvdq_eval.latency.run import OPERATION, measure_latency
 from dvdq_eval.latency.sheets import latency_markdown
-from dvdq_eval.latency.subject import open_subject
 from dvdq_eval.latency.videos import Mix
+from dvdq_eval.passes import options
+from dvdq_eval.passes.subject import open_subject
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.records import write_record, write_text
 from dvdq_eval.staging import complete_folder

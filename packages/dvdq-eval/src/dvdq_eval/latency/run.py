@@ -10,10 +10,10 @@ from dvdq_eval.device import dtype_on, let_go, provenance_on
 from dvdq_eval.latency.bench import Bench, Times
 from dvdq_eval.latency.clock import Clock, clock_of
 from dvdq_eval.latency.results import Latency
-from dvdq_eval.latency.sizes import fit_together
-from dvdq_eval.latency.subject import Subject
-from dvdq_eval.latency.variants import FULL_WIDTH, variants_of
 from dvdq_eval.latency.videos import Mix, add_up, check_mixes
+from dvdq_eval.passes.sizes import fit_together
+from dvdq_eval.passes.subject import Subject
+from dvdq_eval.passes.variants import FULL_WIDTH, variants_of
 from dvdq_eval.progress import Tell
 from dvdq_eval.videos.method import Method
 

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from dvdq_eval.device import open_device
-from dvdq_eval.latency import options
-from dvdq_eval.latency.subject import open_subject
 from dvdq_eval.memory.run import OPERATION, measure_memory
 from dvdq_eval.memory.sheets import memory_markdown
+from dvdq_eval.passes import options
+from dvdq_eval.passes.subject import open_subject
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.records import write_record, write_text
 from dvdq_eval.staging import complete_folder

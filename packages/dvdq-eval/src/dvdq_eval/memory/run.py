@@ -8,13 +8,13 @@ from contextlib import suppress
 import torch
 
 from dvdq_eval.device import dtype_on, let_go, provenance_on
-from dvdq_eval.latency.passes import passes_of
-from dvdq_eval.latency.sizes import pass_bytes
-from dvdq_eval.latency.subject import Subject
-from dvdq_eval.latency.variants import Variant, variants_of
 from dvdq_eval.memory.measured import measured_bytes
 from dvdq_eval.memory.results import Memory, MethodMemory
 from dvdq_eval.memory.weights import component_bytes, weight_parts
+from dvdq_eval.passes.running import passes_of
+from dvdq_eval.passes.sizes import pass_bytes
+from dvdq_eval.passes.subject import Subject
+from dvdq_eval.passes.variants import Variant, variants_of
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_eval.videos.method import Method

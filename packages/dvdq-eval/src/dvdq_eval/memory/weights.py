@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from dvdq_eval.latency.subject import Subject
 from dvdq_eval.memory.results import WeightBytes
+from dvdq_eval.passes.subject import Subject
 from dvdq_models.bit_switching import TRANSFORMERS
 from dvdq_models.configurations import empty_transformer, transformer_configs
 from dvdq_models.inspection import describe, together

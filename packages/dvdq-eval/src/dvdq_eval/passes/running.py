@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from dvdq_eval.device import dtype_on
-from dvdq_eval.latency.building import build
-from dvdq_eval.latency.subject import Subject
-from dvdq_eval.latency.variants import Variant
+from dvdq_eval.passes.building import build
+from dvdq_eval.passes.subject import Subject
+from dvdq_eval.passes.variants import Variant
 from dvdq_models.bit_switching import BitSwitch, hook_of
 from dvdq_models.example_inputs import Inputs
 from dvdq_reference.spec.recipe import BitSchedule

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dvdq_eval.device import dtype_on
-from dvdq_eval.latency.subject import Subject
+from dvdq_eval.passes.subject import Subject
 from dvdq_models.apply import quantize, swap_linears
 from dvdq_models.configurations import empty_transformer
 from dvdq_models.linear import QuantizedLinear

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dvdq_eval.latency.subject import PUBLISHED
+from dvdq_eval.passes.subject import PUBLISHED
 from dvdq_models.moving_shapes import BUNDLED
 
 DEFAULT_METHODS = ("dvd-quant:W4A8", "dvd-quant:W4A4")
