@@ -11,9 +11,6 @@ from torch.profiler import ProfilerActivity, profile
 
 from dvdq_eval.device import peak_bytes
 
-# The profiler's library tells standard error of each start and stop, and of GPUs that are not there.
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-
 
 def measured_bytes(device: torch.device, call: Callable[[], object]) -> int:
     """Bytes that ``call`` takes at most beside what was taken before it, after one call that warms up.
@@ -26,6 +23,8 @@ def measured_bytes(device: torch.device, call: Callable[[], object]) -> int:
         peak = peak_bytes(device, call)
         assert peak is not None
         return peak
+    # The profiler's library tells standard error of each start and stop, and of GPUs that are not there.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
     live = most = 0

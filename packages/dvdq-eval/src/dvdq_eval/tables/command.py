@@ -15,20 +15,15 @@ from dvdq_eval.tables.catalogue import EXPERIMENTS
 from dvdq_eval.tables.judging import judge_by_vbench
 from dvdq_eval.videos import options
 from dvdq_eval.videos.fill import fill_wholly
-from dvdq_eval.videos.opening import open_study
+from dvdq_eval.videos.options import StudyOptions, takes
 from dvdq_eval.videos.store import Store
-from dvdq_models.placement import Offload
 from dvdq_reference.spec.errors import DvdqError
 
 
+@takes(StudyOptions)
 def table(
+    asked: StudyOptions,
     names: Annotated[list[str], typer.Argument(help=f"Which: {', '.join(NAMES)}, or all.")],
-    pipeline: options.Pipeline = "wan",
-    videos: Annotated[int, typer.Option(min=2, help="Videos of each method, from as many prompts.")] = 64,
-    steps: options.Steps = None,
-    prompts: options.Prompts = None,
-    preparing: options.Preparing = None,
-    settings: options.Settings = None,
     out: Annotated[Path, typer.Option(help="Folder to write tables and figures to.")] = Path("out/tables"),
     store: options.Stored = options.STORE,
     peers: Annotated[bool, typer.Option(help="Also OrbitQuant and SDNQ, each in an environment made for it.")] = True,
@@ -43,8 +38,6 @@ def table(
     bits: Annotated[
         list[str] | None, typer.Option(help="Rows of these widths alone, e.g. W4A4; may be given again.")
     ] = None,
-    device: options.Device = "cpu",
-    offload: options.OffloadTo = Offload.NONE,
     workers: options.Workers = 1,
     address: options.Address = None,
     threads: Annotated[
@@ -60,17 +53,7 @@ def table(
             raise DvdqError("table", where=name, expected=f"one of {', '.join(NAMES)}, or all", got=repr(name))
     if vbench and not set(chosen) & EXPERIMENTS.keys():
         raise DvdqError("table", where="--vbench", expected="a table of videos", got=", ".join(chosen))
-    study = open_study(
-        "table",
-        pipeline,
-        videos=videos,
-        steps=steps,
-        prompts=prompts,
-        preparing=preparing,
-        settings=settings,
-        device=device,
-        offload=offload,
-    )
+    study = asked.open("table")
     with progress_bars() as tell:
         kept = Store(store, study, tell)
         ask = judge_by_vbench(kept, vbench, fps or float(study.fps), judge, tell) if vbench else None

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from dvdq_eval.vbench.dimensions import Dimension, chosen
+import typer
+
+from dvdq_eval.progress import Tell, silent
+from dvdq_eval.vbench.dimensions import DIMENSIONS, Dimension, chosen
 from dvdq_eval.vbench.environment import vbench_python
 from dvdq_eval.vbench.installed import Installed
 from dvdq_eval.vbench.prompts import SAMPLES, StandardStudy
 from dvdq_eval.videos.method import Method
-from dvdq_eval.videos.opening import open_study, parse_methods, read_settings
+from dvdq_eval.videos.opening import parse_methods, read_settings
+from dvdq_eval.videos.options import STORE, Methods, PipelineOptions, Stored, StudyOptions
 from dvdq_eval.videos.prepare import prepared_files, tuned
 from dvdq_eval.videos.store import MethodFolder, Store
 from dvdq_eval.videos.study import Study
@@ -47,45 +50,61 @@ class Asked:
         return None if folder.about is None else folder
 
 
-def open_asked(operation: str, given: Mapping[str, Any]) -> Asked:
-    """What the options of :mod:`dvdq_eval.vbench.options` say, by their names."""
-    check_offload(operation, given["device"], given["offload"])
-    prompts, standard = given["prompts"], given["prompts"] == STANDARD
-    dimensions = chosen(operation, tuple(given["dimension"] or ()), standard=standard)
-    if standard:
-        study: Study = _standard(operation, given, dimensions)
-    else:
-        study = _own(operation, given, None if prompts is None else Path(prompts))
-    return Asked(Store(given["store"], study), parse_methods(operation, given["method"] or ()), dimensions)
+@dataclass(frozen=True, kw_only=True)
+class VBenchOptions(PipelineOptions):
+    """Which videos are meant, and which dimensions: the same for making, scoring and reporting them."""
 
+    method: Methods = None
+    dimension: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dimension",
+            help=f"{', '.join(DIMENSIONS)}; may be given again. Default: the paper's eight, without scene for prompts "
+            "of one's own.",
+        ),
+    ] = None
+    prompts: Annotated[
+        str | None,
+        typer.Option(help="standard, for VBench's own, or a file of one's own, one a line; not for bundled."),
+    ] = None
+    videos: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="The first so many prompts, of VBench's own for each dimension; default: all, or 64 bundled."
+        ),
+    ] = None
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Videos of each prompt. Default: 5 of VBench's own, else 1.")
+    ] = None
+    store: Stored = STORE
 
-def _own(operation: str, given: Mapping[str, Any], prompts: Path | None) -> Study:
-    """Videos of a bundled pipeline's own prompts, or of a file of them."""
-    bundled, videos = given["pipeline"] in BUNDLED, given["videos"]
-    return open_study(
-        operation,
-        given["pipeline"],
-        videos=(BUNDLED_VIDEOS if bundled else sys.maxsize) if videos is None else videos,
-        samples=given["samples"] or 1,
-        steps=given["steps"],
-        prompts=prompts,
-        preparing=given["preparing"],
-        settings=given["settings"],
-        device=given["device"],
-        offload=given["offload"],
-    )
+    def ask(self, operation: str, tell: Tell = silent) -> Asked:
+        """What VBench is asked; ``operation`` is for errors."""
+        check_offload(operation, self.device, self.offload)
+        standard = self.prompts == STANDARD
+        dimensions = chosen(operation, tuple(self.dimension or ()), standard=standard)
+        study = self._standard(operation, dimensions) if standard else self._own(operation)
+        methods = parse_methods(operation, self.method or ())
+        return Asked(Store(self.store, study, tell), methods, dimensions)
 
+    def _own(self, operation: str) -> Study:
+        """Videos of a bundled pipeline's own prompts, or of a file of them."""
+        default = BUNDLED_VIDEOS if self.pipeline in BUNDLED else sys.maxsize
+        prompts = None if self.prompts is None else Path(self.prompts)
+        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(PipelineOptions)}
+        videos = default if self.videos is None else self.videos
+        return StudyOptions(**shared, videos=videos, prompts=prompts).open(operation, self.samples or 1)
 
-def _standard(operation: str, given: Mapping[str, Any], dimensions: tuple[Dimension, ...]) -> StandardStudy:
-    """Videos of VBench's own prompts."""
-    prompts = Installed(vbench_python()).prompts
-    texts = tuple(prompt.text for prompt in prompts)
-    if given["pipeline"] in BUNDLED:
-        base = _own(operation, {**given, "videos": None}, None)
-    else:
-        preparing = () if given["preparing"] is None else read_prompts(operation, given["preparing"])
-        settings = read_settings(operation, given["settings"], given["steps"])
-        base = Study.of(Path(given["pipeline"]), texts, preparing, settings, given["device"])
-    kept = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}
-    changed = {"prompts": texts, "samples": given["samples"] or SAMPLES}
-    return StandardStudy(**{**kept, **changed}, standard=prompts, dimensions=dimensions, first=given["videos"])
+    def _standard(self, operation: str, dimensions: tuple[Dimension, ...]) -> StandardStudy:
+        """Videos of VBench's own prompts."""
+        prompts = Installed(vbench_python()).prompts
+        texts = tuple(prompt.text for prompt in prompts)
+        if self.pipeline in BUNDLED:
+            base = dataclasses.replace(self, videos=None, prompts=None)._own(operation)
+        else:
+            preparing = () if self.preparing is None else read_prompts(operation, self.preparing)
+            settings = read_settings(operation, self.settings, self.steps)
+            base = Study.of(Path(self.pipeline), texts, preparing, settings, self.device)
+        kept = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}
+        changed = {"prompts": texts, "samples": self.samples or SAMPLES}
+        return StandardStudy(**{**kept, **changed}, standard=prompts, dimensions=dimensions, first=self.videos)

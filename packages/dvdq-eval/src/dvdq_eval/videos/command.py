@@ -10,41 +10,23 @@ from rich.console import Console
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.videos import options
 from dvdq_eval.videos.fill import OPERATION, fill
-from dvdq_eval.videos.opening import open_study, parse_methods
+from dvdq_eval.videos.opening import parse_methods
+from dvdq_eval.videos.options import StudyOptions, takes
 from dvdq_eval.videos.store import Store
-from dvdq_models.placement import Offload
 
 
+@takes(StudyOptions)
 def generate(
-    pipeline: options.Pipeline = "wan",
-    method: options.Method = None,
-    videos: Annotated[int, typer.Option(min=2, help="Prompts.")] = 64,
+    asked: StudyOptions,
+    method: options.Methods = None,
     samples: Annotated[int, typer.Option(min=1, help="Videos of each prompt, each from noise of its own.")] = 1,
-    steps: options.Steps = None,
-    prompts: options.Prompts = None,
-    preparing: options.Preparing = None,
-    settings: options.Settings = None,
     store: options.Stored = options.STORE,
     workers: options.Workers = 1,
     address: options.Address = None,
-    device: options.Device = "cpu",
-    offload: options.OffloadTo = Offload.NONE,
     threads: options.Threads = 1,
 ) -> None:
     """Make the videos of full precision and of methods; tables, scores and the report find them in the store."""
-    study = open_study(
-        OPERATION,
-        pipeline,
-        videos=videos,
-        samples=samples,
-        steps=steps,
-        prompts=prompts,
-        preparing=preparing,
-        settings=settings,
-        device=device,
-        offload=offload,
-    )
-    methods = parse_methods(OPERATION, method or ())
+    study, methods = asked.open(OPERATION, samples), parse_methods(OPERATION, method or ())
     with progress_bars() as tell:
         kept = Store(store, study, tell)
         failures = fill(kept, methods, tell, workers=workers, address=address, threads=threads)

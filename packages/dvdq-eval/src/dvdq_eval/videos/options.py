@@ -1,46 +1,114 @@
-"""Options of commands that make or find videos of a study."""
+"""Options of commands that make or find videos: those that say which study is meant are one object."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, get_type_hints
 
 import typer
 
+from dvdq_eval.videos.opening import open_study
+from dvdq_eval.videos.study import Study
 from dvdq_models.moving_shapes import BUNDLED
 from dvdq_models.placement import Offload
 
 _PIPELINE = f"A bundled pipeline ({', '.join(BUNDLED)}) or the folder of any other."
 
-Pipeline = Annotated[str, typer.Option(help=_PIPELINE)]
 PipelineArgument = Annotated[str, typer.Argument(help=_PIPELINE)]
-Method = Annotated[
+Methods = Annotated[
     list[str] | None,
-    typer.Option(help="RECIPE:BITS beside full precision, e.g. dvd-quant:W4A6; may be given again."),
-]
-Steps = Annotated[int | None, typer.Option(min=4, help="Denoising steps; default: the pipeline's.")]
-Prompts = Annotated[
-    Path | None, typer.Option(help="A file with one prompt a line, of which the first are measured; not for bundled.")
-]
-Preparing = Annotated[
-    Path | None,
-    typer.Option(
-        help="Other prompts, to calibrate and to choose δ on; default: those of --prompts that are not measured."
-    ),
-]
-Settings = Annotated[
-    str | None,
-    typer.Option(help='The pipeline\'s call as JSON: {"num_frames": 81, "height": 480, "width": 832}.'),
+    typer.Option("--method", help="RECIPE:BITS beside full precision, e.g. dvd-quant:W4A6; may be given again."),
 ]
 Stored = Annotated[Path, typer.Option(help="Folder that keeps every video; a run goes on with what is there.")]
-Device = Annotated[
-    Literal["cpu", "cuda"], typer.Option(help="That the pipeline runs on: cpu in float32, or cuda in bfloat16.")
-]
-OffloadTo = Annotated[
-    Offload, typer.Option("--offload", help="For models that do not fit: keep the part, or the layers, at work there.")
-]
 Workers = Annotated[int, typer.Option(min=1, help="Pipelines at once, by Ray; on GPUs, one each.")]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster, e.g. auto; default: this machine.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of each worker; other counts, other rounding.")]
 
 STORE = Path("out/videos")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineOptions:
+    """Which pipeline is meant and how it is called; :func:`takes` makes each field an option of a command."""
+
+    pipeline: Annotated[str, typer.Option(help=_PIPELINE)] = "wan"
+    steps: Annotated[int | None, typer.Option(min=4, help="Denoising steps; default: the pipeline's.")] = None
+    preparing: Annotated[
+        Path | None,
+        typer.Option(
+            help="Other prompts, to calibrate and to choose δ on; default: those of --prompts that are not measured."
+        ),
+    ] = None
+    settings: Annotated[
+        str | None,
+        typer.Option(help='The pipeline\'s call as JSON: {"num_frames": 81, "height": 480, "width": 832}.'),
+    ] = None
+    device: Annotated[
+        Literal["cpu", "cuda"], typer.Option(help="That the pipeline runs on: cpu in float32, or cuda in bfloat16.")
+    ] = "cpu"
+    offload: Annotated[
+        Offload, typer.Option(help="For models that do not fit: keep the part, or the layers, at work there.")
+    ] = Offload.NONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions(PipelineOptions):
+    """The study of a pipeline on its prompts or one's own."""
+
+    videos: Annotated[int, typer.Option(min=2, help="Prompts that are measured.")] = 64
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="A file with one prompt a line, of which the first are measured; not for bundled."),
+    ] = None
+
+    def open(self, operation: str, samples: int = 1) -> Study:
+        """The study; ``operation`` is for errors."""
+        return open_study(
+            operation,
+            self.pipeline,
+            videos=self.videos,
+            samples=samples,
+            steps=self.steps,
+            prompts=self.prompts,
+            preparing=self.preparing,
+            settings=self.settings,
+            device=self.device,
+            offload=self.offload,
+        )
+
+
+def takes(options: type[T]) -> Callable[[Callable[Concatenate[T, P], R]], Callable[..., R]]:
+    """A command whose first parameter is an ``options``, whose fields Typer then shows as its own."""
+
+    def decorate(command: Callable[Concatenate[T, P], R]) -> Callable[..., R]:
+        hints = get_type_hints(options, include_extras=True)
+        fields = [field for field in dataclasses.fields(options) if field.init]  # type: ignore[arg-type]  # a dataclass
+        shared = [_parameter(field.name, field.default, hints[field.name]) for field in fields]
+        own_hints = get_type_hints(command, include_extras=True)
+        _, *own = inspect.signature(command).parameters.values()
+        others = [_parameter(parameter.name, parameter.default, own_hints[parameter.name]) for parameter in own]
+
+        def run(**given: Any) -> R:
+            chosen = options(**{field.name: given.pop(field.name) for field in fields})
+            return command(chosen, **given)  # type: ignore[call-arg]  # what Typer read of its signature
+
+        run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
+        run.__signature__ = inspect.Signature([*shared, *others])  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*shared, *others)}
+        return run
+
+    return decorate
+
+
+def _parameter(name: str, default: Any, annotation: Any) -> inspect.Parameter:
+    missing = default in (dataclasses.MISSING, inspect.Parameter.empty)
+    default = inspect.Parameter.empty if missing else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

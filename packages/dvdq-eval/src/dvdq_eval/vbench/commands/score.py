@@ -7,31 +7,18 @@ from typing import Annotated
 import typer
 
 from dvdq_eval.progress import progress_bars
-from dvdq_eval.vbench import options
 from dvdq_eval.vbench.coverage import OPERATION, check_videos
 from dvdq_eval.vbench.environment import vbench_python
 from dvdq_eval.vbench.installed import Installed
 from dvdq_eval.vbench.scoring import Judges, score_all
-from dvdq_eval.vbench.study import open_asked
+from dvdq_eval.vbench.study import VBenchOptions
 from dvdq_eval.vbench.weights import check_weights, weights_folder
-from dvdq_eval.videos import options as videos_of
-from dvdq_models.placement import Offload
+from dvdq_eval.videos.options import takes
 
 
+@takes(VBenchOptions)
 def score(
-    context: typer.Context,
-    pipeline: videos_of.Pipeline = "wan",
-    method: videos_of.Method = None,
-    dimension: options.Dimensions = None,
-    prompts: options.Prompts = None,
-    preparing: videos_of.Preparing = None,
-    videos: options.Videos = None,
-    samples: options.Samples = None,
-    steps: videos_of.Steps = None,
-    settings: videos_of.Settings = None,
-    store: videos_of.Stored = videos_of.STORE,
-    device: videos_of.Device = "cpu",
-    offload: videos_of.OffloadTo = Offload.NONE,
+    given: VBenchOptions,
     judge: Annotated[str, typer.Option(help="That the judges run on: cpu, or cuda.")] = "cpu",
     fps: Annotated[
         float | None,
@@ -44,7 +31,7 @@ def score(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of a judge.")] = 1,
 ) -> None:
     """Let VBench's own code judge the videos, one dimension after another; resumable, and nothing is downloaded."""
-    python, asked = vbench_python(), open_asked(OPERATION, context.params)
+    python, asked = vbench_python(), given.ask(OPERATION)
     judges = Judges(Installed(python), weights_folder(), fps or float(asked.study.fps), judge, threads, timeout)
     check_weights(OPERATION, (dimension.name for dimension in asked.dimensions), judges.weights)
     check_videos(asked, partial=partial)
