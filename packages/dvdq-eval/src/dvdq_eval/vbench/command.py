@@ -1,4 +1,4 @@
-"""``dvdq-eval vbench``: VBench's real code over our videos, from its installation to a table."""
+"""VBench's scores, by its own code in an environment of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dvdq_eval.vbench.commands.report import report
 from dvdq_eval.vbench.commands.score import score
 from dvdq_eval.vbench.commands.setup import plant_weights, setup
 
-app = typer.Typer(help="VBench's scores, by its own code in an environment of its own.", no_args_is_help=True)
+app = typer.Typer(help=__doc__, no_args_is_help=True)
 app.command()(setup)
 app.command("plant")(plant_weights)
 for command in (generate, score, report):
