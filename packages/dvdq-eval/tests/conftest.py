@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dvdq_eval.videos.records import MethodRecord, Trial
 from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Study
 from dvdq_models.bit_schedule import StepDecision
+from dvdq_models.moving_shapes import BUNDLED, WAN
 from dvdq_models.moving_shapes.clips import Placement, Scene, draw
 from dvdq_models.moving_shapes.wan import (
     LATENT_CHANNELS,
@@ -94,8 +96,16 @@ def tiny_folder(
 
 
 @pytest.fixture(scope="module")
-def study() -> Study:
-    """Three unseen prompts of the bundled Wan pipeline in four steps."""
+def tiny_wan(tiny_folder: Path) -> Iterator[None]:
+    """The bundled Wan pipeline is a tiny untrained one, for what does not ask whether a video is good."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BUNDLED, "wan", dataclasses.replace(WAN, folder=tiny_folder, generation=TINY))
+        yield
+
+
+@pytest.fixture(scope="module")
+def study(tiny_wan: None) -> Study:
+    """Three unseen prompts of a tiny pipeline in four steps."""
     return Study.bundled("wan", videos=3, steps=4)
 
 

@@ -22,7 +22,7 @@ METHODS = ("--method", "dvd-quant:W4A6", "--method", "minmax:W4A4", "--method", 
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def evaluated(tiny_wan: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("evaluation") / "out"
     done = CliRunner().invoke(app, command(out))
     assert done.exit_code == 0, done.output
@@ -69,7 +69,7 @@ def test_videos_that_are_there_are_not_made_again(evaluated: Path, monkeypatch: 
 
 
 def test_a_video_that_fails_is_an_error_before_anything_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_wan: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Maker, job: Job) -> None:
         raise RuntimeError("out of memory")

@@ -162,19 +162,16 @@ def test_a_mark_needs_a_difference_beyond_chance() -> None:
     assert lines[5] == "| d W4A4 | 4.10 | 4.00 | 32.0 ± 3.2 | 0.100 ± 0.010 |"
 
 
-def test_all_of_them_in_one_command(tiny_folder: Path, tmp_path: Path) -> None:
+def test_all_of_them_in_one_command(tiny_wan: None, tmp_path: Path) -> None:
     out, kept = tmp_path / "tables", tmp_path / "videos"
-    (tmp_path / "prompts.txt").write_text("a red circle moves left slowly over a gray background\na cat\na dog\n")
-    options = ["--pipeline", str(tiny_folder), "--prompts", str(tmp_path / "prompts.txt"), "--videos", "2"]
-    options += ["--settings", (tiny_folder / "call.json").read_text(), "--no-peers"]
-    options += ["--out", str(out), "--store", str(kept)]
+    options = ["--videos", "2", "--steps", "4", "--no-peers", "--out", str(out), "--store", str(kept)]
     done = CliRunner().invoke(app, ["table", "all", *options])
     assert done.exit_code == 0, done.output
     for name in NAMES:
         assert str(out / name) in done.stdout.replace("\n", "")
         if name != "figure-5":
             values = json.loads((out / f"{name}.json").read_text())
-            assert values["pipeline"] == tiny_folder.name
+            assert values["pipeline"] == "moving shapes, wan"
             assert values["provenance"]["dvdq"]
         if name in EXPERIMENTS:
             rows = (out / f"{name}.md").read_text().splitlines()[2:]
@@ -203,12 +200,11 @@ def test_all_of_them_in_one_command(tiny_folder: Path, tmp_path: Path) -> None:
     assert (out / "table-2.md").read_text() == first
 
 
-def test_a_pipeline_of_ones_own(tmp_path: Path) -> None:
+def test_a_pipeline_of_ones_own(tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "measured.txt").write_text("a red circle moves left slowly over a gray background\na cat\n")
     (tmp_path / "preparing.txt").write_text("a blue square moves up slowly over a black background\n")
-    options = ["--pipeline", str(WAN.folder), "--steps", "4", "--no-peers"]
+    options = ["--pipeline", str(tiny_folder), "--settings", (tiny_folder / "call.json").read_text(), "--no-peers"]
     options += ["--prompts", str(tmp_path / "measured.txt"), "--preparing", str(tmp_path / "preparing.txt")]
-    options += ["--settings", json.dumps({k: v for k, v in WAN.generation.items() if k != "num_inference_steps"})]
     options += ["--out", str(tmp_path / "t"), "--store", str(tmp_path / "v")]
     done = CliRunner().invoke(app, ["table", "table-2", *options])
     assert done.exit_code == 0, done.output

@@ -21,7 +21,7 @@ def demo_sheet(results: Results) -> Sheet:
         (Column("smaller", group=cost), [times(row.compression) for row in rows]),
         (Column("average bits", first="ascending", group=cost), [figure(row.average_bits, ".2f") for row in rows]),
         (Column("seconds a video", first="ascending", group=cost), [figure(row.video_seconds, ".2f") for row in rows]),
-        (Column("times as fast", group=cost), [times(row.speedup) for row in rows]),
+        (Column("times as fast", group=cost, aside=True), [times(row.speedup) for row in rows]),
         (Column("PSNR (dB)", more_is_better=True, group=distance), _best(rows, lambda row: row.psnr_db, ".1f", max)),
         (Column("SSIM", more_is_better=True, group=distance), _best(rows, lambda row: row.ssim, ".3f", max)),
         (
