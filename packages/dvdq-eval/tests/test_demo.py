@@ -16,9 +16,8 @@ import pytest
 from rich.console import Console
 from torch import nn
 
-from dvdq_eval.demo.prompts import choose_scenes
 from dvdq_eval.demo.results import Results
-from dvdq_eval.demo.run import METHODS, demo_study, run_demo
+from dvdq_eval.demo.run import METHODS, choose_scenes, demo_study, run_demo
 from dvdq_eval.demo.sheet import demo_sheet
 from dvdq_eval.demo.write import CONTENTS
 from dvdq_eval.generation import passes_timed

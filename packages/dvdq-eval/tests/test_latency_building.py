@@ -10,8 +10,7 @@ from diffusers import WanTransformer3DModel
 
 from dvdq_eval.device import peak_bytes
 from dvdq_eval.latency.clock import CudaClock, HostClock, clock_of
-from dvdq_eval.passes.building import build, build_empty
-from dvdq_eval.passes.running import passes_of
+from dvdq_eval.passes.running import build, build_empty, passes_of
 from dvdq_eval.passes.sizes import WASTE, fit_together, pass_bytes, weight_bytes
 from dvdq_eval.passes.subject import Subject, open_subject
 from dvdq_eval.passes.variants import Variant

@@ -13,7 +13,7 @@ import pytest
 from dvdq_eval.latency.videos import Mix, add_up, check_mixes
 from dvdq_eval.passes.variants import FULL_WIDTH, variants_of
 from dvdq_eval.videos.method import FULL_PRECISION, Method
-from dvdq_eval.videos.opening import parse_methods
+from dvdq_eval.videos.options import parse_methods
 from dvdq_models import DvdqError
 from dvdq_models.bit_schedule import StepDecision
 

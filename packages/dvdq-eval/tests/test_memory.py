@@ -17,14 +17,12 @@ from typer.testing import CliRunner
 
 from dvdq_eval.memory import run
 from dvdq_eval.memory.command import memory
-from dvdq_eval.memory.measured import measured_bytes
 from dvdq_eval.memory.results import Memory
-from dvdq_eval.memory.run import measure_memory
+from dvdq_eval.memory.run import measure_memory, measured_bytes, weight_parts
 from dvdq_eval.memory.sheets import memory_markdown
-from dvdq_eval.memory.weights import weight_parts
-from dvdq_eval.passes.building import build
+from dvdq_eval.passes.running import build
 from dvdq_eval.passes.subject import Subject, open_subject
-from dvdq_eval.videos.opening import parse_methods
+from dvdq_eval.videos.options import parse_methods
 from dvdq_models import DvdqError, Recipe
 from dvdq_models.configurations import empty_transformer
 from dvdq_models.families import family_of

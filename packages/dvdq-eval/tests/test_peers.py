@@ -23,11 +23,10 @@ from torch import nn
 
 from dvdq_eval import environments
 from dvdq_eval.generation import generate
-from dvdq_eval.peers import environment, run
 from dvdq_eval.peers import generate as script
+from dvdq_eval.peers import records, run
 from dvdq_eval.peers.records import ORBITQUANT, ORBITQUANT_W4A4, ORBITQUANT_W4A6, SDNQ, SDNQ_UINT4, Peer
-from dvdq_eval.peers.run import PeerSummary, VideoJob, run_peer
-from dvdq_eval.peers.video import read_video
+from dvdq_eval.peers.run import PeerSummary, VideoJob, read_video, run_peer
 from dvdq_models.moving_shapes.wan import (
     LATENT_CHANNELS,
     build_scheduler,
@@ -301,7 +300,7 @@ def test_peers_have_names_of_their_own() -> None:
 
 
 def test_an_environment_has_our_versions_of_what_is_shared() -> None:
-    first, *others = environment.requirements(SDNQ)
+    first, *others = records.requirements(SDNQ)
     assert first == f"sdnq=={SDNQ.version}"
     pinned = dict(requirement.split("==") for requirement in others)
     assert {"torch", "diffusers", "transformers", "numpy", "tokenizers"} <= pinned.keys()
@@ -311,7 +310,7 @@ def test_an_environment_has_our_versions_of_what_is_shared() -> None:
 def test_a_named_python_must_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVDQ_PEER_PYTHON_SDNQ", str(tmp_path))
     with pytest.raises(DvdqError, match="DVDQ_PEER_PYTHON_SDNQ: expected an interpreter"):
-        environment.python_of(SDNQ)
+        records.python_of(SDNQ)
 
 
 @pytest.fixture
@@ -323,7 +322,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(path))
-    monkeypatch.setattr(environment, "SHARED", ())
+    monkeypatch.setattr(records, "SHARED", ())
     return path
 
 
@@ -349,7 +348,7 @@ def test_an_environment_is_made_once(
 ) -> None:
     put_wheel(shelf, "tinypeer", "1.2")
     peer = Peer("tinypeer", "1.2", {})
-    python = environment.python_of(peer)
+    python = records.python_of(peer)
     assert (tmp_path / "cache" / "peers") in python.parents
     told = capfd.readouterr()
     assert "Successfully installed tinypeer-1.2" in told.err
@@ -357,13 +356,13 @@ def test_an_environment_is_made_once(
     command = [str(python), "-I", "-c", "import tinypeer; print(tinypeer.version)"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1.2\n"
     monkeypatch.setattr(environments, "_run", lambda *arguments: pytest.fail("made again"))
-    assert environment.python_of(peer) == python
+    assert records.python_of(peer) == python
     with pytest.raises(pytest.fail.Exception, match="made again"):
-        environment.python_of(Peer("tinypeer", "1.3", {}))
+        records.python_of(Peer("tinypeer", "1.3", {}))
 
 
 def test_an_environment_that_cannot_be_made_leaves_nothing(shelf: Path, tmp_path: Path) -> None:
     with pytest.raises(DvdqError, match=r"No matching distribution found for absent==1\.0") as caught:
-        environment.python_of(Peer("absent", "1.0", {}))
+        records.python_of(Peer("absent", "1.0", {}))
     assert caught.value.expected == "pip to install absent==1.0"
     assert list((tmp_path / "cache" / "peers").iterdir()) == []

@@ -17,7 +17,7 @@ from dvdq_eval.vbench.command import app
 from dvdq_eval.vbench.score import scores_of
 from dvdq_eval.vbench.weights import FILES, MARKER
 from dvdq_eval.videos.method import FULL_PRECISION, Method
-from dvdq_eval.videos.opening import parse_methods
+from dvdq_eval.videos.options import parse_methods
 from dvdq_eval.videos.records import MethodRecord, VideoRecord
 from dvdq_eval.videos.store import MethodFolder, Store
 from dvdq_eval.videos.study import Job, Study

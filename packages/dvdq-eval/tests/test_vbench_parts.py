@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from dvdq_eval.paper import PAPER
-from dvdq_eval.vbench import environment, planting, runner
+from dvdq_eval.vbench import environment, runner
 from dvdq_eval.vbench import plant as plant_script
 from dvdq_eval.vbench import study as study_module
 from dvdq_eval.vbench.dimensions import DIMENSIONS, chosen
@@ -306,14 +306,14 @@ def test_planted_weights_are_marked_and_never_mixed_with_others(
         "import json, sys\nfrom pathlib import Path\n"
         "(Path(json.loads(Path(sys.argv[1]).read_text())['cache']) / 'a.pth').write_text('random')\n"
     )
-    monkeypatch.setattr(planting, "_SCRIPT", script)
-    planting.plant(Path(sys.executable), tmp_path / "new")
+    monkeypatch.setattr(environment, "_SCRIPT", script)
+    environment.plant(Path(sys.executable), tmp_path / "new")
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"a.pth", MARKER}
     script.unlink()
-    planting.plant(Path(sys.executable), tmp_path / "new")
+    environment.plant(Path(sys.executable), tmp_path / "new")
     (tmp_path / "real" / "clip_model").mkdir(parents=True)
     with pytest.raises(DvdqError, match="one that also holds clip_model"):
-        planting.plant(Path(sys.executable), tmp_path / "real")
+        environment.plant(Path(sys.executable), tmp_path / "real")
     with pytest.raises(DvdqError, match="expected random weights, got exit status 2"):
-        planting.plant(Path(sys.executable), tmp_path / "another")
+        environment.plant(Path(sys.executable), tmp_path / "another")
     assert not (tmp_path / "another").exists()

@@ -20,7 +20,7 @@ from dvdq_eval.videos import making, prepare
 from dvdq_eval.videos.fill import fill
 from dvdq_eval.videos.measure import measure_videos
 from dvdq_eval.videos.method import FULL_PRECISION, Method
-from dvdq_eval.videos.opening import open_study, parse_methods
+from dvdq_eval.videos.options import open_study, parse_methods
 from dvdq_eval.videos.prepare import Pipelines, tuned
 from dvdq_eval.videos.records import DeltaRecord, Quality
 from dvdq_eval.videos.store import MethodFolder, Store

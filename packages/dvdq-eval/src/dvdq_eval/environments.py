@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from dvdq_eval.staging import complete_folder
+from dvdq_eval.records import complete_folder
 from dvdq_reference.spec.errors import DvdqError
 
 CACHE_VARIABLE = "DVDQ_EVAL_CACHE"

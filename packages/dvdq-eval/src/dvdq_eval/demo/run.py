@@ -6,19 +6,20 @@ import dataclasses
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+import numpy as np
 from torch import nn
 
-from dvdq_eval.demo.prompts import choose_scenes
 from dvdq_eval.demo.results import BitSwitching, Results, Row, Trace, Video
 from dvdq_eval.demo.write import CONTENTS, write_folder
 from dvdq_eval.internals import ChannelPeaks, PeakRecorder, layer_errors
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
-from dvdq_eval.staging import complete_folder
+from dvdq_eval.records import complete_folder
 from dvdq_eval.tables.catalogue import ours
 from dvdq_eval.tables.rows import Measured
 from dvdq_eval.videos.fill import fill_wholly
@@ -28,6 +29,8 @@ from dvdq_eval.videos.prepare import Pipelines, trials_of, tuned
 from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Study
 from dvdq_models.families import family_of
+from dvdq_models.moving_shapes.clips import Scene, split_scenes
+from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
 SWITCHING = ours("W4A6")
@@ -57,10 +60,11 @@ def run_demo(study: Study, out: Path, tell: Tell) -> Results:
     with complete_folder(out, CONTENTS) as folder, tempfile.TemporaryDirectory() as kept:
         store = Store(Path(kept), study, tell)
         pipelines = Pipelines(store, tell)
+        original, _ = pipelines.load(FULL_PRECISION)
+        peaks = _peaks(study, original, tell)
         # What shares weights comes last, so that they are still there to be looked into.
         fill_wholly(store, sorted(METHODS, key=lambda m: m.label == SWITCHING.label), tell, "demo", pipelines=pipelines)
         quantized, _ = pipelines.load(tuned(store, SWITCHING))
-        original = study.load()
         measured = {method: _measured(store, method, tell) for method in METHODS}
         exact = _row(FULL_PRECISION, measured[FULL_PRECISION], None)
         results = Results(
@@ -68,7 +72,7 @@ def run_demo(study: Study, out: Path, tell: Tell) -> Results:
             videos=[video for method in METHODS for video in _videos(method, measured[method])],
             trace=_bit_switching(store, measured[SWITCHING]),
             layers=layer_errors(original.transformer, quantized.transformer),
-            activations=_peaks(study, original, tell),
+            activations=peaks,
             provenance={
                 **provenance(),
                 "model": study.name,
@@ -153,3 +157,22 @@ def _probed_layer(transformer: nn.Module) -> str:
     treatments = family_of(transformer).treatments(transformer)
     names = [name for name, how in treatments.items() if how == "quantize" and name.endswith(".net.2")]
     return names[len(names) // 2]
+
+
+def choose_scenes(count: int, seed: int) -> tuple[Scene, ...]:
+    """``count`` scenes that the model never saw in training, varied in their words.
+
+    Scenes are shuffled with ``seed``; each next one is the first that adds the most words not shown yet. No result is
+    looked at.
+    """
+    _, unseen = split_scenes()
+    if not 1 <= count <= len(unseen):
+        raise DvdqError("demo", where="prompts", expected=f"1 to {len(unseen)}", got=count)
+    left = [unseen[i] for i in np.random.default_rng(seed).permutation(len(unseen))]
+    chosen: list[Scene] = []
+    for _ in range(count):
+        shown = {word for scene in chosen for word in enumerate(astuple(scene))}
+        best = max(left, key=lambda scene: len(set(enumerate(astuple(scene))) - shown))
+        left.remove(best)
+        chosen.append(best)
+    return tuple(chosen)

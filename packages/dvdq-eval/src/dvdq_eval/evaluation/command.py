@@ -13,8 +13,7 @@ from dvdq_eval.evaluation.run import OPERATION
 from dvdq_eval.evaluation.run import evaluate as run
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.videos import options
-from dvdq_eval.videos.opening import parse_methods
-from dvdq_eval.videos.options import StudyOptions, takes
+from dvdq_eval.videos.options import StudyOptions, parse_methods, takes
 from dvdq_eval.videos.store import Store
 
 METHODS = ("dvd-quant:W4A8", "dvd-quant:W4A6", "dvd-quant:W4A4", "minmax:W4A4")

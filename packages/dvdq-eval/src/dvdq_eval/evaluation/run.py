@@ -15,10 +15,9 @@ from dvdq_eval.memory.run import measure_memory
 from dvdq_eval.memory.sheets import memory_markdown
 from dvdq_eval.passes.subject import Subject, open_subject
 from dvdq_eval.progress import Tell
-from dvdq_eval.records import write_record, write_text
+from dvdq_eval.records import complete_folder, write_record, write_text
 from dvdq_eval.report.write import write_report
 from dvdq_eval.sheets.markdown import markdown
-from dvdq_eval.staging import complete_folder
 from dvdq_eval.tables.build import build_table
 from dvdq_eval.tables.catalogue import Experiment, Line
 from dvdq_eval.tables.figures import figure_3

@@ -17,9 +17,8 @@ from dvdq_eval.latency.videos import Mix
 from dvdq_eval.passes import options
 from dvdq_eval.passes.subject import open_subject
 from dvdq_eval.progress import progress_bars
-from dvdq_eval.records import write_record, write_text
-from dvdq_eval.staging import complete_folder
-from dvdq_eval.videos.opening import parse_methods
+from dvdq_eval.records import complete_folder, write_record, write_text
+from dvdq_eval.videos.options import parse_methods
 
 CONTENTS = frozenset({"latency.json", "latency.md"})
 

@@ -10,9 +10,8 @@ import typer
 from rich.console import Console
 
 from dvdq_eval.layers.check import SEEDS, TOKENS, check_layers
-from dvdq_eval.layers.recipes import RECIPES, VARIANTS
-from dvdq_eval.layers.shapes import QUICK_SHAPES, SHAPES
-from dvdq_eval.layers.table import layer_table, summary_sheet
+from dvdq_eval.layers.recipes import QUICK_SHAPES, RECIPES, SHAPES, VARIANTS
+from dvdq_eval.layers.results import layer_table, summary_sheet
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.sheets.markdown import markdown
 from dvdq_reference.spec.errors import DvdqError

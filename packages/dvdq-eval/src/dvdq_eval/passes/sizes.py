@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dvdq_eval.device import dtype_on
-from dvdq_eval.passes.building import build_empty
+from dvdq_eval.passes.running import build_empty
 from dvdq_eval.passes.subject import Subject
 from dvdq_models.memory import forward_peak
 from dvdq_reference.spec.errors import DvdqError

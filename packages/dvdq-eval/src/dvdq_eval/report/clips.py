@@ -10,7 +10,8 @@ import numpy as np
 
 from dvdq_eval.methods import BASELINES
 from dvdq_eval.progress import Tell
-from dvdq_eval.report.parts import Clip, ReportVideo, Wall
+from dvdq_eval.report.material import Material
+from dvdq_eval.report.parts import Clip, ReportVideo, Section, Text, Wall
 from dvdq_eval.report.studies import FoundMethod, FoundStudy
 from dvdq_eval.tables.catalogue import OURS
 from dvdq_eval.videos.records import Quality
@@ -100,3 +101,16 @@ def _resized(frames: Frames) -> Frames:
     squares = cut.reshape(len(cut), height, factor, width, factor, 3)
     # One at a time: the means of a long video in 64 bits would not fit.
     return np.stack([frame.mean(axis=(1, 3)).round().astype(np.uint8) for frame in squares])
+
+
+def videos(material: Material, wall: Wall | None) -> Section | None:
+    """The wall of videos, with how they were made."""
+    if material.study is None or wall is None:
+        return None
+    settings = ", ".join(f"{name} {value}" for name, value in (material.settings or {}).items() if value != "")
+    text = (
+        "Every method from the same prompts and the same noise. All videos share one clock; two methods of one prompt "
+        "can be laid over one another, and the divider between them dragged or moved with the arrow keys."
+    )
+    note = f"Made with {settings}. Shown as H.264, measured before any lossy codec."
+    return Section("videos", "Videos side by side", [Text(text), wall, Text(note, "note")], material.study.sources)

@@ -15,7 +15,7 @@ from dvdq_eval.internals import LayerError
 from dvdq_eval.latency.results import Latency
 from dvdq_eval.memory.results import Memory
 from dvdq_eval.records import read_record
-from dvdq_eval.report.origin import Source
+from dvdq_eval.report.parts import Source
 from dvdq_eval.report.reading import OPERATION
 from dvdq_eval.tables.cost import Cost
 from dvdq_eval.tables.rows import Table

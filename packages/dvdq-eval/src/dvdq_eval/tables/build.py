@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -10,12 +10,19 @@ from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_eval.tables.catalogue import Experiment
 from dvdq_eval.tables.rows import Measured, Table, row_of
-from dvdq_eval.vbench.score import Score
+from dvdq_eval.vbench.dimensions import chosen
+from dvdq_eval.vbench.environment import vbench_python
+from dvdq_eval.vbench.installed import Installed
+from dvdq_eval.vbench.score import Score, scores_of
+from dvdq_eval.vbench.scoring import Judges, score_all
+from dvdq_eval.vbench.study import Asked, check_videos
+from dvdq_eval.vbench.weights import check_weights, is_path_check, weights_folder
 from dvdq_eval.videos.fill import fill_wholly
 from dvdq_eval.videos.measure import measure_videos
 from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.prepare import tuned
 from dvdq_eval.videos.store import MethodFolder, Store
+from dvdq_reference.spec.errors import DvdqError
 
 Judge = Callable[[Method], Mapping[str, Score]]
 """Gives VBench's scores of a method whose videos are made, by dimension."""
@@ -56,3 +63,32 @@ def _measured(store: Store, method: Method, reference: MethodFolder, tell: Tell,
     assert about is not None
     named = msgspec.structs.replace(about, label=method.label, bits=method.bits)
     return Measured(folder.folder.name, named, [folder.video(job) for job in store.study.jobs], real)
+
+
+OPERATION = "table"
+
+
+def judge_by_vbench(store: Store, names: Sequence[str], fps: float, device: str, tell: Tell) -> Judge:
+    """Asks VBench of each method's videos in the dimensions of ``names``; what was scored is not scored again.
+
+    Raises:
+        DvdqError: a dimension that there is none of or that asks for VBench's own prompts, no environment, or weights
+            that are missing or random; before any video is made.
+    """
+    dimensions = chosen(OPERATION, tuple(names), standard=False)
+    weights = weights_folder()
+    check_weights(OPERATION, (dimension.name for dimension in dimensions), weights)
+    if random := [dimension.name for dimension in dimensions if is_path_check(dimension.name, weights)]:
+        raise DvdqError(OPERATION, where=random[0], expected="a judge's real weights", got="random ones")
+    judges = Judges(Installed(vbench_python()), weights, fps, device)
+
+    def scores(method: Method) -> Mapping[str, Score]:
+        asked = Asked(store, (method,), dimensions)
+        check_videos(asked, partial=False)
+        score_all(asked, judges, tell)
+        folder = asked.folder(method)
+        assert folder is not None
+        found = scores_of(folder)
+        return {dimension.name: found[dimension.name] for dimension in dimensions}
+
+    return scores

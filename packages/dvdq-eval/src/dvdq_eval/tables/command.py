@@ -11,8 +11,8 @@ from rich.console import Console
 
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.tables.all import NAMES, make, needed
+from dvdq_eval.tables.build import judge_by_vbench
 from dvdq_eval.tables.catalogue import EXPERIMENTS
-from dvdq_eval.tables.judging import judge_by_vbench
 from dvdq_eval.videos import options
 from dvdq_eval.videos.fill import fill_wholly
 from dvdq_eval.videos.options import StudyOptions, takes

@@ -11,13 +11,12 @@ from pathlib import Path
 
 from dvdq_eval.digests import digests
 from dvdq_eval.progress import Tell
-from dvdq_eval.vbench.coverage import OPERATION, Coverage, coverage
 from dvdq_eval.vbench.dimensions import Dimension
 from dvdq_eval.vbench.installed import Installed
 from dvdq_eval.vbench.prompts import entry, jobs_of
 from dvdq_eval.vbench.score import Score, keep_score, scores_of
 from dvdq_eval.vbench.staged import CODEC, stage
-from dvdq_eval.vbench.study import Asked
+from dvdq_eval.vbench.study import OPERATION, Asked, Coverage, coverage
 from dvdq_eval.vbench.weights import FILES, is_path_check
 from dvdq_eval.videos.store import MethodFolder
 from dvdq_eval.videos.study import Study

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,16 +15,17 @@ from dvdq_eval.progress import Tell, silent
 from dvdq_eval.vbench.dimensions import DIMENSIONS, Dimension, chosen
 from dvdq_eval.vbench.environment import vbench_python
 from dvdq_eval.vbench.installed import Installed
-from dvdq_eval.vbench.prompts import SAMPLES, StandardStudy
+from dvdq_eval.vbench.prompts import SAMPLES, StandardStudy, jobs_of
+from dvdq_eval.vbench.staged import smaller_side
 from dvdq_eval.videos.method import Method
-from dvdq_eval.videos.opening import parse_methods, read_settings
-from dvdq_eval.videos.options import STORE, Methods, PipelineOptions, Stored, StudyOptions
+from dvdq_eval.videos.options import STORE, Methods, PipelineOptions, Stored, StudyOptions, parse_methods, read_settings
 from dvdq_eval.videos.prepare import prepared_files, tuned
 from dvdq_eval.videos.store import MethodFolder, Store
-from dvdq_eval.videos.study import Study
+from dvdq_eval.videos.study import Job, Study
 from dvdq_models.moving_shapes import BUNDLED
 from dvdq_models.placement import check_offload
 from dvdq_models.prompts import read_prompts
+from dvdq_reference.spec.errors import DvdqError
 
 STANDARD = "standard"
 BUNDLED_VIDEOS = 64
@@ -108,3 +110,55 @@ class VBenchOptions(PipelineOptions):
         kept = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}
         changed = {"prompts": texts, "samples": self.samples or SAMPLES}
         return StandardStudy(**{**kept, **changed}, standard=prompts, dimensions=dimensions, first=self.videos)
+
+
+OPERATION = "vbench score"
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """A dimension's jobs by what became of them."""
+
+    there: tuple[Job, ...]
+    failed: tuple[Job, ...]
+    missing: tuple[Job, ...]
+
+
+def coverage(folder: MethodFolder | None, jobs: Iterable[Job]) -> Coverage:
+    """Which of ``jobs`` have a video, failed, or were not made; without a folder none was."""
+    there, failed, missing = [], [], []
+    for job in jobs:
+        if folder is not None and folder.has(job):
+            there.append(job)
+        elif folder is not None and folder.failure(job) is not None:
+            failed.append(job)
+        else:
+            missing.append(job)
+    return Coverage(tuple(there), tuple(failed), tuple(missing))
+
+
+def check_videos(asked: Asked, *, partial: bool) -> None:
+    """Look at every method and dimension before the first is scored.
+
+    Raises:
+        DvdqError: videos that were neither made nor failed, unless ``partial``; none at all; or frames that are too
+            small for a dimension.
+    """
+    for method in asked.methods:
+        folder = asked.folder(method)
+        for dimension in asked.dimensions:
+            found, where = coverage(folder, jobs_of(asked.study, dimension)), f"{method.title}: {dimension.name}"
+            total = len(found.there) + len(found.failed) + len(found.missing)
+            if not found.there or (found.missing and not partial):
+                expected = f"{total} videos of `dvdq-eval vbench generate`"
+                got = f"{len(found.there)}, {len(found.failed)} failed and {len(found.missing)} missing"
+                raise DvdqError(OPERATION, where=where, expected=expected, got=got)
+            assert folder is not None
+            _check_size(dimension, folder, found.there[0], where)
+
+
+def _check_size(dimension: Dimension, folder: MethodFolder, job: Job, where: str) -> None:
+    """All videos of a study are of one size."""
+    side = smaller_side(folder.folder / f"{job.name}.mkv")
+    if side < dimension.smallest_side:
+        raise DvdqError(OPERATION, where=where, expected=f"sides of {dimension.smallest_side} pixels or more", got=side)

@@ -10,8 +10,7 @@ from rich.console import Console
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.videos import options
 from dvdq_eval.videos.fill import OPERATION, fill
-from dvdq_eval.videos.opening import parse_methods
-from dvdq_eval.videos.options import StudyOptions, takes
+from dvdq_eval.videos.options import StudyOptions, parse_methods, takes
 from dvdq_eval.videos.store import Store
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from dvdq_eval.peers.run import PeerSummary, VideoJob, run_peer
-from dvdq_eval.peers.video import read_video
+from dvdq_eval.peers.run import PeerSummary, VideoJob, read_video, run_peer
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_eval.videos.method import Method

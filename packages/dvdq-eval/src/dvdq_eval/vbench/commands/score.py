@@ -7,11 +7,10 @@ from typing import Annotated
 import typer
 
 from dvdq_eval.progress import progress_bars
-from dvdq_eval.vbench.coverage import OPERATION, check_videos
 from dvdq_eval.vbench.environment import vbench_python
 from dvdq_eval.vbench.installed import Installed
 from dvdq_eval.vbench.scoring import Judges, score_all
-from dvdq_eval.vbench.study import VBenchOptions
+from dvdq_eval.vbench.study import OPERATION, VBenchOptions, check_videos
 from dvdq_eval.vbench.weights import check_weights, weights_folder
 from dvdq_eval.videos.options import takes
 

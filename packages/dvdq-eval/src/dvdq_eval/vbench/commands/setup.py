@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dvdq_eval.vbench.dimensions import DIMENSIONS
-from dvdq_eval.vbench.environment import SERIES, set_up, vbench_python
+from dvdq_eval.vbench.environment import SERIES, plant, set_up, vbench_python
 from dvdq_eval.vbench.installed import Installed
-from dvdq_eval.vbench.planting import plant
 from dvdq_eval.vbench.weights import CACHE_VARIABLE, is_path_check, missing_files, weights_folder
 
 
