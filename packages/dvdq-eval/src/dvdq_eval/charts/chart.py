@@ -62,7 +62,8 @@ def write_svg(path: Path, drawn: Charts) -> None:
         parts.append(f'<text class="strong" x="{x}" y="{y + 16}">{escape(chart.title)}</text>')
         parts.append(f'<text class="end" x="{x + width}" y="{y + 16}">{escape(chart.aside)}</text>')
         place_of = f'x="{x}" y="{y + _LINE}" width="{chart.size[0]}" height="{chart.size[1]}"'
-        parts.append(chart.svg.replace("<svg ", f"<svg {place_of} ", 1))
+        # The class of a chart, and its style, give it the width of a page.
+        parts.append(re.sub(r'<svg class="chart"(.*?) style="[^"]*"', rf"<svg {place_of}\1", str(chart.svg), count=1))
     rows = -(-len(drawn.charts) // across)
     all_of_it = (2 * _EDGE + across * (width + _EDGE) - _EDGE, top + rows * (height + _LINE + _EDGE))
     view = f'viewBox="0 0 {all_of_it[0]} {all_of_it[1]}" width="{all_of_it[0]}" height="{all_of_it[1]}"'
