@@ -1,4 +1,4 @@
-"""Results in files: JSON that is written whole or not at all, and read as the type that it is."""
+"""Results in files and folders that appear whole or not at all; JSON is read as the type that it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipes that layers are checked with unless others are given."""
+"""The recipes and shapes that layers are checked with unless others are given."""
 
 from __future__ import annotations
 

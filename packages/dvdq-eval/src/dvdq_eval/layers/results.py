@@ -1,4 +1,4 @@
-"""What a check of layers gives: one row a shape, kind and recipe."""
+"""What a check of layers gives: one row a shape, kind and recipe, and the tables of what each recipe costs."""
 
 from __future__ import annotations
 

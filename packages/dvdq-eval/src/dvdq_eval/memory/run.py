@@ -1,4 +1,4 @@
-"""``memory.json`` from beginning to end."""
+"""``memory.json`` from beginning to end: what lies on disk, what a pass is counted to need, what it really took."""
 
 from __future__ import annotations
 

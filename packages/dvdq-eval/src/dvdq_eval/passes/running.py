@@ -1,4 +1,8 @@
-"""One pass of a transformer: what every measurement runs."""
+"""One pass of a transformer, which every measurement runs, and how that is built: empty, random, from a checkpoint.
+
+Integer kernels take the same time whatever the codes are, so a model of any size is measured without its checkpoint
+and without quantizing one: codes are drawn where they are used.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,9 @@ from dvdq_models.linear import QuantizedLinear
 from dvdq_reference.spec.bits import code_offset
 from dvdq_reference.spec.layout import is_packed
 from dvdq_reference.spec.recipe import BitSchedule, Recipe
+
+Transformer = Any
+"""A transformer of diffusers, which is untyped."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +61,6 @@ def passes_of(subject: Subject, variant: Variant, device: torch.device) -> Itera
     inputs = subject.inputs(transformer, dtype_on(device), device)
     for width in variant.widths:
         yield Pass(variant, width, transformer, inputs)
-
-
-Transformer = Any
-"""A transformer of diffusers, which is untyped."""
 
 
 def build(subject: Subject, recipe: Recipe | None, device: torch.device) -> Transformer:

@@ -1,4 +1,4 @@
-"""Who the peers are, in which widths they are measured, and what their environments hold."""
+"""Who the peers are, in which widths they are measured, and the environment of each: made once, or named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generate with a peer: its own Python runs ``generate.py``, and what that says comes back."""
+"""Generate with a peer: its own Python runs ``generate.py``, and what that says and writes comes back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distances that are a mean of squares: PSNR of videos, relative error of latents."""
+"""Plain arithmetic: PSNR, relative error, VBench's flickering, and the checks of arrays that every metric makes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A chapter for each model: its sections, in the order in which a reader asks."""
+"""A chapter for each model: the figures that open it, and its sections, in the order in which a reader asks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a page is made of, as data: the template draws each part by its ``kind``."""
+"""What a page is made of, as data: the template draws each part by its ``kind``; and where its figures come from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of one experiment over a study's videos, which are made and measured where they are not."""
+"""The table of one experiment over a study's videos, which are made, measured and judged where they are not."""
 
 from __future__ import annotations
 

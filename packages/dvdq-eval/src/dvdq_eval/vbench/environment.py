@@ -1,4 +1,4 @@
-"""VBench's own Python: it pins packages that this project's newer ones do not go with."""
+"""VBench's own Python: it pins packages that this project's newer ones do not go with. Also random weights for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The videos that VBench is asked about, from what a command was given."""
+"""The videos that VBench is asked about, from what a command was given, and whether they are there."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from dvdq_reference.spec.errors import DvdqError
 
 STANDARD = "standard"
 BUNDLED_VIDEOS = 64
+OPERATION = "vbench score"
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,6 @@ class VBenchOptions(PipelineOptions):
         kept = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}
         changed = {"prompts": texts, "samples": self.samples or SAMPLES}
         return StandardStudy(**{**kept, **changed}, standard=prompts, dimensions=dimensions, first=self.videos)
-
-
-OPERATION = "vbench score"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Options of commands that make or find videos: those that say which study is meant are one object."""
+"""Which study and which methods a command means: its options, as one object, and what they open."""
 
 from __future__ import annotations
 
