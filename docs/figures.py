@@ -50,7 +50,7 @@ def demo_table(root: Path) -> str:
     def cells(row: dict[str, Any]) -> list[str]:
         return [
             f"{row['method']} {row['bits']}".strip(),
-            number(row["bytes"] / 2**20, ".2f"),
+            number(row["bytes"] / 1e6, ".2f"),
             number(row["compression"], ".2f") + " ×",
             number(row["average_bits"], ".2f"),
             number(row.get("video_seconds"), ".2f"),
@@ -62,7 +62,7 @@ def demo_table(root: Path) -> str:
         ]
 
     header = [
-        "", "MiB", "compression", "average bits", "seconds a video", "times as fast",
+        "", "MB", "compression", "average bits", "seconds a video", "times as fast",
         "PSNR (dB)", "SSIM", "latent error", *traits,
     ]  # fmt: skip
     return table(header, (cells(row) for row in rows))
@@ -504,7 +504,7 @@ def adopt(results: Path, root: Path) -> None:
 
 def adopt_tables(pipeline: str, results: Path, root: Path) -> None:
     """Takes over what ``dvdq-eval`` wrote of a pipeline: tables as data and text, figures as pictures."""
-    for kinds, target in (((".json", ".md"), TABLES), ((".png",), PICTURES)):
+    for kinds, target in (((".json", ".md"), TABLES), ((".png", ".svg"), PICTURES)):
         (root / target / pipeline).mkdir(parents=True, exist_ok=True)
         for file in sorted(results.iterdir()):
             if file.suffix in kinds:

@@ -19,7 +19,7 @@ from packaging.tags import Tag, compatible_tags, cpython_tags, mac_platforms
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from dvdq_eval.peers import environment as peers
+from dvdq_eval.peers import records as peers
 from dvdq_eval.peers.records import ORBITQUANT, SDNQ
 from dvdq_eval.vbench import environment as vbench
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 ROW = {
     "method": "dvd-quant",
     "bits": "W4A6",
-    "bytes": 2**20,
+    "bytes": 10**6,
     "compression": 3.5,
     "average_bits": 6.0,
     "video_seconds": 1.234,

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers import WanPipeline, WanTransformer3DModel
 
-from dvdq_eval.demo.methods import METHODS, Method
-from dvdq_eval.demo.results import BitSwitching, ChannelPeaks, LayerError, Results, Row, Step, Trace, Video
-from dvdq_eval.experiments.store import Store
-from dvdq_eval.experiments.study import Study
-from dvdq_eval.generation import Generated
+from dvdq_eval.demo.results import BitSwitching, ChannelPeaks, LayerError, Results, Row, Trace, Video
+from dvdq_eval.demo.run import METHODS
+from dvdq_eval.videos.method import Method
+from dvdq_eval.videos.records import MethodRecord, Trial
+from dvdq_eval.videos.store import Store
+from dvdq_eval.videos.study import Study
+from dvdq_models.bit_schedule import StepDecision
+from dvdq_models.moving_shapes import BUNDLED, WAN
 from dvdq_models.moving_shapes.clips import Placement, Scene, draw
-from dvdq_models.moving_shapes.wan import TEXT_WIDTH
+from dvdq_models.moving_shapes.wan import (
+    LATENT_CHANNELS,
+    TEXT_WIDTH,
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    build_vae,
+)
+from dvdq_models.video import Frames, to_bytes
 
 SCENES = (
     Scene("red", "circle", "left", "quickly", "gray"),
@@ -27,20 +41,20 @@ LINEARS = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ffn.net.
 
 
 @pytest.fixture(scope="session")
-def tiny_transformer() -> Callable[[int], WanTransformer3DModel]:
-    """Makes Wan's transformer of two blocks, 128 wide, for so many latent channels, always with the same weights."""
+def tiny_transformer() -> Callable[..., WanTransformer3DModel]:
+    """Makes Wan's transformer of two blocks for so many latent channels, always with the same weights."""
 
-    def make(channels: int) -> WanTransformer3DModel:
+    def make(channels: int, width: int = 128) -> WanTransformer3DModel:
         torch.manual_seed(0)
         return WanTransformer3DModel(
             patch_size=(1, 2, 2),
             num_attention_heads=2,
-            attention_head_dim=64,
+            attention_head_dim=width // 2,
             in_channels=channels,
             out_channels=channels,
             text_dim=TEXT_WIDTH,
             freq_dim=32,
-            ffn_dim=128,
+            ffn_dim=width,
             num_layers=2,
             cross_attn_norm=True,
             qk_norm="rms_norm_across_heads",
@@ -50,9 +64,48 @@ def tiny_transformer() -> Callable[[int], WanTransformer3DModel]:
     return make
 
 
+TINY = {
+    "negative_prompt": "",
+    "height": 32,
+    "width": 32,
+    "num_frames": 5,
+    "num_inference_steps": 4,
+    "guidance_scale": 2.0,
+    "max_sequence_length": 16,
+}
+"""How a tiny pipeline is called."""
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(
+    tmp_path_factory: pytest.TempPathFactory, tiny_transformer: Callable[..., WanTransformer3DModel]
+) -> Path:
+    """A pipeline's folder with an untrained transformer that every recipe fits."""
+    tokenizer = build_tokenizer()
+    pipeline = WanPipeline(
+        tokenizer=tokenizer,
+        text_encoder=build_text_encoder(len(tokenizer)).eval(),
+        transformer=tiny_transformer(LATENT_CHANNELS, 256),
+        vae=build_vae().eval(),
+        scheduler=build_scheduler(),
+    )
+    path = tmp_path_factory.mktemp("pipeline")
+    pipeline.save_pretrained(str(path))
+    (path / "call.json").write_text(json.dumps(TINY))
+    return path
+
+
 @pytest.fixture(scope="module")
-def study() -> Study:
-    """Three unseen prompts of the bundled Wan pipeline in four steps."""
+def tiny_wan(tiny_folder: Path) -> Iterator[None]:
+    """The bundled Wan pipeline is a tiny untrained one, for what does not ask whether a video is good."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BUNDLED, "wan", dataclasses.replace(WAN, folder=tiny_folder, generation=TINY))
+        yield
+
+
+@pytest.fixture(scope="module")
+def study(tiny_wan: None) -> Study:
+    """Three unseen prompts of a tiny pipeline in four steps."""
     return Study.bundled("wan", videos=3, steps=4)
 
 
@@ -62,13 +115,32 @@ def store(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(tmp_path_factory.mktemp("store"), study)
 
 
+@pytest.fixture(scope="session")
+def described() -> Callable[[Method], MethodRecord]:
+    """What a store says of a method that nobody ran."""
+
+    def describe(method: Method) -> MethodRecord:
+        return MethodRecord(
+            label=method.label,
+            bits=method.bits,
+            configuration=method.to_dict(),
+            bytes=12_000_000 if method.recipe is None else 4_000_000,
+            bytes_before=12_000_000,
+            bits_per_weight=16.0 if method.recipe is None else 4.25,
+            prepare_seconds=0.5,
+            calibration_seconds=None,
+        )
+
+    return describe
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What a demo's folder is written from."""
+    """What a demo's page is made from."""
 
     results: Results
     prompts: list[str]
-    videos: dict[Method, list[Generated]]
+    videos: dict[Method, list[Frames]]
 
 
 @pytest.fixture(scope="session")
@@ -86,20 +158,16 @@ def make_outcome(scenes: tuple[Scene, ...], steps: int) -> Outcome:
     rng = np.random.default_rng(0)
     videos = {}
     for damage, method in enumerate(METHODS):
-        clips = [draw(scene, Placement((32.0, 32.0), 10.0)) for scene in scenes]
+        clips = [draw(scene, Placement((32.0, 32.0), 10.0)).transpose(1, 2, 3, 0) for scene in scenes]
         noisy = [clip + 0.05 * damage * rng.standard_normal(clip.shape) for clip in clips]
-        videos[method] = [
-            Generated(
-                np.clip((clip.transpose(1, 2, 3, 0) + 1.0) / 2.0, 0.0, 1.0).astype(np.float32),
-                rng.standard_normal((8, 5, 8, 8)).astype(np.float32),
-            )
-            for clip in noisy
-        ]
+        videos[method] = [to_bytes(np.clip((clip + 1.0) / 2.0, 0.0, 1.0).astype(np.float32)) for clip in noisy]
     prompts = [scene.prompt for scene in scenes]
     results = Results(
         rows=[_row(i, method) for i, method in enumerate(METHODS)],
         videos=[_video(i, m, prompt, n) for i, m in enumerate(METHODS) for n, prompt in enumerate(prompts)],
-        trace=BitSwitching(0.3, 6.0, [0.1] * (steps - 1), [_trace(prompt, steps) for prompt in prompts]),
+        trace=BitSwitching(
+            0.3, 6.0, [Trial(0.12, 6.9), Trial(0.3, 6.0)], [_trace(prompt, steps) for prompt in prompts]
+        ),
         layers=[
             LayerError(f"blocks.{block}.{name}", 0.012 + 0.001 * block, 0.0095 + 0.0005 * block)
             for block in range(6)
@@ -130,7 +198,7 @@ def make_outcome(scenes: tuple[Scene, ...], steps: int) -> Outcome:
 def _row(damage: int, method: Method) -> Row:
     full = damage == 0
     return Row(
-        method=method.name,
+        method=method.label,
         bits=method.bits,
         bytes=14_000_000 if full else 4_100_000,
         compression=1.0 if full else 14.0 / 4.1,
@@ -148,13 +216,13 @@ def _row(damage: int, method: Method) -> Row:
 def _video(damage: int, method: Method, prompt: str, number: int) -> Video:
     row = _row(damage, method)
     seen = {word: not (row.adherence[word] < 1.0 and number % 2) for word in WORDS}
-    return Video(method.name, method.bits, prompt, number, row.psnr_db, row.ssim, row.latent_error, seen)
+    return Video(method.label, method.bits, prompt, number, row.psnr_db, row.ssim, row.latent_error, seen)
 
 
 def _trace(prompt: str, steps: int) -> Trace:
     bits = [8 if step < 2 or step % 3 == 0 else 4 for step in range(steps)]
     decisions = [
-        Step(step, width, None if step == 0 else 0.1, None if step < 2 else 0.1 * (step % 3 + 1), "a reason")
+        StepDecision(step, width, None if step < 2 else 0.1 * (step % 3 + 1), "a reason", None if step == 0 else 0.1)
         for step, width in enumerate(bits)
     ]
     return Trace(prompt, sum(bits) / steps, decisions)

@@ -12,22 +12,22 @@ import typer
 from typer.testing import CliRunner
 
 from dvdq_eval.demo import command
-from dvdq_models.moving_shapes import HUNYUAN_VIDEO, WAN, Bundled
+from dvdq_eval.progress import Tell
+from dvdq_eval.videos.study import Study
+from dvdq_models.moving_shapes import HUNYUAN_VIDEO, WAN
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch, outcome: Any) -> list[dict[str, Any]]:
-    made: list[dict[str, Any]] = []
+def calls(monkeypatch: pytest.MonkeyPatch, outcome: Any) -> list[tuple[Study, Path]]:
+    made: list[tuple[Study, Path]] = []
 
-    def run(pipeline: object, out: Path, scenes: Any, **options: Any) -> object:
-        options["pipeline"] = pipeline
-        options["tell"]("Generating", 1, 2)
-        options["tell"]("Generating", 2, 2)
-        made.append({"out": out, "scenes": scenes, **options})
+    def run(study: Study, out: Path, tell: Tell) -> object:
+        tell("Generating", 1, 2)
+        tell("Generating", 2, 2)
+        made.append((study, out))
         return outcome.results
 
     monkeypatch.setattr(command, "run_demo", run)
-    monkeypatch.setattr(Bundled, "load", lambda self: self)
     return made
 
 
@@ -38,19 +38,19 @@ def app() -> typer.Typer:
     return built
 
 
-def test_defaults_are_the_models(calls: list[dict[str, Any]], app: typer.Typer) -> None:
+def test_defaults_are_the_models(calls: list[tuple[Study, Path]], app: typer.Typer) -> None:
     done = CliRunner().invoke(app, [])
     assert done.exit_code == 0, done.output
-    [call] = calls
-    assert call["out"] == Path("out/demo")
-    assert len(call["scenes"]) == 4
-    assert call["pipeline"] is WAN
-    assert call["settings"] == WAN.generation
+    [(study, out)] = calls
+    assert out == Path("out/demo")
+    assert len(study.prompts) == 4
+    assert study.folder == WAN.folder
+    assert study.settings == WAN.generation
     assert "DVD-Quant W4A6" in done.stdout
     assert "report.html" in done.stdout
 
 
-def test_options_reach_the_run(calls: list[dict[str, Any]], app: typer.Typer, tmp_path: Path) -> None:
+def test_options_reach_the_run(calls: list[tuple[Study, Path]], app: typer.Typer, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     try:
         options = ["--out", str(tmp_path), "--steps", "7", "--seed", "5", "--prompts", "2", "--threads", "1", "--json"]
@@ -60,8 +60,8 @@ def test_options_reach_the_run(calls: list[dict[str, Any]], app: typer.Typer, tm
     finally:
         torch.set_num_threads(threads)
     assert done.exit_code == 0, done.output
-    [call] = calls
-    assert call["pipeline"] is HUNYUAN_VIDEO
-    assert (call["out"], call["seed"], len(call["scenes"])) == (tmp_path, 5, 2)
-    assert call["settings"] == {**HUNYUAN_VIDEO.generation, "num_inference_steps": 7}
-    assert json.loads(done.stdout)["schema"] == 1
+    [(study, out)] = calls
+    assert study.folder == HUNYUAN_VIDEO.folder
+    assert (out, study.first_seed, len(study.prompts)) == (tmp_path, 5, 2)
+    assert study.settings == {**HUNYUAN_VIDEO.generation, "num_inference_steps": 7}
+    assert json.loads(done.stdout)["schema"] == 2

@@ -10,10 +10,11 @@ from typer.testing import CliRunner
 
 from dvdq_eval.cli import app
 from dvdq_eval.evaluation.run import CONTENTS, MEASURED
-from dvdq_eval.experiments.configuration import FULL_PRECISION
-from dvdq_eval.experiments.run import Maker
-from dvdq_eval.experiments.study import Job
 from dvdq_eval.latency.results import Latency
+from dvdq_eval.records import read_record
+from dvdq_eval.videos.making import Maker
+from dvdq_eval.videos.method import FULL_PRECISION
+from dvdq_eval.videos.study import Job
 from dvdq_models import DvdqError
 from dvdq_models.moving_shapes import WAN
 
@@ -21,7 +22,7 @@ METHODS = ("--method", "dvd-quant:W4A6", "--method", "minmax:W4A4", "--method", 
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def evaluated(tiny_wan: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("evaluation") / "out"
     done = CliRunner().invoke(app, command(out))
     assert done.exit_code == 0, done.output
@@ -46,7 +47,7 @@ def test_all_parts_are_there(evaluated: Path) -> None:
 
 
 def test_a_videos_time_is_of_the_steps_that_its_trace_ran(evaluated: Path) -> None:
-    latency = Latency.from_json((evaluated / MEASURED / "latency.json").read_text())
+    latency = read_record(evaluated / MEASURED / "latency.json", Latency)
     (mixed,) = (video for video in latency.videos if video.trace != "constant")
     (record,) = (evaluated / "videos").glob(f"*/{mixed.trace}")
     trace = json.loads(record.read_text())["trace"]
@@ -68,7 +69,7 @@ def test_videos_that_are_there_are_not_made_again(evaluated: Path, monkeypatch: 
 
 
 def test_a_video_that_fails_is_an_error_before_anything_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_wan: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Maker, job: Job) -> None:
         raise RuntimeError("out of memory")

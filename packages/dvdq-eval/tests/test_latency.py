@@ -18,17 +18,17 @@ from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
 
-from dvdq_eval.experiments.opening import parse_methods
-from dvdq_eval.latency import bench, run
-from dvdq_eval.latency.building import build
+from dvdq_eval.latency import run
 from dvdq_eval.latency.command import latency
-from dvdq_eval.latency.passes import Pass, passes_of
 from dvdq_eval.latency.results import Latency, MethodTime
 from dvdq_eval.latency.rounds import take_rounds
 from dvdq_eval.latency.run import measure_latency
-from dvdq_eval.latency.subject import Subject, open_subject
 from dvdq_eval.latency.taps import counted_linears, dissect
-from dvdq_eval.latency.variants import Variant, variants_of
+from dvdq_eval.passes.running import Pass, build, passes_of
+from dvdq_eval.passes.subject import Subject, open_subject
+from dvdq_eval.passes.variants import Variant, variants_of
+from dvdq_eval.records import read_record, write_record
+from dvdq_eval.videos.options import parse_methods
 from dvdq_models import DvdqError, Recipe, quantize, save
 from dvdq_models.bit_switching import hook_of
 from dvdq_models.configurations import empty_transformer
@@ -265,7 +265,7 @@ def test_methods_that_do_not_fit_together_run_one_after_another(wan: Subject, mo
             built.append(weakref.ref(turn.transformer))
             yield turn
 
-    monkeypatch.setattr(bench, "passes_of", watched)
+    monkeypatch.setattr(run, "passes_of", watched)
     monkeypatch.setattr(run, "fit_together", lambda *_: False)
     found = measured(wan, "dvd-quant:W4A8", "minmax:W4A8", "dvd-quant:W4A4", clock=Ticks(), rounds=1)
     assert len(built) == 4
@@ -334,7 +334,7 @@ def test_what_does_not_fit_at_all_is_one_error(wan: Subject, monkeypatch: pytest
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("tried to allocate 2 GiB")
 
-    monkeypatch.setattr(bench, "take_rounds", full)
+    monkeypatch.setattr(run, "take_rounds", full)
     with pytest.raises(DvdqError, match="fit into the device's memory, got tried to allocate 2 GiB"):
         measured(wan)
 
@@ -362,10 +362,10 @@ def test_compiled_blocks_are_taken_apart_as_they_are_written(wan: Subject, monke
     torch._dynamo.reset()
 
 
-def test_json_round_trips(subject: Subject) -> None:
+def test_json_round_trips(subject: Subject, tmp_path: Path) -> None:
     found = measured(subject, rounds=1)
-    text = json.dumps(found.to_dict(), allow_nan=False)
-    assert Latency.from_json(text) == found
+    write_record(tmp_path / "latency.json", found)
+    assert read_record(tmp_path / "latency.json", Latency) == found
     assert (found.tokens, found.frames, found.height, found.width) == (VIDEO, 5, 32, 32)
     assert (found.device, found.dtype) == (found.provenance["processor"], "float32")
     assert all(isinstance(method, MethodTime) and method.peak_bytes is None for method in found.methods)
@@ -383,7 +383,7 @@ def test_the_command_writes_json_and_tables(app: typer.Typer, hunyuan: Subject, 
     arguments = [str(hunyuan.config), "--video", "5x32x32", "--text-tokens", "6", "--rounds", "1", "--out", str(out)]
     done = CliRunner().invoke(app, [*arguments, "--method", "minmax:W4A4", "--steps", "7", "--passes", "3"])
     assert done.exit_code == 0, done.output
-    found = Latency.from_json((out / "latency.json").read_text(encoding="utf-8"))
+    found = read_record(out / "latency.json", Latency)
     assert (found.model, found.weights, found.videos[0].steps_at, found.videos[0].passes) == (
         "small",
         "random",

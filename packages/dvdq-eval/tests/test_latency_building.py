@@ -9,12 +9,11 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from dvdq_eval.device import peak_bytes
-from dvdq_eval.latency.building import build, build_empty
 from dvdq_eval.latency.clock import CudaClock, HostClock, clock_of
-from dvdq_eval.latency.passes import passes_of
-from dvdq_eval.latency.sizes import WASTE, fit_together, pass_bytes, weight_bytes
-from dvdq_eval.latency.subject import Subject, open_subject
-from dvdq_eval.latency.variants import Variant
+from dvdq_eval.passes.running import build, build_empty, passes_of
+from dvdq_eval.passes.sizes import WASTE, fit_together, pass_bytes, weight_bytes
+from dvdq_eval.passes.subject import Subject, open_subject
+from dvdq_eval.passes.variants import Variant
 from dvdq_models import Recipe, quantize
 from dvdq_models.linear import QuantizedLinear
 from dvdq_models.moving_shapes import WAN

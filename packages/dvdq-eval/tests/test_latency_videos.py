@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.experiments.opening import parse_methods
-from dvdq_eval.latency.variants import FULL_WIDTH, variants_of
 from dvdq_eval.latency.videos import Mix, add_up, check_mixes
+from dvdq_eval.passes.variants import FULL_WIDTH, variants_of
+from dvdq_eval.videos.method import FULL_PRECISION, Method
+from dvdq_eval.videos.options import parse_methods
 from dvdq_models import DvdqError
 from dvdq_models.bit_schedule import StepDecision
 
@@ -122,4 +122,4 @@ def test_a_mix_is_of_methods_that_switch_and_of_its_own_if_it_has_one() -> None:
 @pytest.mark.parametrize("other", [{"peer": "orbitquant-w4a4"}, {"teacache": 0.1}])
 def test_what_is_no_recipe_of_ours_is_refused(other: dict[str, Any]) -> None:
     with pytest.raises(DvdqError, match=r"latency: Ours.*: expected full precision, or a recipe alone"):
-        variants_of("latency", [FULL_PRECISION, Configuration("Ours", **other)])
+        variants_of("latency", [FULL_PRECISION, Method("Ours", **other)])

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 import typer
 from typer.testing import CliRunner
 
-from dvdq_eval.experiments.opening import parse_methods
-from dvdq_eval.latency.building import build
-from dvdq_eval.latency.subject import Subject, open_subject
 from dvdq_eval.memory import run
 from dvdq_eval.memory.command import memory
-from dvdq_eval.memory.measured import measured_bytes
 from dvdq_eval.memory.results import Memory
-from dvdq_eval.memory.run import measure_memory
-from dvdq_eval.memory.table import memory_markdown
-from dvdq_eval.memory.weights import weight_parts
+from dvdq_eval.memory.run import measure_memory, measured_bytes, weight_parts
+from dvdq_eval.memory.sheets import memory_markdown
+from dvdq_eval.passes.running import build
+from dvdq_eval.passes.subject import Subject, open_subject
+from dvdq_eval.videos.options import parse_methods
 from dvdq_models import DvdqError, Recipe
 from dvdq_models.configurations import empty_transformer
 from dvdq_models.families import family_of
@@ -182,8 +182,8 @@ def test_the_command_writes_json_and_a_table(app: typer.Typer, tmp_path: Path) -
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     text = (out / "memory.json").read_text(encoding="utf-8")
-    found = Memory.from_json(text)
-    assert json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n" == text
+    found = msgspec.json.decode(text, type=Memory)
+    assert json.dumps(dataclasses.asdict(found), indent=1, allow_nan=False) + "\n" == text
     assert (found.model, found.tokens, found.device) == (
         "moving shapes, hunyuan-video",
         80,

@@ -23,11 +23,10 @@ from torch import nn
 
 from dvdq_eval import environments
 from dvdq_eval.generation import generate
-from dvdq_eval.peers import environment, run
 from dvdq_eval.peers import generate as script
-from dvdq_eval.peers.records import CONFIGURATIONS, ORBITQUANT, ORBITQUANT_W4A4, SDNQ, Peer, full_precision
-from dvdq_eval.peers.run import PeerSummary, VideoJob, run_peer
-from dvdq_eval.peers.video import read_video
+from dvdq_eval.peers import records, run
+from dvdq_eval.peers.records import ORBITQUANT, ORBITQUANT_W4A4, ORBITQUANT_W4A6, SDNQ, SDNQ_UINT4, Peer
+from dvdq_eval.peers.run import PeerSummary, VideoJob, read_video, run_peer
 from dvdq_models.moving_shapes.wan import (
     LATENT_CHANNELS,
     build_scheduler,
@@ -118,7 +117,7 @@ def test_full_precision_is_ours_bit_for_bit(folder: Path, here: None, tmp_path: 
     jobs = make_jobs(tmp_path / "videos")
     told: list[tuple[VideoJob, float | None]] = []
     summary = run_peer(
-        full_precision(SDNQ),
+        SDNQ,  # without options, full precision
         folder,
         "WanPipeline",
         SETTINGS,
@@ -134,7 +133,7 @@ def test_full_precision_is_ours_bit_for_bit(folder: Path, here: None, tmp_path: 
     pipeline = WanPipeline.from_pretrained(str(folder), dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     for job in jobs:
-        ours = generate(pipeline, job.prompt, seed=job.seed, settings=SETTINGS, on_step=lambda: None)
+        ours = generate(pipeline, job.prompt, seed=job.seed, settings=SETTINGS)
         theirs = read_video(job.path)
         assert theirs.frames.tobytes() == ours.frames.tobytes()
         assert theirs.latents.tobytes() == ours.latents.tobytes()
@@ -293,16 +292,15 @@ def test_what_is_no_video_is_refused(tmp_path: Path, content: bytes) -> None:
         read_video(path)
 
 
-def test_configurations_have_names_of_their_own() -> None:
-    labels = [configuration.label for configuration in CONFIGURATIONS]
-    assert labels == ["orbitquant W4A4", "orbitquant W4A6", "sdnq uint4"]
-    assert len({configuration.slug for configuration in CONFIGURATIONS}) == len(CONFIGURATIONS)
-    assert full_precision(SDNQ).slug == "sdnq-full-precision"
-    assert all(configuration.peer.name in script.QUANTIZE for configuration in CONFIGURATIONS)
+def test_peers_have_names_of_their_own() -> None:
+    peers = (ORBITQUANT_W4A4, ORBITQUANT_W4A6, SDNQ_UINT4)
+    assert [peer.label for peer in peers] == ["orbitquant W4A4", "orbitquant W4A6", "sdnq uint4"]
+    assert SDNQ.label == "sdnq full precision"
+    assert all(peer.name in script.QUANTIZE for peer in peers)
 
 
 def test_an_environment_has_our_versions_of_what_is_shared() -> None:
-    first, *others = environment.requirements(SDNQ)
+    first, *others = records.requirements(SDNQ)
     assert first == f"sdnq=={SDNQ.version}"
     pinned = dict(requirement.split("==") for requirement in others)
     assert {"torch", "diffusers", "transformers", "numpy", "tokenizers"} <= pinned.keys()
@@ -312,7 +310,7 @@ def test_an_environment_has_our_versions_of_what_is_shared() -> None:
 def test_a_named_python_must_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVDQ_PEER_PYTHON_SDNQ", str(tmp_path))
     with pytest.raises(DvdqError, match="DVDQ_PEER_PYTHON_SDNQ: expected an interpreter"):
-        environment.python_of(SDNQ)
+        records.python_of(SDNQ)
 
 
 @pytest.fixture
@@ -324,7 +322,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(path))
-    monkeypatch.setattr(environment, "SHARED", ())
+    monkeypatch.setattr(records, "SHARED", ())
     return path
 
 
@@ -350,7 +348,7 @@ def test_an_environment_is_made_once(
 ) -> None:
     put_wheel(shelf, "tinypeer", "1.2")
     peer = Peer("tinypeer", "1.2", {})
-    python = environment.python_of(peer)
+    python = records.python_of(peer)
     assert (tmp_path / "cache" / "peers") in python.parents
     told = capfd.readouterr()
     assert "Successfully installed tinypeer-1.2" in told.err
@@ -358,13 +356,13 @@ def test_an_environment_is_made_once(
     command = [str(python), "-I", "-c", "import tinypeer; print(tinypeer.version)"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1.2\n"
     monkeypatch.setattr(environments, "_run", lambda *arguments: pytest.fail("made again"))
-    assert environment.python_of(peer) == python
+    assert records.python_of(peer) == python
     with pytest.raises(pytest.fail.Exception, match="made again"):
-        environment.python_of(Peer("tinypeer", "1.3", {}))
+        records.python_of(Peer("tinypeer", "1.3", {}))
 
 
 def test_an_environment_that_cannot_be_made_leaves_nothing(shelf: Path, tmp_path: Path) -> None:
     with pytest.raises(DvdqError, match=r"No matching distribution found for absent==1\.0") as caught:
-        environment.python_of(Peer("absent", "1.0", {}))
+        records.python_of(Peer("absent", "1.0", {}))
     assert caught.value.expected == "pip to install absent==1.0"
     assert list((tmp_path / "cache" / "peers").iterdir()) == []

@@ -16,23 +16,26 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from dvdq_eval.charts.plot import ticks
 from dvdq_eval.cli import app
 from dvdq_eval.demo.page import demo_page
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.experiments.store import Store, write_json
-from dvdq_eval.experiments.study import Study
+from dvdq_eval.demo.run import METHODS as DEMO
 from dvdq_eval.internals import LayerError
 from dvdq_eval.intervals import interval
 from dvdq_eval.latency.results import Latency, LayerTime, MethodTime, Parts, Timing, VideoTime
 from dvdq_eval.memory.results import Memory, MethodMemory, WeightBytes
+from dvdq_eval.records import write_record
 from dvdq_eval.report.clips import LARGE, UNASKED, choose_methods, to_video
 from dvdq_eval.report.parts import ReportVideo
 from dvdq_eval.report.studies import read_study
-from dvdq_eval.report.svg import ticks
 from dvdq_eval.report.write import write_report
-from dvdq_eval.tables.build import Row, Table
 from dvdq_eval.tables.cost import Cost
+from dvdq_eval.tables.rows import Row, Table
 from dvdq_eval.vbench.score import Score
+from dvdq_eval.videos.method import FULL_PRECISION, Method
+from dvdq_eval.videos.records import MethodRecord, Quality, VideoRecord
+from dvdq_eval.videos.store import Store
+from dvdq_eval.videos.study import Study
 from dvdq_models.bit_schedule import StepDecision
 from dvdq_models.video import read_mp4
 from dvdq_reference.spec.errors import DvdqError
@@ -41,8 +44,8 @@ VOID = {"meta", "link", "input", "br", "img"}
 SIZE, FRAMES, STEPS = 16, 3, 6
 METHODS = (
     FULL_PRECISION,
-    Configuration.named("DVD-Quant", "dvd-quant", "W4A6").with_delta(0.25),
-    Configuration.named("MinMax", "minmax", "W4A4"),
+    Method.named("DVD-Quant", "dvd-quant", "W4A6").with_delta(0.25),
+    Method.named("MinMax", "minmax", "W4A4"),
 )
 PROVENANCE = {
     "dvdq": "0.1.0",
@@ -110,20 +113,20 @@ def fill_store(folder: Path) -> Study:
     study = Study.bundled("wan", videos=3, steps=STEPS)
     store = Store(folder, study)
     rng = np.random.default_rng(0)
-    for number, configuration in enumerate(METHODS):
-        method = store.method(configuration)
+    for number, method_ in enumerate(METHODS):
+        method = store.method(method_)
         method.describe(
-            {
-                "label": configuration.label,
-                "bits": configuration.bits,
-                "configuration": configuration.to_dict(),
-                "bytes": 12_000_000 if number == 0 else 4_000_000 + number,
-                "bytes_before": 12_000_000,
-                "bits_per_weight": 16.0 if number == 0 else 4.25,
-                "prepare_seconds": 0.5,
-                "calibration_seconds": None,
-                "provenance": PROVENANCE,
-            }
+            MethodRecord(
+                label=method_.label,
+                bits=method_.bits,
+                configuration=method_.to_dict(),
+                bytes=12_000_000 if number == 0 else 4_000_000 + number,
+                bytes_before=12_000_000,
+                bits_per_weight=16.0 if number == 0 else 4.25,
+                prepare_seconds=0.5,
+                calibration_seconds=None,
+                provenance=PROVENANCE,
+            )
         )
         for job in study.jobs:
             if number == 2 and job.number == 1:
@@ -132,25 +135,28 @@ def fill_store(folder: Path) -> Study:
             steps = [
                 StepDecision(i, 8 if i < 2 or i == job.number + 3 else 4, 0.1 * i, "a reason") for i in range(STEPS)
             ]
-            traced = {"average_bits": 5.5, "trace": [dataclasses.asdict(step) for step in steps]} if number else {}
-            record = {"prompt": job.prompt, "seed": job.seed, "seconds": 1.5 + number + job.number, "commit": "abc"}
+            traced = {"average_bits": 5.5, "trace": tuple(steps)} if number else {}
+            seconds = 1.5 + number + job.number
+            record = VideoRecord(prompt=job.prompt, seed=job.seed, seconds=seconds, commit="abc", **traced)
             frames = rng.integers(0, 256, (FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
-            method.keep(job, frames, np.zeros((1, 1, 2, 2), np.float32), record | traced)
+            method.keep(job, frames, np.zeros((1, 1, 2, 2), np.float32), record)
             method.keep_quality(job, quality_of(number, job.number))
     return study
 
 
-def quality_of(method: int, video: int) -> dict[str, Any]:
-    common = {"flickering": 0.98 + 0.001 * video, "words": {"colour": True, "shape": method < 2}}
+def quality_of(method: int, video: int) -> Quality:
+    words = {"colour": True, "shape": method < 2}
+    steady = 0.98 + 0.001 * video
     if method == 0:
-        return {**common, "adherence": 1.0}
-    return {
-        **common,
-        "adherence": 0.5,
-        "psnr_db": 30.0 + video - method,
-        "ssim": 0.9,
-        "latent_error": 0.1 * (1 + video),
-    }
+        return Quality(flickering=steady, words=words, adherence=1.0)
+    return Quality(
+        flickering=steady,
+        words=words,
+        adherence=0.5,
+        psnr_db=30.0 + video - method,
+        ssim=0.9,
+        latent_error=0.1 * (1 + video),
+    )
 
 
 def write_files(folder: Path) -> None:
@@ -161,11 +167,11 @@ def write_files(folder: Path) -> None:
     table = Table("table-1", "Methods", "A claim.", "moving shapes, wan", 3, settings, ROWS, PROVENANCE)
     sweep = dataclasses.replace(table, name="figure-6", title="The threshold δ", rows=SWEPT)
     for made in (table, sweep):
-        write_json(folder / f"{made.name}.json", made.to_dict())
+        write_record(folder / f"{made.name}.json", made)
     cost = dataclasses.asdict(Cost("DVD-Quant W4A4", 4.0, 4_000_000, 3.0, 1.25, 1.0, 1.5, 5, 1.75))
-    write_json(folder / "table-5.json", {**pipeline, "settings": settings, "rows": [cost]})
+    write_record(folder / "table-5.json", {**pipeline, "settings": settings, "rows": [cost]})
     layers = [dataclasses.asdict(LayerError(f"blocks.{i}.attn1.to_q", 0.02, 0.01)) for i in range(2)]
-    write_json(folder / "figure-3.json", {**pipeline, "layers": layers, "median_ratio": 0.5, "recipe": {}})
+    write_record(folder / "figure-3.json", {**pipeline, "layers": layers, "median_ratio": 0.5, "recipe": {}})
     peaks = {"as it comes": [1.0, 9.0], "rotated": [2.0, 3.0]}
     channels = {
         "layer": "blocks.0.ffn",
@@ -173,9 +179,9 @@ def write_files(folder: Path) -> None:
         "peaks": peaks,
         "crest": {"as it comes": 4.5, "rotated": 1.2},
     }
-    write_json(folder / "figure-4.json", {**pipeline, **channels})
-    write_json(folder / "latency.json", LATENCY.to_dict())
-    write_json(folder / "memory.json", MEMORY.to_dict())
+    write_record(folder / "figure-4.json", {**pipeline, **channels})
+    write_record(folder / "latency.json", LATENCY)
+    write_record(folder / "memory.json", MEMORY)
 
 
 def row(label: str, bits: str, shift: float, **changes: Any) -> Row:
@@ -249,7 +255,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         score = Score(
             dimension, 0.625, dict.fromkeys(jobs, 0.625), (), check, 12.0, "h264", "x", 1.0, {"vbench": "0.1.5"}
         )
-        write_json(method / f"vbench-{dimension}.json", score.to_dict())
+        write_record(method / f"vbench-{dimension}.json", score)
     return [root / "store", root / "tables"]
 
 
@@ -270,7 +276,7 @@ def report(folders: list[Path], told: list[tuple[str, int, int]], tmp_path_facto
 @pytest.fixture(scope="module")
 def demo(outcome: Any) -> Page:
     poster = np.zeros((4, 4, 3), dtype=np.uint8)
-    videos = [[ReportVideo(f"{p} {m.slug}".encode(), poster) for m in outcome.videos] for p in outcome.prompts]
+    videos = [[ReportVideo(f"{p} {m.slug}".encode(), poster) for m in DEMO] for p in outcome.prompts]
     return Page(demo_page(outcome.results, outcome.prompts, videos))
 
 
@@ -320,7 +326,7 @@ def test_charts_are_well_formed(page: Page) -> None:
 
 
 def test_each_video_of_the_demo_stands_in_its_place(demo: Page, outcome: Any) -> None:
-    wanted = [(f"{p} {m.slug}", f"{p}, {m.label}") for p in outcome.prompts for m in outcome.videos]
+    wanted = [(f"{p} {m.slug}", f"{p}, {m.title}") for p in outcome.prompts for m in DEMO]
     shown = [
         (base64.b64decode(str(video["src"]).partition(",")[2]).decode(), video["aria-label"])
         for video in demo.all("video")
@@ -330,10 +336,10 @@ def test_each_video_of_the_demo_stands_in_its_place(demo: Page, outcome: Any) ->
 
 
 def test_the_demos_table_holds_its_figures(demo: Page, outcome: Any) -> None:
-    rows = demo.tables["Means over all prompts"]
-    assert [cells[0][0] for cells in rows] == [method.label for method in outcome.videos]
-    assert [text for text, _ in rows[0][2:9]] == ["1.00×", "–", "4.00", "1.00×", "–", "–", "–"]
-    assert [text for text, _ in rows[1][2:9]] == ["3.41×", "6.00", "2.50", "1.60×", "28.0", "0.950", "0.100"]
+    rows = demo.tables["Means over all prompts, same noise"]
+    assert [cells[0][0] for cells in rows] == [method.title for method in DEMO]
+    assert [text for text, _ in rows[0][1:9]] == ["14.00", "1.00 ×", "–", "4.00", "1.00 ×", "–", "–", "–"]
+    assert [text for text, _ in rows[1][1:9]] == ["4.10", "3.41 ×", "6.00", "2.50", "1.60 ×", "28.0", "0.950", "0.100"]
     assert re.search(r"1\.60×</\w+>\s*<\w+>as fast denoising at W4A4, on this machine<", demo.text)
     assert rows[-1][-1] == ("1/2", "0.5")
 
@@ -365,9 +371,9 @@ def test_what_failed_is_listed_and_has_no_video(report: Page) -> None:
 
 
 def test_a_path_check_is_no_score(report: Page) -> None:
-    ((name, *cells),) = report.tables["VBench × 100"]
-    assert name[0] == "DVD-Quant W4A6"
-    assert cells == [("62.5062.50–62.50, 3 videos", "0.625"), ("path check", None)]
+    ((name, bits, *cells),) = report.tables["VBench × 100"]
+    assert (name[0], bits[0]) == ("DVD-Quant", "W4A6")
+    assert cells == [("62.5062.50–62.50, 3", "0.625"), ("path check3", None)]
     assert "random weights in its judge’s place" in report.text
 
 
@@ -399,7 +405,7 @@ def test_latency_and_memory_are_the_files(report: Page) -> None:
         "somewhere/0000.json",
     )
     sizes = report.values("Memory by method")
-    assert sizes == [["0", str(2**22), "2.5", str(2**21), str(2**20), str(2**20), str(2**22), None, None]]
+    assert sizes == [["0", str(2**21), str(2**20), str(2**20), str(2**22), "2.5", str(2**22), None]]
     assert report.values("Other parts of the pipeline") == [["vae", str(3 * 2**20)]]
     heights = re.findall(r"<title>DVD-Quant W4A4, [^:]*: ([^<]*)</title>", report.text)
     assert heights[:4] == ["0.3 (43%)", "0.1 (14%)", "0.2 (29%)", "0.1 (14%)"]
@@ -426,7 +432,7 @@ def test_progress_reaches_its_end(report: Page, told: list[tuple[str, int, int]]
 
 
 def test_two_models_are_two_chapters(folders: list[Path], tmp_path: Path) -> None:
-    write_json(tmp_path / "latency.json", dataclasses.replace(LATENCY, model="another model").to_dict())
+    write_record(tmp_path / "latency.json", dataclasses.replace(LATENCY, model="another model"))
     # The store is given twice and taken once.
     out = write_report(
         [folders[0], folders[0].parent, tmp_path], tmp_path / "report.html", prompts=1, tell=print_nothing
@@ -463,7 +469,7 @@ def test_methods_are_chosen_by_name(folders: list[Path], tmp_path: Path) -> None
 def test_unasked_full_precision_and_ours_come_first(folders: list[Path]) -> None:
     (path,) = folders[0].glob("*/study.json")
     study = read_study(path, "", print_nothing)
-    assert [m.title for m in choose_methods(study, ())] == ["Full precision", "DVD-Quant W4A6", "MinMax W4A4"]
+    assert [m.about.title for m in choose_methods(study, ())] == ["Full precision", "DVD-Quant W4A6", "MinMax W4A4"]
     many = dataclasses.replace(study, methods=study.methods * 5)
     assert len(choose_methods(many, ())) == UNASKED
 
@@ -490,7 +496,7 @@ def test_the_command_says_where_the_page_is(folders: list[Path], tmp_path: Path)
 
 
 def test_nothing_found_is_one_error(tmp_path: Path) -> None:
-    write_json(tmp_path / "results.json", {"of": "something else"})
+    write_record(tmp_path / "results.json", {"of": "something else"})
     with pytest.raises(DvdqError, match="expected a store's studies"):
         write_report([tmp_path], tmp_path / "report.html", tell=print_nothing)
     with pytest.raises(DvdqError, match="expected a folder, got none"):
@@ -503,8 +509,11 @@ def test_a_store_of_another_version_is_one_error(folders: list[Path], tmp_path: 
     method = next((tmp_path / "store").rglob("method.json"))
     values = json.loads(method.read_text())
     del values["bits_per_weight"]
-    write_json(method, values)
-    with pytest.raises(DvdqError, match=r"method\.json: expected what this version writes, got KeyError: 'bits_per_w"):
+    write_record(method, values)
+    with pytest.raises(
+        DvdqError,
+        match=r"method\.json: expected what this version writes, got Object missing required field `bits_per_w",
+    ):
         write_report([tmp_path], tmp_path / "report.html", tell=print_nothing)
 
 

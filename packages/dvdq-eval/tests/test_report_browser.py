@@ -18,7 +18,7 @@ import pytest
 
 from dvdq_eval.demo.page import demo_page
 from dvdq_eval.report.clips import to_video
-from dvdq_models.video import FPS, to_bytes
+from dvdq_models.video import FPS
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PROGRAM = next((found for name in NAMES if (found := shutil.which(name))), None)
@@ -138,10 +138,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def page(outcome: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    clips = [
-        [to_video(to_bytes(videos[row].frames)) for videos in outcome.videos.values()]
-        for row in range(len(outcome.prompts))
-    ]
+    clips = [[to_video(videos[row]) for videos in outcome.videos.values()] for row in range(len(outcome.prompts))]
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(demo_page(outcome.results, outcome.prompts, clips), encoding="utf-8")
     return path

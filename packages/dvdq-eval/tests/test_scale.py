@@ -13,19 +13,18 @@ from typing import Any
 import psutil
 import pytest
 
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.experiments.run import Maker
-from dvdq_eval.experiments.store import Store
-from dvdq_eval.experiments.study import Job, Study
-from dvdq_eval.scale import generate_all
-from dvdq_eval.scale.queue import ATTEMPTS, Queue
-from dvdq_eval.scale.streak import HOPELESS, Streak
-from dvdq_eval.scale.worker import Worker
+from dvdq_eval.videos.fill import HOPELESS, Streak, fill
+from dvdq_eval.videos.making import Maker
+from dvdq_eval.videos.method import FULL_PRECISION, Method
+from dvdq_eval.videos.scale.queue import ATTEMPTS, Queue
+from dvdq_eval.videos.scale.worker import Worker
+from dvdq_eval.videos.store import Store
+from dvdq_eval.videos.study import Job, Study
 from dvdq_models import DvdqError
 
-W4A4 = Configuration.named("DVD-Quant", "dvd-quant", "W4A4")
-W4A6 = Configuration.named("DVD-Quant", "dvd-quant", "W4A6")
-SMOOTH = Configuration.named("SmoothQuant", "smoothquant", "W4A8")
+W4A4 = Method.named("DVD-Quant", "dvd-quant", "W4A4")
+W4A6 = Method.named("DVD-Quant", "dvd-quant", "W4A6")
+SMOOTH = Method.named("SmoothQuant", "smoothquant", "W4A8")
 
 
 def silent(*_: Any) -> None:
@@ -40,11 +39,11 @@ def test_a_worker_keeps_its_method_while_videos_of_it_wait() -> None:
     queue = Queue({FULL_PRECISION: jobs(2), W4A4: jobs(3)})
     first = queue.take(None)
     assert first is not None
-    assert (first.configuration, first.job) == (W4A4, jobs(1)[0])
+    assert (first.method, first.job) == (W4A4, jobs(1)[0])
     taken = [queue.take(FULL_PRECISION) for _ in range(4)]
-    assert [task.configuration for task in taken if task] == [FULL_PRECISION, FULL_PRECISION, W4A4, W4A4]
+    assert [task.method for task in taken if task] == [FULL_PRECISION, FULL_PRECISION, W4A4, W4A4]
     assert queue.take(W4A4) is None
-    assert len({(task.configuration.key, task.job) for task in (first, *taken) if task}) == 5
+    assert len({(task.method.key, task.job) for task in (first, *taken) if task}) == 5
 
 
 def test_a_video_whose_worker_died_comes_next_until_it_died_too_often() -> None:
@@ -69,13 +68,13 @@ def test_what_fails_is_written_down_and_tried_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(Maker, "make", refuse_the_second)
-        assert generate_all(study, store, [FULL_PRECISION], silent) == 1
+        assert fill(store, [FULL_PRECISION], silent) == 1
     folder = store.method(FULL_PRECISION)
     failure = folder.failure(study.jobs[1])
     assert failure is not None
-    assert failure["error"] == "RuntimeError: out of memory"
+    assert failure.error == "RuntimeError: out of memory"
     assert [folder.has(job) for job in study.jobs] == [True, False, True]
-    assert generate_all(study, store, [FULL_PRECISION], silent) == 0
+    assert fill(store, [FULL_PRECISION], silent) == 0
     assert folder.failure(study.jobs[1]) is None
     assert all(folder.has(job) for job in study.jobs)
 
@@ -90,7 +89,7 @@ def test_failures_in_a_row_end_a_run(study: Study, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Maker, "make", refuse)
     store = Store(tmp_path, many)
     with pytest.raises(DvdqError, match=f"got {HOPELESS} failures in a row, the last: RuntimeError: an illegal"):
-        generate_all(many, store, [FULL_PRECISION], silent)
+        fill(store, [FULL_PRECISION], silent)
     assert len(refused) == HOPELESS < len(many.jobs)
     assert all(store.method(FULL_PRECISION).failure(job) for job in refused)
 
@@ -131,11 +130,9 @@ def test_a_video_taken_over_counts_when_all_of_it_is_there(
     assert {path.name: path.read_bytes() for path in folder.folder.iterdir()} == files
 
 
-def test_peers_and_numbered_devices_are_refused(study: Study, store: Store) -> None:
-    with pytest.raises(DvdqError, match="expected a recipe, got somebody else's package"):
-        generate_all(study, store, [Configuration("SDNQ", peer="sdnq uint4")], silent)
+def test_numbered_devices_are_refused(study: Study, tmp_path: Path) -> None:
     with pytest.raises(DvdqError, match="--device: expected cpu or cuda, of which a worker gets one, got cuda:1"):
-        generate_all(dataclasses.replace(study, device="cuda:1"), store, [W4A4], silent, workers=2)
+        fill(Store(tmp_path, dataclasses.replace(study, device="cuda:1")), [W4A4], silent, workers=2)
 
 
 def test_a_worker_with_another_model_refuses(study: Study) -> None:
@@ -145,32 +142,30 @@ def test_a_worker_with_another_model_refuses(study: Study) -> None:
 
 def test_without_ray_one_process_still_works(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "dvdq_eval.scale.run", raising=False)
+    monkeypatch.delitem(sys.modules, "dvdq_eval.videos.scale.run", raising=False)
     store = Store(tmp_path, study)
     with pytest.raises(DvdqError, match=r"expected Ray, for workers: pip install 'dvdq-eval\[scale\]'"):
-        generate_all(study, store, [FULL_PRECISION], silent, workers=2)
-    assert generate_all(study, store, [FULL_PRECISION], silent) == 0
+        fill(store, [FULL_PRECISION], silent, workers=2)
+    assert fill(store, [FULL_PRECISION], silent) == 0
 
 
-def test_workers_are_refused_where_they_do_not_fit(study: Study, store: Store) -> None:
+def test_workers_are_refused_where_they_do_not_fit(study: Study, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the extra [scale] is not installed")
     with pytest.raises(
         DvdqError, match="this machine: expected room for 2 workers of 1 CPU and 1 GPU each, got room for 0"
     ):
-        generate_all(dataclasses.replace(study, device="cuda"), store, [W4A4], silent, workers=2)
+        fill(Store(tmp_path, dataclasses.replace(study, device="cuda")), [W4A4], silent, workers=2)
 
 
-def test_where_rays_workers_cannot_start_is_said(
-    study: Study, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_rays_workers_cannot_start_is_said(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="the extra [scale] is not installed")
     monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path))
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "tmp"))
     with pytest.raises(DvdqError, match="RAY_TMPDIR: expected a temporary folder outside of the virtual environment"):
-        generate_all(study, store, [W4A4], silent, workers=2)
+        fill(store, [W4A4], silent, workers=2)
 
 
-def test_a_cluster_that_is_not_there_is_named(study: Study, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_is_not_there_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray", reason="the extra [scale] is not installed")
 
     def refuse(**_: Any) -> None:
@@ -178,14 +173,14 @@ def test_a_cluster_that_is_not_there_is_named(study: Study, store: Store, monkey
 
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(DvdqError, match="--address: expected a running Ray cluster, got host:6379"):
-        generate_all(study, store, [W4A4], silent, address="host:6379")
+        fill(store, [W4A4], silent, address="host:6379")
 
 
 def test_workers_make_the_same_bytes_though_one_is_killed(study: Study, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the extra [scale] is not installed")
     alone, together = Store(tmp_path / "alone", study), Store(tmp_path / "together", study)
     methods = [FULL_PRECISION, W4A6, SMOOTH]
-    assert generate_all(study, alone, methods, silent) == 0
+    assert fill(alone, methods, silent) == 0
     killed: list[int] = []
 
     def kill_the_first_to_answer(what: str, done: int, _: int) -> None:
@@ -195,7 +190,7 @@ def test_workers_make_the_same_bytes_though_one_is_killed(study: Study, tmp_path
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
 
-    assert generate_all(study, together, methods, kill_the_first_to_answer, workers=2) == 0
+    assert fill(together, methods, kill_the_first_to_answer, workers=2) == 0
     assert killed
     made = contents(alone.folder)
     assert len(made) == 2 * len(methods) * len(study.jobs) + 1

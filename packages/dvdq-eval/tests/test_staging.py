@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dvdq_eval.staging import complete_folder
+from dvdq_eval.records import complete_folder
 from dvdq_reference.spec.errors import DvdqError
 
 CONTENTS = frozenset({"a.txt", "b.txt"})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,19 +14,21 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from dvdq_eval import intervals
 from dvdq_eval.cli import app, main
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.experiments.measure import measure_videos
-from dvdq_eval.experiments.run import make_videos
-from dvdq_eval.experiments.store import Store
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.intervals import Interval
 from dvdq_eval.paper import PAPER
-from dvdq_eval.tables import build, figures
+from dvdq_eval.sheets.markdown import markdown
+from dvdq_eval.tables import build, figures, rows
 from dvdq_eval.tables.all import NAMES, chosen, needed
 from dvdq_eval.tables.catalogue import EXPERIMENTS, Experiment, Line, ours
-from dvdq_eval.tables.markdown import table_markdown
+from dvdq_eval.tables.sheets import table_sheet
 from dvdq_eval.vbench.score import Score
+from dvdq_eval.videos.measure import measure_videos
+from dvdq_eval.videos.method import FULL_PRECISION, Method
+from dvdq_eval.videos.prepare import tuned
+from dvdq_eval.videos.store import Store
+from dvdq_eval.videos.study import Study
 from dvdq_models import DvdqError
 from dvdq_models.apply import swap_linears
 from dvdq_models.moving_shapes import WAN
@@ -36,22 +40,22 @@ def silent(*_: Any) -> None:
 
 
 def test_every_method_of_the_paper_is_in_its_table() -> None:
-    ours_1 = {(line.configuration.label, line.configuration.bits) for line in EXPERIMENTS["table-1"].lines}
+    ours_1 = {(line.method.label, line.method.bits) for line in EXPERIMENTS["table-1"].lines}
     paper = {(row[0], row[1]) for row in PAPER["table-1"].rows if row[1] != "16/16"}
     assert paper <= ours_1
     assert {("OrbitQuant", "W4A4"), ("OrbitQuant", "W4A6"), ("SDNQ", "uint4")} <= ours_1
     assert {label for label in PAPER["table-2"].columns if label} == {
-        line.configuration.label for line in EXPERIMENTS["table-2"].lines
+        line.method.label for line in EXPERIMENTS["table-2"].lines
     }
     assert {row[:2] for row in PAPER["table-3"].rows} <= {
-        (line.configuration.label, line.configuration.bits) for line in EXPERIMENTS["table-3"].lines
+        (line.method.label, line.method.bits) for line in EXPERIMENTS["table-3"].lines
     }
     assert all(len(row) == len(table.columns) for table in PAPER.values() for row in table.rows)
     assert {"table-1", "table-2", "table-3", "table-4", "table-5"} | {f"figure-{n}" for n in (3, 4, 5, 6)} <= set(NAMES)
 
 
 def test_what_vbench_says_is_a_column_unless_its_judge_was_random(study: Study, store: Store) -> None:
-    def judge(configuration: Configuration) -> dict[str, Score]:
+    def judge(configuration: Method) -> dict[str, Score]:
         worth = 0.5 if configuration == FULL_PRECISION else 0.25
         values: dict[str, float | None] = {job.name: worth + job.number / 100 for job in study.jobs}
         not_all = {**values, study.jobs[0].name: None}
@@ -65,34 +69,34 @@ def test_what_vbench_says_is_a_column_unless_its_judge_was_random(study: Study, 
         }
 
     lines = (Line(FULL_PRECISION), Line(ours("W4A4"), FULL_PRECISION))
-    table = build.build_table("x", Experiment("title", lines, "claim"), study, store, silent, judge)
+    table = build.build_table("x", Experiment("title", lines, "claim"), store, silent, judge)
     exact, quantized = table.rows
     assert exact.metrics.keys() == {"adherence", "flickering", "imaging_quality"}
     assert exact.metrics["imaging_quality"].mean == pytest.approx(0.51)
     assert quantized.differences["imaging_quality"].mean == pytest.approx(-0.25)
-    text = table_markdown(table)
+    text = markdown(table_sheet(table))
     assert "imaging (VBench)" in text.splitlines()[0]
     assert "26.00 ± 1.00 ▼" in text.splitlines()[3]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_row_is_a_method_of_its_own(name: str) -> None:
-    titles = [line.configuration.title for line in EXPERIMENTS[name].lines]
+    titles = [line.method.title for line in EXPERIMENTS[name].lines]
     assert len(set(titles)) == len(titles)
     for line in EXPERIMENTS[name].lines:
-        assert line.against != line.configuration
-        if line.configuration.bits == "W4A6" and line.configuration.recipe is not None and name != "figure-6":
-            is_switch = line.configuration.recipe.schedule.kind == "delta"
-            assert (line.configuration.average == 6.0) == is_switch
+        assert line.against != line.method
+        if line.method.bits == "W4A6" and line.method.recipe is not None and name != "figure-6":
+            is_switch = line.method.recipe.schedule.kind == "delta"
+            assert (line.method.average == 6.0) == is_switch
 
 
 def test_one_cell_differs_in_each_row_beyond_the_paper() -> None:
     base = ours("W4A4").to_dict()["recipe"]
     for line in EXPERIMENTS["beyond"].lines:
-        recipe = line.configuration.recipe
-        if recipe is not None and recipe.name == "dvd-quant" and line.configuration.bits == "W4A4":
-            changed = [k for k, v in line.configuration.to_dict()["recipe"].items() if v != base[k]]
-            assert len(changed) <= 1, line.configuration.title
+        recipe = line.method.recipe
+        if recipe is not None and recipe.name == "dvd-quant" and line.method.bits == "W4A4":
+            changed = [k for k, v in line.method.to_dict()["recipe"].items() if v != base[k]]
+            assert len(changed) <= 1, line.method.title
 
 
 def test_every_recipe_fits_the_bundled_models() -> None:
@@ -110,48 +114,48 @@ def test_peers_can_be_left_out() -> None:
 
 def test_some_widths_can_be_had_alone() -> None:
     alone = chosen("table-1", peers=True, bits=["W4A4"]).lines
-    assert {line.configuration.bits for line in alone} == {"", "W4A4"}
-    assert {line for line in EXPERIMENTS["table-1"].lines if line.configuration.bits == "W4A4"} <= set(alone)
+    assert {line.method.bits for line in alone} == {"", "W4A4"}
+    assert {line for line in EXPERIMENTS["table-1"].lines if line.method.bits == "W4A4"} <= set(alone)
     assert {c.bits for c in needed(["table-1", "beyond"], peers=False, bits=["W4A4"])} == {"", "W4A4"}
 
 
-def test_a_row_is_the_mean_of_its_videos(study: Study, store: Store) -> None:
-    minmax, best = Configuration.named("MinMax", "minmax", "W4A4"), ours("W4A4")
+def test_a_row_is_the_mean_of_its_videos(store: Store) -> None:
+    minmax, best = Method.named("MinMax", "minmax", "W4A4"), ours("W4A4")
     lines = (Line(FULL_PRECISION), Line(minmax, best), Line(best))
-    table = build.build_table("x", Experiment("title", lines, "claim"), study, store, silent)
+    table = build.build_table("x", Experiment("title", lines, "claim"), store, silent)
     assert [row.label for row in table.rows] == ["Full precision", "MinMax", "DVD-Quant"]
     exact, rival, ours_ = table.rows
     assert exact.metrics.keys() == {"adherence", "flickering"}
     assert (exact.bits_per_weight, exact.differences) == (16.0, {})
-    folders = [make_videos(study, store, c, silent) for c in (FULL_PRECISION, minmax, best)]
+    folders = [store.method(tuned(store, c)) for c in (FULL_PRECISION, minmax, best)]
     for row, folder in ((rival, folders[1]), (ours_, folders[2])):
-        values = measure_videos(study, folder, folders[0], "", silent)
+        values = measure_videos(store, folder, folders[0], "", silent)
         for name, interval in row.metrics.items():
-            assert interval.mean == pytest.approx(fmean(video[name] for video in values), rel=1e-12)
+            assert interval.mean == pytest.approx(fmean(getattr(video, name) for video in values), rel=1e-12)
             assert interval.low <= interval.mean <= interval.high
             assert interval.count == 3
     for name, paired in rival.differences.items():
         assert paired.mean == pytest.approx(rival.metrics[name].mean - ours_.metrics[name].mean, abs=1e-9)
-    assert json.loads(json.dumps(table.to_dict(), allow_nan=False))["videos"] == 3
+    assert json.loads(json.dumps(dataclasses.asdict(table), allow_nan=False))["videos"] == 3
 
 
-def _row(label: str, psnr: float, error: float, paired: tuple[float, float] | None) -> build.Row:
+def _row(label: str, psnr: float, error: float, paired: tuple[float, float] | None) -> rows.Row:
     def spread(mean: float) -> Interval:
         return Interval(mean, mean - abs(mean) / 10, mean + abs(mean) / 10, 9)
 
     differences = {} if paired is None else {"psnr_db": spread(paired[0]), "latent_error": spread(paired[1])}
     metrics = {"psnr_db": spread(psnr), "latent_error": spread(error)}
-    return build.Row(label, "W4A4", None, None, metrics, differences, 4.0, None, None, 4.1, 1, 0.1, None, "k", ("c",))
+    return rows.Row(label, "W4A4", None, None, metrics, differences, 4.0, None, None, 4.1, 1, 0.1, None, "k", ("c",))
 
 
 def test_a_mark_needs_a_difference_beyond_chance() -> None:
     unsure = Interval(1.0, -0.1, 2.1, 9)
-    rows = [_row("a", 30.0, 0.2, None), _row("b", 32.0, 0.1, (2.0, -0.1)), _row("c", 20.0, 0.3, (-10.0, 0.1))]
-    rows.append(
-        build.Row(**{**vars(rows[1]), "label": "d", "differences": {"psnr_db": unsure, "latent_error": unsure}})
+    found = [_row("a", 30.0, 0.2, None), _row("b", 32.0, 0.1, (2.0, -0.1)), _row("c", 20.0, 0.3, (-10.0, 0.1))]
+    found.append(
+        rows.Row(**{**vars(found[1]), "label": "d", "differences": {"psnr_db": unsure, "latent_error": unsure}})
     )
-    table = build.Table("t", "", "", "p", 9, {}, tuple(rows), {})
-    lines = table_markdown(table).splitlines()
+    table = rows.Table("t", "", "", "p", 9, {}, tuple(found), {})
+    lines = markdown(table_sheet(table)).splitlines()
     assert lines[0] == "| method | bits a weight | activation bits | PSNR (dB) | latent error |"
     assert lines[2] == "| a W4A4 | 4.10 | 4.00 | 30.0 ± 3.0 | 0.200 ± 0.020 |"
     assert lines[3] == "| b W4A4 | 4.10 | 4.00 | 32.0 ± 3.2 ▲ | 0.100 ± 0.010 ▲ |"
@@ -159,7 +163,8 @@ def test_a_mark_needs_a_difference_beyond_chance() -> None:
     assert lines[5] == "| d W4A4 | 4.10 | 4.00 | 32.0 ± 3.2 | 0.100 ± 0.010 |"
 
 
-def test_all_of_them_in_one_command(tmp_path: Path) -> None:
+def test_all_of_them_in_one_command(tiny_wan: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "RESAMPLES", 99)  # nobody reads these intervals
     out, kept = tmp_path / "tables", tmp_path / "videos"
     options = ["--videos", "2", "--steps", "4", "--no-peers", "--out", str(out), "--store", str(kept)]
     done = CliRunner().invoke(app, ["table", "all", *options])
@@ -174,10 +179,13 @@ def test_all_of_them_in_one_command(tmp_path: Path) -> None:
             rows = (out / f"{name}.md").read_text().splitlines()[2:]
             assert len(rows) == len(chosen(name, peers=False).lines)
             assert len(values["rows"]) == len(rows)
-    for picture in ("figure-3", "figure-4", "figure-5-w4a4", "figure-5-w4a8", "figure-6"):
+    for drawn, charts in (("figure-3", 1), ("figure-4", 4), ("figure-6", 1)):
+        svg = ET.parse(out / f"{drawn}.svg").getroot()
+        assert len([part for part in svg if part.get("role") == "img"]) == charts
+    for picture in ("figure-5-w4a4", "figure-5-w4a8"):
         with Image.open(out / f"{picture}.png") as image:
             assert len(image.convert("L").getcolors() or [0]) > 3
-    assert read_mp4(out / "figure-5-w4a4.mp4").shape[0] == 17
+    assert read_mp4(out / "figure-5-w4a4.mp4").shape[0] == 5
     costs = json.loads((out / "table-5.json").read_text())["rows"]
     assert [cost["memory"] > 1 for cost in costs] == [False, True, True, True]
     assert costs[0]["latency"] == 1.0
@@ -187,25 +195,18 @@ def test_all_of_them_in_one_command(tmp_path: Path) -> None:
     assert all(layer["bgr_error"] <= layer["minmax_error"] for layer in ratios)
     # Once more, from what is kept: nothing is generated, and the same table comes out.
     before = sorted(path.stat().st_mtime_ns for path in kept.rglob("*.mkv"))
+    first = (out / "table-2.md").read_text()
     again = CliRunner().invoke(app, ["table", "2", *options])
     assert again.exit_code == 0, again.output
     assert sorted(path.stat().st_mtime_ns for path in kept.rglob("*.mkv")) == before
+    assert (out / "table-2.md").read_text() == first
 
 
-def test_a_share_writes_videos_and_no_table(tmp_path: Path) -> None:
-    options = ["--videos", "3", "--steps", "4", "--out", str(tmp_path / "t"), "--store", str(tmp_path / "v")]
-    done = CliRunner().invoke(app, ["table", "table-2", *options, "--share", "2/3"])
-    assert done.exit_code == 0, done.output
-    assert not (tmp_path / "t").exists()
-    assert {path.stem.partition("-")[0] for path in (tmp_path / "v").rglob("*.mkv")} == {"0001"}
-
-
-def test_a_pipeline_of_ones_own(tmp_path: Path) -> None:
+def test_a_pipeline_of_ones_own(tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "measured.txt").write_text("a red circle moves left slowly over a gray background\na cat\n")
     (tmp_path / "preparing.txt").write_text("a blue square moves up slowly over a black background\n")
-    options = ["--pipeline", str(WAN.folder), "--steps", "4", "--no-peers"]
+    options = ["--pipeline", str(tiny_folder), "--settings", (tiny_folder / "call.json").read_text(), "--no-peers"]
     options += ["--prompts", str(tmp_path / "measured.txt"), "--preparing", str(tmp_path / "preparing.txt")]
-    options += ["--settings", json.dumps({k: v for k, v in WAN.generation.items() if k != "num_inference_steps"})]
     options += ["--out", str(tmp_path / "t"), "--store", str(tmp_path / "v")]
     done = CliRunner().invoke(app, ["table", "table-2", *options])
     assert done.exit_code == 0, done.output
@@ -220,7 +221,6 @@ def test_a_pipeline_of_ones_own(tmp_path: Path) -> None:
         (["table-9"], "table-9: expected one of table-1"),
         (["1", "--pipeline", "flux"], "--prompts for a pipeline"),
         (["1", "--prompts", "p.txt"], "--prompts: expected none for a bundled pipeline"),
-        (["1", "--share", "3/2"], "--share: expected I/N"),
         (["1", "--videos", "65"], "videos: expected 2 to 64"),
     ],
 )

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from dvdq_eval.experiments.configuration import FULL_PRECISION
-from dvdq_eval.experiments.opening import parse_methods
-from dvdq_eval.experiments.store import MethodFolder, Store
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.vbench import installed
 from dvdq_eval.vbench.command import app
 from dvdq_eval.vbench.score import scores_of
 from dvdq_eval.vbench.weights import FILES, MARKER
+from dvdq_eval.videos.method import FULL_PRECISION, Method
+from dvdq_eval.videos.options import parse_methods
+from dvdq_eval.videos.records import MethodRecord, VideoRecord
+from dvdq_eval.videos.store import MethodFolder, Store
+from dvdq_eval.videos.study import Job, Study
 from dvdq_reference.spec.errors import DvdqError
 
 METHODS = parse_methods("test", ["dvd-quant:W4A4"])
@@ -52,8 +53,14 @@ def study() -> Study:
     return Study.bundled("wan", videos=3, steps=4)
 
 
+def record_of(job: Job) -> VideoRecord:
+    return VideoRecord(prompt=job.prompt, seed=job.seed, seconds=1.0, commit=None)
+
+
 @pytest.fixture
-def place(tmp_path: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(
+    tmp_path: Path, study: Study, described: Callable[[Method], MethodRecord], monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A working folder with noise for videos, in place of what two methods would have made, and all weights."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VBENCH_PYTHON", sys.executable)
@@ -63,13 +70,13 @@ def place(tmp_path: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> Path
         path = tmp_path / "weights" / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(file.address)
-    for configuration in METHODS:
-        folder = Store(Path("out/videos"), study).method(configuration)
-        folder.describe({"label": configuration.label})
+    for method in METHODS:
+        folder = Store(Path("out/videos"), study).method(method)
+        folder.describe(described(method))
         for job in study.jobs:
             rng = np.random.default_rng(job.number)
             frames = rng.integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
-            folder.keep(job, frames, np.zeros((1, 1, 2, 2), dtype=np.float32), {"prompt": job.prompt})
+            folder.keep(job, frames, np.zeros((1, 1, 2, 2), dtype=np.float32), record_of(job))
     return tmp_path
 
 
@@ -143,7 +150,8 @@ def test_what_is_scored_stays_until_something_that_decides_it_changes(
     score("--fps", "16")
     assert len(asked(place)) == 6
     job = study.jobs[0]
-    folder_of(study).keep(job, np.zeros((3, 16, 16, 3), dtype=np.uint8), np.zeros((1, 1, 2, 2), dtype=np.float32), {})
+    black = np.zeros((3, 16, 16, 3), dtype=np.uint8)
+    folder_of(study).keep(job, black, np.zeros((1, 1, 2, 2), dtype=np.float32), record_of(job))
     score("--fps", "16")
     assert len(asked(place)) == 7
 

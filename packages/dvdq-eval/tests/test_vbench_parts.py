@@ -16,14 +16,14 @@ import pytest
 import torch
 
 from dvdq_eval.paper import PAPER
-from dvdq_eval.vbench import environment, planting, runner
+from dvdq_eval.vbench import environment, runner
 from dvdq_eval.vbench import plant as plant_script
 from dvdq_eval.vbench import study as study_module
 from dvdq_eval.vbench.dimensions import DIMENSIONS, chosen
 from dvdq_eval.vbench.dimensions import PAPER as PAPERS_DIMENSIONS
 from dvdq_eval.vbench.prompts import StandardStudy, entry, jobs_of, standard_prompts
 from dvdq_eval.vbench.staged import smaller_side, stage
-from dvdq_eval.vbench.study import open_asked
+from dvdq_eval.vbench.study import VBenchOptions
 from dvdq_eval.vbench.weights import FILES, MARKER
 from dvdq_models.moving_shapes import WAN
 from dvdq_models.placement import Offload
@@ -129,24 +129,24 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_a_study_of_vbenchs_prompts_runs_as_its_pipeline_does(given: dict[str, Any]) -> None:
-    asked = open_asked("test", {**given, "settings": '{"height": 128}', "steps": 4, "dimension": ["scene"]})
+    asked = VBenchOptions(**{**given, "settings": '{"height": 128}', "steps": 4, "dimension": ["scene"]}).ask("test")
     assert len(asked.study.jobs) == 86 * 5
     assert asked.study.settings["height"] == 128
     assert asked.study.settings["num_inference_steps"] == 4
     assert asked.study.settings["width"] == WAN.generation["width"]
     assert len(asked.study.preparing) > 0
     assert asked.folder(asked.methods[0]) is None
-    few = open_asked("test", {**given, "videos": 1, "samples": 2})
+    few = VBenchOptions(**{**given, "videos": 1, "samples": 2}).ask("test")
     assert [d.name for d in few.dimensions] == list(PAPERS_DIMENSIONS)
     assert [job.prompt for job in few.study.jobs[::2]] == ["scene 0", "overall_consistency 0", "subject_consistency 0"]
 
 
 def test_other_prompts_have_other_defaults(given: dict[str, Any], tmp_path: Path) -> None:
-    own = open_asked("test", {**given, "prompts": None, "settings": '{"height": 128}', "videos": 2})
+    own = VBenchOptions(**{**given, "prompts": None, "settings": '{"height": 128}', "videos": 2}).ask("test")
     assert len(own.study.jobs) == 2
     assert own.study.settings["height"] == 128
     with pytest.raises(DvdqError, match="--preparing: expected none for a bundled pipeline"):
-        open_asked("test", {**given, "preparing": tmp_path / "a.txt"})
+        VBenchOptions(**{**given, "preparing": tmp_path / "a.txt"}).ask("test")
 
 
 def test_a_staged_video_has_the_very_frames_at_another_rate(tmp_path: Path) -> None:
@@ -306,14 +306,14 @@ def test_planted_weights_are_marked_and_never_mixed_with_others(
         "import json, sys\nfrom pathlib import Path\n"
         "(Path(json.loads(Path(sys.argv[1]).read_text())['cache']) / 'a.pth').write_text('random')\n"
     )
-    monkeypatch.setattr(planting, "_SCRIPT", script)
-    planting.plant(Path(sys.executable), tmp_path / "new")
+    monkeypatch.setattr(environment, "_SCRIPT", script)
+    environment.plant(Path(sys.executable), tmp_path / "new")
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"a.pth", MARKER}
     script.unlink()
-    planting.plant(Path(sys.executable), tmp_path / "new")
+    environment.plant(Path(sys.executable), tmp_path / "new")
     (tmp_path / "real" / "clip_model").mkdir(parents=True)
     with pytest.raises(DvdqError, match="one that also holds clip_model"):
-        planting.plant(Path(sys.executable), tmp_path / "real")
+        environment.plant(Path(sys.executable), tmp_path / "real")
     with pytest.raises(DvdqError, match="expected random weights, got exit status 2"):
-        planting.plant(Path(sys.executable), tmp_path / "another")
+        environment.plant(Path(sys.executable), tmp_path / "another")
     assert not (tmp_path / "another").exists()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dvdq_eval.experiments.configuration import FULL_PRECISION
-from dvdq_eval.experiments.store import Store
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.quality import temporal_flickering
 from dvdq_eval.vbench.dimensions import DIMENSIONS
 from dvdq_eval.vbench.environment import vbench_python
@@ -20,6 +18,10 @@ from dvdq_eval.vbench.score import scores_of
 from dvdq_eval.vbench.scoring import Judges, score_all
 from dvdq_eval.vbench.study import Asked
 from dvdq_eval.vbench.weights import FILES
+from dvdq_eval.videos.method import FULL_PRECISION, Method
+from dvdq_eval.videos.records import MethodRecord, VideoRecord
+from dvdq_eval.videos.store import Store
+from dvdq_eval.videos.study import Study
 from dvdq_models.moving_shapes import WAN
 from dvdq_reference.spec.errors import DvdqError
 
@@ -77,17 +79,20 @@ def test_its_code_names_the_files_and_addresses_that_we_do(real: Installed) -> N
     assert "from_pretrained('bert-base-uncased'" in (package / "third_party/tag2Text/tag2text.py").read_text()
 
 
-def test_its_flickering_is_ours_on_the_frames_that_we_kept(real: Installed, tmp_path: Path) -> None:
+def test_its_flickering_is_ours_on_the_frames_that_we_kept(
+    real: Installed, described: Callable[[Method], MethodRecord], tmp_path: Path
+) -> None:
     study = Study.bundled("wan", videos=2, steps=4)
     store = Store(tmp_path / "store", study)
     folder, rng = store.method(FULL_PRECISION), np.random.default_rng(0)
-    folder.describe({"label": "noise"})
+    folder.describe(described(FULL_PRECISION))
     expected = {}
     for job in study.jobs:
+        record = VideoRecord(prompt=job.prompt, seed=job.seed, seconds=1.0, commit=None)
         frames = rng.integers(0, 256, (9, 64, 48, 3), dtype=np.uint8)
-        folder.keep(job, frames, np.zeros((1, 1, 2, 2), dtype=np.float32), {})
+        folder.keep(job, frames, np.zeros((1, 1, 2, 2), dtype=np.float32), record)
         expected[job.name] = temporal_flickering(frames.astype(np.float32) / np.float32(255))
-    asked = Asked(study, store, (FULL_PRECISION,), (DIMENSIONS["temporal_flickering"],))
+    asked = Asked(store, (FULL_PRECISION,), (DIMENSIONS["temporal_flickering"],))
     score_all(asked, Judges(real, tmp_path / "weights", 12.0), lambda *_: None)
     found = scores_of(folder)["temporal_flickering"]
     # Sums of so few bytes are exact in float32; a frame's mean and the mean over nine are rounded.

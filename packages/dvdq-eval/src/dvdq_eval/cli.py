@@ -1,31 +1,37 @@
-"""The ``dvdq-eval`` command: one file a subcommand."""
+"""The ``dvdq-eval`` command: one file a subcommand, which is imported when it runs."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 
 import typer
 
-from dvdq_eval.evaluation.command import evaluate
-from dvdq_eval.latency.command import latency
-from dvdq_eval.layers.command import layers
-from dvdq_eval.memory.command import memory
-from dvdq_eval.quality.command import quality
-from dvdq_eval.report.command import report
-from dvdq_eval.scale.command import generate
-from dvdq_eval.tables.command import table
-from dvdq_eval.vbench.command import app as vbench
+from dvdq_models.cli import LateCommands
 from dvdq_reference.spec.errors import DvdqError
 
-app = typer.Typer(
-    help="What quantization costs: quality, latency, memory.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_show_locals=False,
-)
-for command in (evaluate, generate, quality, latency, memory, layers, table, report):
-    app.command()(command)
-app.add_typer(vbench, name="vbench")
+
+class _Commands(LateCommands):
+    def places(self) -> Mapping[str, str]:
+        return {
+            "evaluate": "dvdq_eval.evaluation.command:evaluate",
+            "generate": "dvdq_eval.videos.command:generate",
+            "quality": "dvdq_eval.quality.command:quality",
+            "latency": "dvdq_eval.latency.command:latency",
+            "memory": "dvdq_eval.memory.command:memory",
+            "layers": "dvdq_eval.layers.command:layers",
+            "table": "dvdq_eval.tables.command:table",
+            "report": "dvdq_eval.report.command:report",
+            "vbench": "dvdq_eval.vbench.command:app",
+        }
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
+
+
+@app.callback()
+def dvdq_eval() -> None:
+    """What quantization costs: quality, latency, memory."""
 
 
 def main() -> None:

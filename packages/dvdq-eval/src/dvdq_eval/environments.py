@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from dvdq_eval.staging import complete_folder
+from dvdq_eval.records import complete_folder
 from dvdq_reference.spec.errors import DvdqError
 
 CACHE_VARIABLE = "DVDQ_EVAL_CACHE"
@@ -32,12 +32,16 @@ def named_python(operation: str, variable: str) -> Path | None:
     return Path(named).absolute()
 
 
-def environment_folder(name: str, contents: Sequence[str]) -> Path:
-    """``<cache>/<name>-<hash of contents>``; the cache is ``DVDQ_EVAL_CACHE`` or ``~/.cache/dvdq-eval``."""
+def cache_folder() -> Path:
+    """``DVDQ_EVAL_CACHE``, or ``~/.cache/dvdq-eval``."""
     named = os.environ.get(CACHE_VARIABLE)
-    cache = Path(named).absolute() if named else Path.home() / ".cache" / "dvdq-eval"
+    return Path(named).absolute() if named else Path.home() / ".cache" / "dvdq-eval"
+
+
+def environment_folder(name: str, contents: Sequence[str]) -> Path:
+    """``<cache>/<name>-<hash of contents>``."""
     key = hashlib.sha256("\n".join(contents).encode()).hexdigest()[:12]
-    return cache / f"{name}-{key}"
+    return cache_folder() / f"{name}-{key}"
 
 
 def python_in(folder: Path) -> Path:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,21 +21,13 @@ class Generated:
     frames: NDArray[np.float32]
     latents: NDArray[np.float32]
 
-    @property
-    def clip(self) -> NDArray[np.float32]:
-        """The frames as the detector takes them: ``[3, frames, height, width]`` in ``[-1, 1]``."""
-        return self.frames.transpose(3, 0, 1, 2) * 2.0 - 1.0
 
-
-def generate(
-    pipeline: Any, prompt: str, *, seed: int, settings: Mapping[str, Any], on_step: Callable[[], None]
-) -> Generated:
+def generate(pipeline: Any, prompt: str, *, seed: int, settings: Mapping[str, Any]) -> Generated:
     """Run ``pipeline`` once from the noise of ``seed``; ``settings`` are its keyword arguments."""
     latents: list[torch.Tensor] = []
 
     def keep(_: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
         latents[:] = [values["latents"]]
-        on_step()
         return values
 
     frames = pipeline(
@@ -49,8 +41,8 @@ def generate(
 
 
 @contextmanager
-def passes_timed(transformer: nn.Module) -> Iterator[list[float]]:
-    """The seconds of every pass of ``transformer`` inside the block, in order, until the call returns."""
+def passes_timed(transformers: Iterable[nn.Module]) -> Iterator[list[float]]:
+    """The seconds of every pass of ``transformers`` inside the block, in order, until the call returns."""
     seconds: list[float] = []
     started = 0.0
 
@@ -61,9 +53,8 @@ def passes_timed(transformer: nn.Module) -> Iterator[list[float]]:
     def after(*_: object) -> None:
         seconds.append(time.perf_counter() - started)
 
-    handles = transformer.register_forward_pre_hook(before), transformer.register_forward_hook(after)
-    try:
+    with ExitStack() as handles:
+        for transformer in transformers:
+            for handle in (transformer.register_forward_pre_hook(before), transformer.register_forward_hook(after)):
+                handles.callback(handle.remove)
         yield seconds
-    finally:
-        for handle in handles:
-            handle.remove()

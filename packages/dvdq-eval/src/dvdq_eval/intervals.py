@@ -70,16 +70,6 @@ def is_apart(paired: Interval) -> bool:
     return paired.low > 0.0 or paired.high < 0.0
 
 
-def wins(paired: Interval, *, smaller_is_better: bool = False) -> bool:
-    """Whether a :func:`difference` favours the values over the baseline; if its interval contains 0, neither wins."""
-    return paired.high < 0.0 if smaller_is_better else paired.low > 0.0
-
-
-def apart(first: Interval, second: Interval) -> bool:
-    """Whether two intervals have no number in common: for means over different videos, stricter than a test."""
-    return first.high < second.low or second.high < first.low
-
-
 def _bootstrap(sample: NDArray[np.float64], method: str, seed: int) -> tuple[float, float]:
     # Where BCa is undefined SciPy divides zero by zero, says so, and gives NaN.
     with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import diffusers
-import transformers
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -22,16 +20,17 @@ Tell = Callable[[str, int, int], None]
 """What is being done, how much of it is done, and how much there is."""
 
 
+def silent(what: str, done: int, total: int) -> None:
+    """Nobody watches."""
+
+
 @contextmanager
 def progress_bars(longest: int = 12) -> Iterator[Tell]:
     """Yields what to call; at most ``longest`` bars are shown, the finished ones leave first."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())  # fmt: skip
     tasks: dict[str, TaskID] = {}
-    # Theirs, of what they load, would be written over ours.
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with _without_theirs(), Progress(*columns, console=Console(stderr=True)) as bars:
 
         def tell(what: str, done: int, total: int) -> None:
             if what not in tasks:
@@ -41,6 +40,22 @@ def progress_bars(longest: int = 12) -> Iterator[Tell]:
             bars.update(tasks[what], completed=done, total=total)
 
         yield tell
+
+
+@contextmanager
+def _without_theirs() -> Iterator[None]:
+    """Bars of other libraries, of what they load, would be written over ours; afterwards they are as they were."""
+    import diffusers
+    import transformers
+
+    shown = [library for library in (diffusers, transformers) if library.utils.logging.is_progress_bar_enabled()]
+    for library in shown:
+        library.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.utils.logging.enable_progress_bar()
 
 
 def _remove_finished(bars: Progress, tasks: dict[str, TaskID]) -> None:

@@ -9,11 +9,11 @@ import torch
 import typer
 from rich.console import Console
 
-from dvdq_eval.demo.prompts import choose_scenes
-from dvdq_eval.demo.run import run_demo
-from dvdq_eval.demo.table import quality_table
+from dvdq_eval.demo.run import demo_study, run_demo
+from dvdq_eval.demo.sheet import demo_sheet
 from dvdq_eval.progress import progress_bars
-from dvdq_models.moving_shapes import BUNDLED
+from dvdq_eval.records import to_json
+from dvdq_eval.sheets.terminal import terminal
 
 
 def demo(
@@ -28,15 +28,12 @@ def demo(
     """Quantize a bundled video model and compare its videos with full precision."""
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = dict(BUNDLED[family].generation)
-    if steps is not None:
-        settings["num_inference_steps"] = steps
-    scenes = choose_scenes(prompts, seed)
+    study = demo_study(family, prompts, seed, steps)
     with progress_bars() as tell:
-        results = run_demo(BUNDLED[family].load(), out, scenes, seed=seed, settings=settings, tell=tell)
+        results = run_demo(study, out, tell)
     if json:
-        typer.echo(results.to_json(), nl=False)
+        typer.echo(to_json(results), nl=False)
         return
     console = Console()
-    console.print(quality_table(results))
+    console.print(terminal(demo_sheet(results)))
     console.print(f"Videos and all figures: [bold]{out / 'report.html'}[/bold]", soft_wrap=True)

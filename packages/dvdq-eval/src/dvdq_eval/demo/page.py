@@ -5,38 +5,35 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from dvdq_eval.demo.methods import FULL_PRECISION, Method
-from dvdq_eval.demo.results import Results, Row, Trace, Video
-from dvdq_eval.report.charts import bits, internals
+from dvdq_eval.charts import bits, internals
+from dvdq_eval.charts.chart import Chart, Charts
+from dvdq_eval.demo.results import Results, Row, Video
+from dvdq_eval.demo.sheet import demo_sheet
 from dvdq_eval.report.clips import quality_lines
-from dvdq_eval.report.figures import plain
 from dvdq_eval.report.page import render
 from dvdq_eval.report.parts import (
-    Cell,
     Chapter,
-    Chart,
-    Charts,
     Clip,
-    Column,
     Facts,
     Page,
     ReportVideo,
     Section,
-    Sheet,
     Text,
     Wall,
 )
 from dvdq_eval.report.sections.bits import trace_chart
 from dvdq_eval.report.sections.weights import error_parts
-from dvdq_models.bit_schedule import StepDecision
+from dvdq_eval.sheets.figures import figure
+from dvdq_eval.tables.catalogue import OURS
+from dvdq_eval.videos.records import Quality
 from dvdq_models.video import FPS
 
 QUALITY_NOTE = (
-    "MiB is the transformer’s checkpoint: codes, scales and zero-points as stored, every other number in 16 bits, the "
+    "MB is the transformer’s checkpoint: codes, scales and zero-points as stored, every other number in 16 bits, the "
     "width in which video models are published. Smaller is against all of it in 16 bits. Average bits are those of the "
-    "activations. Distances are means over the videos’ raw frames and final latents (‖a − b‖ / ‖b‖). Whether a video "
-    "shows a word is judged by an analytic detector, without any network; a word that cannot be seen clearly counts as "
-    "missing."
+    "activations. Distances are means over the videos’ frames in 8 bits, before any lossy codec, and their final "
+    "latents (‖a − b‖ / ‖b‖). Whether a video shows a word is judged by an analytic detector, without any network; a "
+    "word that cannot be seen clearly counts as missing."
 )
 MADE_NOTE = (
     "Seconds a video are those of the transformer’s passes on this machine, the median over the videos; they say "
@@ -54,7 +51,7 @@ def demo_page(results: Results, prompts: Sequence[str], videos: Sequence[Sequenc
     )
     sections = [
         Section("videos", "Videos side by side", [_wall(results, prompts, videos)]),
-        Section("quality", "Quality and size", [_sheet(results, len(prompts)), Text(QUALITY_NOTE, "note")]),
+        Section("quality", "Quality and size", [demo_sheet(results), Text(QUALITY_NOTE, "note")]),
         _switching(results),
         Section("weights", "Weight error, min-max against BGR", error_parts(results.layers)),
         _activations(results),
@@ -69,73 +66,32 @@ def demo_page(results: Results, prompts: Sequence[str], videos: Sequence[Sequenc
 def _cards(results: Results) -> list[tuple[str, str]]:
     """The figures that open the page, as (figure, what it is), for methods that ran."""
     rows = {(row.method, row.bits): row for row in results.rows}
-    ours, rival = rows["dvd-quant", "W4A4"], rows["minmax", "W4A4"]
+    ours, rival = rows[OURS, "W4A4"], rows["MinMax", "W4A4"]
     minmax, bgr = (statistics.fmean(getattr(e, f"{grid}_error") for e in results.layers) for grid in ("minmax", "bgr"))
-    psnr, rival_psnr = plain(ours.psnr_db, ".1f").text, plain(rival.psnr_db, ".1f").text
+    psnr, rival_psnr = figure(ours.psnr_db, ".1f").text, figure(rival.psnr_db, ".1f").text
     return [
         (f"{ours.compression:.2f}×", "smaller transformer at four bits"),
-        (f"{psnr} dB", f"W4A4 PSNR; min-max W4A4 reaches {rival_psnr} dB"),
+        (f"{psnr} dB", f"W4A4 PSNR; MinMax W4A4 reaches {rival_psnr} dB"),
         (f"{ours.speedup:.2f}×", "as fast denoising at W4A4, on this machine"),
         (f"{100.0 * (bgr / minmax - 1.0):+.0f} %", "weight error of BGR against min-max"),
     ]
 
 
 def _wall(results: Results, prompts: Sequence[str], videos: Sequence[Sequence[ReportVideo]]) -> Wall:
-    methods = [Method(row.method, row.bits) for row in results.rows]
-    by_video = {(Method(v.method, v.bits), v.prompt): v for v in results.videos}
+    by_video = {(video.method, video.bits, video.prompt): video for video in results.videos}
     clips = [
-        [Clip(m.label, clip, _lines(m, by_video[m, prompt])) for m, clip in zip(methods, row, strict=True)]
-        for prompt, row in zip(prompts, videos, strict=True)
+        [
+            Clip(row.title, clip, _lines(by_video[row.method, row.bits, prompt]))
+            for row, clip in zip(results.rows, shown, strict=True)
+        ]
+        for prompt, shown in zip(prompts, videos, strict=True)
     ]
     return Wall(prompts, clips, FPS)
 
 
-def _lines(method: Method, video: Video) -> list[tuple[str, str]]:
-    if method == FULL_PRECISION:
-        return [("", "reference"), *quality_lines({"words": video.adherence})]
-    return quality_lines({"psnr_db": video.psnr_db, "latent_error": video.latent_error, "words": video.adherence})
-
-
-def _sheet(results: Results, prompts: int) -> Sheet:
-    cost, distance, words = "Cost", "Distance from full precision", "Videos that show the prompt’s …"
-    seen = list(results.rows[0].adherence)
-    columns = [
-        Column("Method", first="ascending"),
-        Column("MiB", first="ascending", group=cost),
-        Column("Smaller", group=cost),
-        Column("Average bits", first="ascending", group=cost),
-        Column("Seconds a video", first="ascending", group=cost),
-        Column("Times as fast", group=cost),
-        Column("PSNR, dB ↑", group=distance),
-        Column("SSIM ↑", group=distance),
-        Column("Latent error ↓", first="ascending", group=distance),
-        *(Column(word, group=words) for word in seen),
-    ]
-    best = _best(results.rows)
-    rows = [
-        [
-            Cell(Method(row.method, row.bits).label, place),
-            plain(row.bytes, ".2f", 1 / 2**20),
-            Cell(f"{row.compression:.2f}×", row.compression),
-            plain(row.average_bits, ".2f"),
-            plain(row.video_seconds, ".2f"),
-            Cell(f"{row.speedup:.2f}×", row.speedup),
-            *(
-                plain(value := getattr(row, name), form, css="best" if value == best.get(name) else "")
-                for name, form in (("psnr_db", ".1f"), ("ssim", ".3f"), ("latent_error", ".3f"))
-            ),
-            *(Cell(f"{row.adherence[word] * prompts:.0f}/{prompts}", row.adherence[word]) for word in seen),
-        ]
-        for place, row in enumerate(results.rows)
-    ]
-    return Sheet("Means over all prompts", columns, rows)
-
-
-def _best(rows: Sequence[Row]) -> dict[str, float]:
-    """The best value of each quality column, which the table sets in bold."""
-    better = {"psnr_db": max, "ssim": max, "latent_error": min}
-    known = {name: [v for row in rows if (v := getattr(row, name)) is not None] for name in better}
-    return {name: pick(known[name]) for name, pick in better.items() if known[name]}
+def _lines(video: Video) -> list[tuple[str, str]]:
+    quality = Quality(psnr_db=video.psnr_db, latent_error=video.latent_error, words=video.adherence)
+    return [*([("", "reference")] if quality.of_reference else []), *quality_lines(quality)]
 
 
 def _switching(results: Results) -> Section:
@@ -143,14 +99,11 @@ def _switching(results: Results) -> Section:
     text = (
         "W4A6 runs each denoising step with 4-bit activations while the output changes little, and with 8 bits once "
         f"the changes since the last such step add up to δ. δ = {switch.delta:.4g} was chosen for an average of "
-        f"{switch.wanted_average:g} bits by trials of the switch on the first prompt: a few runs and no data."
+        f"{switch.wanted_average:g} bits by {len(switch.trials)} trials of the switch on another prompt: a few runs "
+        "and no data."
     )
-    charts = [trace_chart(video.prompt, _decisions(video), switch.delta) for video in switch.videos]
+    charts = [trace_chart(video.prompt, video.steps, switch.delta) for video in switch.videos]
     return Section("bits", "Bit switching, step by step", [Text(text), Charts(charts, bits.LEGEND)])
-
-
-def _decisions(video: Trace) -> list[StepDecision]:
-    return [StepDecision(s.step, s.bits, s.accumulated, s.reason, s.distance) for s in video.steps]
 
 
 def _activations(results: Results) -> Section:
@@ -187,4 +140,4 @@ def _facts(results: Results, prompts: int) -> list[tuple[str, str]]:
 
 
 def _seconds(row: Row) -> str:
-    return f"{Method(row.method, row.bits).label} {row.quantize_seconds:.1f}"
+    return f"{row.title} {row.quantize_seconds:.1f}"

@@ -6,14 +6,15 @@ number that does not exist, such as the distance of full precision from itself, 
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from dvdq_eval.internals import ChannelPeaks, LayerError
+from dvdq_eval.methods import title_of
+from dvdq_eval.videos.records import Trial
+from dvdq_models.bit_schedule import StepDecision
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,12 @@ class Row:
     """One method over all prompts; quality is the mean of its videos' distances from full precision.
 
     Attributes:
-        method: ``full precision``, ``dvd-quant`` or ``minmax``.
+        method: its label, e.g. ``DVD-Quant``.
         bits: e.g. ``W4A6``; empty for full precision.
         bytes: size of the transformer's checkpoint, numbers that are not quantized counted in 16 bits.
         compression: full precision's ``bytes`` over this row's.
         average_bits: mean activation width over all steps of all videos; null for full precision.
-        psnr_db, ssim: of frames; psnr_db is null if a video equals full precision's.
+        psnr_db, ssim: of frames in 8 bits; psnr_db is null if a video equals full precision's.
         latent_error: ``‖a - b‖ / ‖b‖`` of the final latents.
         adherence: for each word of a scene, the share of videos that show it.
         quantize_seconds: wall time here, for all layers.
@@ -47,6 +48,11 @@ class Row:
     video_seconds: float
     speedup: float
 
+    @property
+    def title(self) -> str:
+        """For people, e.g. ``DVD-Quant W4A6``."""
+        return title_of(self.method, self.bits)
+
 
 @dataclass(frozen=True)
 class Video:
@@ -63,32 +69,21 @@ class Video:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One denoising step of W4A6, as :class:`dvdq_models.bit_schedule.StepDecision` says."""
-
-    step: int
-    bits: int
-    distance: float | None
-    accumulated: float | None
-    reason: str
-
-
-@dataclass(frozen=True)
 class Trace:
     """The bit switch of one video."""
 
     prompt: str
     average_bits: float
-    steps: list[Step]
+    steps: list[StepDecision]
 
 
 @dataclass(frozen=True)
 class BitSwitching:
-    """δ, the distances ``d_1, d_2, …`` of the trial that it won, and what the switch then did on every prompt."""
+    """δ, its trials on a prompt that is not among the others, and what the switch then did on each of those."""
 
     delta: float
     wanted_average: float
-    trial_distances: list[float]
+    trials: list[Trial]
     videos: list[Trace]
 
 
@@ -103,15 +98,3 @@ class Results:
     activations: ChannelPeaks
     provenance: dict[str, Any]
     schema: int = SCHEMA
-
-    def to_json(self) -> str:
-        """The text of ``results.json``: strict JSON, infinite and undefined numbers as null."""
-        return json.dumps(_finite(asdict(self)), indent=1, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -10,26 +11,29 @@ from rich.console import Console
 
 from dvdq_eval.evaluation.run import OPERATION
 from dvdq_eval.evaluation.run import evaluate as run
-from dvdq_eval.experiments import options
-from dvdq_eval.experiments.opening import open_study, parse_methods
-from dvdq_eval.experiments.store import Store
 from dvdq_eval.progress import progress_bars
-from dvdq_models.placement import Offload
+from dvdq_eval.videos import options
+from dvdq_eval.videos.options import StudyOptions, parse_methods, takes
+from dvdq_eval.videos.store import Store
 
 METHODS = ("dvd-quant:W4A8", "dvd-quant:W4A6", "dvd-quant:W4A4", "minmax:W4A4")
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions(StudyOptions):
+    """A pipeline is given by itself, and fewer prompts do."""
+
+    pipeline: options.PipelineArgument = field()
+    videos: Annotated[int, typer.Option(min=2, help="Prompts.")] = 16
+
+
+@takes(EvaluationOptions)
 def evaluate(
-    pipeline: options.PipelineArgument,
+    asked: EvaluationOptions,
     method: Annotated[
         list[str] | None,
         typer.Option(help=f"RECIPE:BITS; may be given again. Default: {', '.join(METHODS)}."),
     ] = None,
-    videos: Annotated[int, typer.Option(min=2, help="Prompts.")] = 16,
-    steps: options.Steps = None,
-    prompts: options.Prompts = None,
-    preparing: options.Preparing = None,
-    settings: options.Settings = None,
     out: Annotated[Path, typer.Option(help="Folder to write to: report.html and all that it shows.")] = Path(
         "out/evaluation"
     ),
@@ -37,30 +41,17 @@ def evaluate(
     shown: Annotated[int, typer.Option(min=1, help="Prompts whose videos are in the page.")] = 4,
     workers: options.Workers = 1,
     address: options.Address = None,
-    device: options.Device = "cpu",
-    offload: options.OffloadTo = Offload.NONE,
     threads: options.Threads = 1,
 ) -> None:
     """Make videos by several methods, measure quality, weight errors, latency and memory, and write one HTML page."""
-    study = open_study(
-        OPERATION,
-        pipeline,
-        videos=videos,
-        steps=steps,
-        prompts=prompts,
-        preparing=preparing,
-        settings=settings,
-        device=device,
-        offload=offload,
-    )
+    study = asked.open(OPERATION)
     methods = parse_methods(OPERATION, method or METHODS)
     with progress_bars() as tell:
         written = run(
-            study,
-            Store(store or out / "videos", study),
+            Store(store or out / "videos", study, tell),
             methods,
             out,
-            model=pipeline,
+            model=asked.pipeline,
             workers=workers,
             address=address,
             threads=threads,

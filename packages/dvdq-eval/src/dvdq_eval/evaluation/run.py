@@ -8,24 +8,25 @@ from pathlib import Path
 import torch
 
 from dvdq_eval.device import open_device
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.experiments.prepare import prepared_files, tuned
-from dvdq_eval.experiments.store import Store, write_json, write_text
-from dvdq_eval.experiments.study import Study
 from dvdq_eval.latency.run import measure_latency
-from dvdq_eval.latency.subject import Subject, open_subject
-from dvdq_eval.latency.table import latency_markdown
+from dvdq_eval.latency.sheets import latency_markdown
 from dvdq_eval.latency.videos import Mix
 from dvdq_eval.memory.run import measure_memory
-from dvdq_eval.memory.table import memory_markdown
+from dvdq_eval.memory.sheets import memory_markdown
+from dvdq_eval.passes.subject import Subject, open_subject
 from dvdq_eval.progress import Tell
+from dvdq_eval.records import complete_folder, write_record, write_text
 from dvdq_eval.report.write import write_report
-from dvdq_eval.scale import generate_all
-from dvdq_eval.staging import complete_folder
+from dvdq_eval.sheets.markdown import markdown
 from dvdq_eval.tables.build import build_table
 from dvdq_eval.tables.catalogue import Experiment, Line
 from dvdq_eval.tables.figures import figure_3
-from dvdq_eval.tables.markdown import table_markdown
+from dvdq_eval.tables.sheets import table_sheet
+from dvdq_eval.videos.fill import fill_wholly
+from dvdq_eval.videos.method import FULL_PRECISION, Method
+from dvdq_eval.videos.prepare import prepared_files, tuned
+from dvdq_eval.videos.store import Store
+from dvdq_eval.videos.study import Study
 from dvdq_models.placement import Offload
 from dvdq_reference.spec.errors import DvdqError
 
@@ -33,7 +34,7 @@ OPERATION = "evaluate"
 MEASURED = "measured"
 """The folder of what is not videos."""
 CONTENTS = frozenset(
-    {"figure-3.json", "figure-3.png"}
+    {"figure-3.json", "figure-3.svg"}
     | {f"{name}.{kind}" for name in ("methods", "latency", "memory") for kind in ("json", "md")}
 )
 ROUNDS = 10
@@ -42,9 +43,8 @@ SIZE = ("num_frames", "height", "width")
 
 
 def evaluate(
-    study: Study,
     store: Store,
-    methods: Sequence[Configuration],
+    methods: Sequence[Method],
     out: Path,
     *,
     model: str,
@@ -62,31 +62,28 @@ def evaluate(
     the device.
 
     Args:
-        study: the pipeline, prompts and noise.
-        store: of its videos.
+        store: of the videos, and of the pipeline, prompts and noise that they are made with.
         methods: full precision first.
         out: folder to write to.
-        model: as :func:`dvdq_eval.latency.subject.open_subject` takes it.
-        workers, address, threads: of :func:`dvdq_eval.scale.generate_all`; latency has as many threads.
+        model: as :func:`dvdq_eval.passes.subject.open_subject` takes it.
+        workers, address, threads: of :func:`dvdq_eval.videos.fill.fill`; latency has as many threads.
         prompts: whose videos the page shows.
         tell: told of progress.
 
     Raises:
         DvdqError: what cannot be measured, before the first video; videos that could not be made.
     """
+    study = store.study
     subject, device = _subject(study, model), open_device(OPERATION, study.device)
     if not study.preparing and any(prepared_files(store, method) for method in methods):
         expected = "prompts besides those that are measured, which choose δ and calibrate"
         raise DvdqError(OPERATION, where="--prompts", expected=expected, got="none")
-    failures = generate_all(study, store, methods, tell, workers=workers, address=address, threads=threads)
-    if failures:
-        expected = f"{len(methods) * len(study.jobs)} videos"
-        raise DvdqError(OPERATION, where=str(store.folder), expected=expected, got=f"{failures} .failed.json")
+    fill_wholly(store, methods, tell, OPERATION, workers=workers, address=address, threads=threads)
     torch.set_num_threads(threads)
     with complete_folder(out / MEASURED, CONTENTS) as folder:
-        _quality(study, store, methods, folder, tell)
-        figure_3(study, store, folder, tell)
-        _cost(study, store, methods, folder, subject, device, tell)
+        _quality(store, methods, folder, tell)
+        figure_3(store, folder, tell)
+        _cost(store, methods, folder, subject, device, tell)
     page = out / "report.html"
     return write_report([store.folder, out / MEASURED], page, title=study.name, prompts=prompts, tell=tell)
 
@@ -99,30 +96,30 @@ def _subject(study: Study, model: str) -> Subject:
     return open_subject(OPERATION, model, size, text_tokens=study.settings.get("max_sequence_length"))
 
 
-def _quality(study: Study, store: Store, methods: Sequence[Configuration], out: Path, tell: Tell) -> None:
-    rivals: dict[str, Configuration] = {}
+def _quality(store: Store, methods: Sequence[Method], out: Path, tell: Tell) -> None:
+    rivals: dict[str, Method] = {}
     for method in methods:
         if method != FULL_PRECISION:
             rivals.setdefault(method.bits, method)
     lines = [Line(method, None if method in rivals.values() else rivals.get(method.bits)) for method in methods]
     claim = "Each method is held against the first of its width."
-    table = build_table("methods", Experiment(f"Methods on {study.name}", tuple(lines), claim), study, store, tell)
-    write_json(out / "methods.json", table.to_dict())
-    write_text(out / "methods.md", table_markdown(table))
+    table = build_table("methods", Experiment(f"Methods on {store.study.name}", tuple(lines), claim), store, tell)
+    write_record(out / "methods.json", table)
+    write_text(out / "methods.md", markdown(table_sheet(table)))
 
 
 def _cost(
-    study: Study,
     store: Store,
-    methods: Sequence[Configuration],
+    methods: Sequence[Method],
     out: Path,
     subject: Subject,
     device: torch.device,
     tell: Tell,
 ) -> None:
     """Latency and memory of one pass; the mix of a method that switches is that of its first video."""
+    study = store.study
     if study.offload is Offload.NONE:
-        records = {m.label: store.method(tuned(study, store, m, tell)).folder for m in methods if m.average is not None}
+        records = {m.label: store.method(tuned(store, m)).folder for m in methods if m.average is not None}
         latency = measure_latency(
             subject,
             methods,
@@ -135,8 +132,8 @@ def _cost(
         )
         if any(method.step.rounds < ROUNDS for method in latency.methods):
             raise KeyboardInterrupt
-        write_json(out / "latency.json", latency.to_dict())
+        write_record(out / "latency.json", latency)
         write_text(out / "latency.md", latency_markdown(latency))
     memory = measure_memory(subject, methods, device=device, tell=tell)
-    write_json(out / "memory.json", memory.to_dict())
+    write_record(out / "memory.json", memory)
     write_text(out / "memory.md", memory_markdown(memory))

@@ -11,15 +11,14 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from dvdq_eval.device import open_device
-from dvdq_eval.experiments.opening import parse_methods
-from dvdq_eval.experiments.store import write_json, write_text
-from dvdq_eval.latency import options
 from dvdq_eval.latency.run import OPERATION, measure_latency
-from dvdq_eval.latency.subject import open_subject
-from dvdq_eval.latency.table import latency_markdown
+from dvdq_eval.latency.sheets import latency_markdown
 from dvdq_eval.latency.videos import Mix
+from dvdq_eval.passes import options
+from dvdq_eval.passes.subject import open_subject
 from dvdq_eval.progress import progress_bars
-from dvdq_eval.staging import complete_folder
+from dvdq_eval.records import complete_folder, write_record, write_text
+from dvdq_eval.videos.options import parse_methods
 
 CONTENTS = frozenset({"latency.json", "latency.md"})
 
@@ -73,7 +72,7 @@ def latency(
             passes=passes,
             tell=tell,
         )
-        write_json(folder / "latency.json", measured.to_dict())
+        write_record(folder / "latency.json", measured)
         write_text(folder / "latency.md", latency_markdown(measured))
     if as_json:
         typer.echo((out / "latency.json").read_text(encoding="utf-8"), nl=False)

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from dvdq_eval.device import dtype_on
-from dvdq_eval.latency.passes import Pass
 from dvdq_eval.latency.results import LayerTime, MethodTime, Parts, Timing
 from dvdq_eval.latency.rounds import Taken
-from dvdq_eval.latency.sizes import weight_bytes
 from dvdq_eval.latency.taps import Dissection
+from dvdq_eval.passes.running import Pass
+from dvdq_eval.passes.sizes import weight_bytes
 from dvdq_kernels.plan import plan_linear
 from dvdq_models.attention import attention_of
 from dvdq_models.linear import QuantizedLinear

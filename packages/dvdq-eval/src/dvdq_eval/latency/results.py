@@ -6,8 +6,7 @@ are seconds, sizes bytes. What does not exist here, such as the peak memory of a
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 SCHEMA = 1
@@ -140,26 +139,3 @@ class Latency:
     in_turns: bool = True
     compiled: bool = False
     schema: int = SCHEMA
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, text: str) -> Latency:
-        """What ``json.dumps(latency.to_dict())`` made."""
-        values = json.loads(text)
-        values["methods"] = tuple(_method(method) for method in values["methods"])
-        values["videos"] = tuple(VideoTime(**video) for video in values["videos"])
-        return cls(**values)
-
-
-def _method(values: dict[str, Any]) -> MethodTime:
-    return MethodTime(
-        **{
-            **values,
-            "step": Timing(**values["step"]),
-            "parts": Parts(**values["parts"]),
-            "layers": tuple(LayerTime(**layer) for layer in values["layers"]),
-        }
-    )

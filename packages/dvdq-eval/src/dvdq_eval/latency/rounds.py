@@ -14,8 +14,8 @@ import torch
 
 from dvdq_eval.device import peak_bytes
 from dvdq_eval.latency.clock import Clock
-from dvdq_eval.latency.passes import Pass
 from dvdq_eval.latency.taps import Dissection, dissect
+from dvdq_eval.passes.running import Pass
 from dvdq_reference.spec.errors import DvdqError
 
 

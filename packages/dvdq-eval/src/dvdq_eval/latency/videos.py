@@ -14,9 +14,9 @@ from math import fsum
 from pathlib import Path
 from typing import Any
 
-from dvdq_eval.experiments.configuration import Configuration
 from dvdq_eval.latency.results import VideoTime
-from dvdq_eval.latency.variants import FULL_WIDTH, Variant
+from dvdq_eval.passes.variants import FULL_WIDTH, Variant
+from dvdq_eval.videos.method import Method
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -70,9 +70,7 @@ class Mix:
         return known and self.steps_at.keys() <= set(variant.widths)
 
 
-def check_mixes(
-    operation: str, methods: Sequence[Configuration], variants: Sequence[Variant], mixes: Sequence[Mix]
-) -> None:
+def check_mixes(operation: str, methods: Sequence[Method], variants: Sequence[Variant], mixes: Sequence[Mix]) -> None:
     """Refuse a method that switches where no trace tells how often, and a trace that no variant can run."""
     for method in methods:
         if method.recipe is not None and method.recipe.schedule.low < method.recipe.schedule.high and not mixes:

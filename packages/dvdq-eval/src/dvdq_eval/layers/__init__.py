@@ -7,9 +7,8 @@ order of two recipes on it, not how good a video is.
 
 from dvdq_eval.layers.activations import KINDS
 from dvdq_eval.layers.check import check_layers
-from dvdq_eval.layers.recipes import RECIPES, VARIANTS
+from dvdq_eval.layers.recipes import QUICK_SHAPES, RECIPES, SHAPES, VARIANTS, Shape
 from dvdq_eval.layers.results import LayerRow, LayerTable, Range
-from dvdq_eval.layers.shapes import QUICK_SHAPES, SHAPES, Shape
 
 __all__ = [
     "KINDS",

@@ -10,9 +10,8 @@ import torch
 
 from dvdq_eval.layers.activations import KINDS, MASSIVE_POOL, Kind
 from dvdq_eval.layers.measure import Figures, measure
-from dvdq_eval.layers.recipes import RECIPES
+from dvdq_eval.layers.recipes import RECIPES, SHAPES, Shape
 from dvdq_eval.layers.results import LayerRow, LayerTable, Range
-from dvdq_eval.layers.shapes import SHAPES, Shape
 from dvdq_eval.layers.synthetic import CALIBRATION_TOKENS, draw_samples, draw_weight
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance

@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 
 from dvdq_eval.layers.check import SEEDS, TOKENS, check_layers
-from dvdq_eval.layers.recipes import RECIPES, VARIANTS
-from dvdq_eval.layers.shapes import QUICK_SHAPES, SHAPES
-from dvdq_eval.layers.table import layer_table, summary_markdown
+from dvdq_eval.layers.recipes import QUICK_SHAPES, RECIPES, SHAPES, VARIANTS
+from dvdq_eval.layers.results import layer_table, summary_sheet
 from dvdq_eval.progress import progress_bars
+from dvdq_eval.sheets.markdown import markdown
 from dvdq_reference.spec.errors import DvdqError
 
 QUICK_TOKENS, QUICK_SEEDS = 32, 1
@@ -45,7 +45,7 @@ def layers(
             spread=spread,
             tell=lambda what, done, total: tell("Layers", done, total),
         )
-    out.with_suffix(".md").write_text(summary_markdown(checked), encoding="utf-8")
+    out.with_suffix(".md").write_text(markdown(summary_sheet(checked)), encoding="utf-8")
     out.write_text(checked.to_json(), encoding="utf-8")
     console = Console()
     console.print(layer_table(checked))

@@ -1,9 +1,10 @@
-"""The recipes that layers are checked with unless others are given."""
+"""The recipes and shapes that layers are checked with unless others are given."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from dvdq_eval.methods import AS_PUBLISHED, BASELINES
@@ -29,3 +30,35 @@ VARIANTS: Mapping[str, Recipe] = MappingProxyType(
     }
 )
 """DVD-Quant with one thing changed, and the better recipe with smaller groups."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A weight's ``[out, in]``, e.g. ``Shape("HunyuanVideo", 3072, 15360)``, and whose it is."""
+
+    model: str
+    out_features: int
+    in_features: int
+
+    @property
+    def label(self) -> str:
+        """For people, e.g. ``HunyuanVideo 3072×15360``."""
+        return f"{self.model} {self.out_features}×{self.in_features}"
+
+
+SHAPES = (
+    Shape("HunyuanVideo", 3072, 3072),
+    Shape("HunyuanVideo", 12288, 3072),
+    Shape("HunyuanVideo", 3072, 12288),
+    Shape("HunyuanVideo", 3072, 15360),
+    Shape("Wan2.1 1.3B", 1536, 1536),
+    Shape("Wan2.1 1.3B", 8960, 1536),
+    Shape("Wan2.1 1.3B", 1536, 8960),
+    Shape("Wan2.1 14B", 5120, 5120),
+    Shape("Wan2.1 14B", 13824, 5120),
+    Shape("Wan2.1 14B", 5120, 13824),
+)
+"""Attention, both feed-forward linears, and the linear after HunyuanVideo's attention and MLP side by side."""
+
+QUICK_SHAPES = (Shape("Wan2.1 1.3B", 1536, 1536),)
+"""The smallest."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from dvdq_eval.layers.activations import Kind
-from dvdq_eval.layers.shapes import Shape
+from dvdq_eval.layers.recipes import Shape
 
 TAIL = 4
 """Degrees of freedom of a weight's Student t, whose fourth moment is infinite."""

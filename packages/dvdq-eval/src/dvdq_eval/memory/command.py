@@ -11,14 +11,13 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from dvdq_eval.device import open_device
-from dvdq_eval.experiments.opening import parse_methods
-from dvdq_eval.experiments.store import write_json, write_text
-from dvdq_eval.latency import options
-from dvdq_eval.latency.subject import open_subject
 from dvdq_eval.memory.run import OPERATION, measure_memory
-from dvdq_eval.memory.table import memory_markdown
+from dvdq_eval.memory.sheets import memory_markdown
+from dvdq_eval.passes import options
+from dvdq_eval.passes.subject import open_subject
 from dvdq_eval.progress import progress_bars
-from dvdq_eval.staging import complete_folder
+from dvdq_eval.records import complete_folder, write_record, write_text
+from dvdq_eval.videos.options import parse_methods
 
 CONTENTS = frozenset({"memory.json", "memory.md"})
 
@@ -47,7 +46,7 @@ def memory(
     subject = open_subject(OPERATION, model, video, text_tokens=text_tokens, random=random)
     with complete_folder(out, CONTENTS) as folder, progress_bars() as tell:
         measured = measure_memory(subject, configurations, device=place, tell=tell)
-        write_json(folder / "memory.json", measured.to_dict())
+        write_record(folder / "memory.json", measured)
         write_text(folder / "memory.md", memory_markdown(measured))
     if as_json:
         typer.echo((out / "memory.json").read_text(encoding="utf-8"), nl=False)

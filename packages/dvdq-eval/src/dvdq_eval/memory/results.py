@@ -6,8 +6,7 @@ are bytes. What was not measured is null.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 SCHEMA = 1
@@ -85,16 +84,3 @@ class Memory:
     dtype: str
     provenance: dict[str, Any]
     schema: int = SCHEMA
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, text: str) -> Memory:
-        """What ``json.dumps(memory.to_dict())`` made."""
-        values = json.loads(text)
-        values["methods"] = tuple(
-            MethodMemory(**{**method, "weights": WeightBytes(**method["weights"])}) for method in values["methods"]
-        )
-        return cls(**values)

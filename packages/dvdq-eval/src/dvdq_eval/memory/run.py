@@ -1,30 +1,37 @@
-"""``memory.json`` from beginning to end."""
+"""``memory.json`` from beginning to end: what lies on disk, what a pass is counted to need, what it really took."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
-from dvdq_eval.device import dtype_on, let_go, provenance_on
-from dvdq_eval.experiments.configuration import Configuration
-from dvdq_eval.latency.passes import passes_of
-from dvdq_eval.latency.sizes import pass_bytes
-from dvdq_eval.latency.subject import Subject
-from dvdq_eval.latency.variants import Variant, variants_of
-from dvdq_eval.memory.measured import measured_bytes
-from dvdq_eval.memory.results import Memory, MethodMemory
-from dvdq_eval.memory.weights import component_bytes, weight_parts
+from dvdq_eval.device import dtype_on, let_go, peak_bytes, provenance_on
+from dvdq_eval.memory.results import Memory, MethodMemory, WeightBytes
+from dvdq_eval.passes.running import passes_of
+from dvdq_eval.passes.sizes import pass_bytes
+from dvdq_eval.passes.subject import Subject
+from dvdq_eval.passes.variants import Variant, variants_of
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
+from dvdq_eval.videos.method import Method
+from dvdq_models.bit_switching import TRANSFORMERS
+from dvdq_models.configurations import empty_transformer, transformer_configs
+from dvdq_models.inspection import describe, together
+from dvdq_reference.spec.recipe import Recipe
 
 OPERATION = "memory"
 
 
 def measure_memory(
     subject: Subject,
-    methods: Sequence[Configuration],
+    methods: Sequence[Method],
     *,
     device: torch.device | None = None,
     tell: Tell = lambda what, done, total: None,
@@ -90,3 +97,64 @@ def _measure(subject: Subject, variant: Variant, device: torch.device) -> dict[i
             turn.prepare()
             measured[turn.width] = measured_bytes(device, turn)
     return measured
+
+
+def measured_bytes(device: torch.device, call: Callable[[], object]) -> int:
+    """Bytes that ``call`` takes at most beside what was taken before it, after one call that warms up.
+
+    A GPU's allocator keeps count. A CPU's tells the profiler of each allocation; libraries that bring their own
+    allocator, such as a BLAS, are not seen.
+    """
+    call()
+    if device.type != "cpu":
+        peak = peak_bytes(device, call)
+        assert peak is not None
+        return peak
+    # The profiler's library tells standard error of each start and stop, and of GPUs that are not there.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    live = most = 0
+    for change in _changes(profiler):
+        live += change
+        most = max(most, live)
+    return most
+
+
+def _changes(profiler: profile) -> Iterator[int]:
+    """Bytes allocated, or freed if negative, in their order."""
+    recorded: Any = profiler.profiler
+    events = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        yield event.nbytes()
+
+
+ANY_RECIPE = Recipe.named("minmax")
+"""Which linears are quantized is the family's table, whatever the recipe."""
+
+
+def weight_parts(subject: Subject, recipe: Recipe | None) -> WeightBytes:
+    """The parameters of all transformers of ``subject``; without a recipe, the same linears in 16 bits."""
+    configs = transformer_configs(subject.pipeline or subject.config)
+    report = together(
+        {name: describe(empty_transformer(config), recipe or ANY_RECIPE) for name, config in configs.items()}
+    )
+    parts: Counter[str] = Counter()
+    for layer in report.layers:
+        parts[layer.treatment] += layer.bytes_before if recipe is None else layer.bytes_after
+    total = report.bytes_before if recipe is None else report.bytes_after
+    quantized, weight_only = parts["quantize"], parts["weight-only"]
+    return WeightBytes(quantized, weight_only, kept=total - quantized - weight_only)
+
+
+def component_bytes(subject: Subject) -> dict[str, int]:
+    """Bytes of the safetensors of each part of a pipeline that is no transformer."""
+    if subject.pipeline is None:
+        return {}
+    names = json.loads((subject.pipeline / "model_index.json").read_text(encoding="utf-8"))
+    sizes = {
+        name: sum(path.stat().st_size for path in (subject.pipeline / name).glob("*.safetensors"))
+        for name in names
+        if name not in TRANSFORMERS
+    }
+    return {name: size for name, size in sizes.items() if size}

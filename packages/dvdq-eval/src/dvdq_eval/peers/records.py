@@ -1,13 +1,17 @@
-"""Who the peers are, in which widths they are measured, and what their environments hold."""
+"""Who the peers are, in which widths they are measured, and the environment of each: made once, or named."""
 
 from __future__ import annotations
 
+import dataclasses
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dvdq_reference.spec.errors import DvdqError
+from dvdq_eval.environments import environment_folder, make_environment, named_python
 
 
 @dataclass(frozen=True)
@@ -18,41 +22,34 @@ class Peer:
         name: of its distribution on PyPI, e.g. ``orbitquant``.
         version: that was read and measured; its environment holds exactly this one.
         environ: variables that its process starts with.
+        bits: for people, e.g. ``W4A4``.
+        options: of its own entry point; None leaves the model in full precision, whose videos in the peer's environment
+            must be ours, bit for bit.
     """
 
     name: str
     version: str
     environ: Mapping[str, str] = field(hash=False)
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """One column of a comparison, e.g. ``ORBITQUANT_W4A4``.
-
-    Attributes:
-        peer: whose it is.
-        name: for people, without the peer, e.g. ``W4A4``.
-        options: of the peer's own entry point; None leaves the model in full precision.
-    """
-
-    peer: Peer
-    name: str
-    options: Mapping[str, Any] | None = field(hash=False)
+    bits: str = "full precision"
+    options: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @property
     def label(self) -> str:
         """For people, e.g. ``orbitquant W4A4``."""
-        return f"{self.peer.name} {self.name}"
+        return f"{self.name} {self.bits}"
 
-    @property
-    def slug(self) -> str:
-        """For file names, e.g. ``orbitquant-w4a4``."""
-        return self.label.lower().replace(" ", "-")
+    def at(self, bits: str, **options: Any) -> Peer:
+        """The package with options of its entry point."""
+        return dataclasses.replace(self, bits=bits, options=MappingProxyType(options))
 
-
-def full_precision(peer: Peer) -> Configuration:
-    """The model as it is, in the peer's environment: its videos must be ours, bit for bit."""
-    return Configuration(peer, "full precision", None)
+    def to_dict(self) -> dict[str, Any]:
+        """All that decides what it makes, JSON-ready."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "environ": dict(self.environ),
+            "options": None if self.options is None else dict(self.options),
+        }
 
 
 # Random permuted block-Hadamard rotation, then Lloyd-Max codebooks for weights and for activations. Neither kernels
@@ -65,28 +62,49 @@ ORBITQUANT = Peer(
 # Min-max over groups of 64 weights, activations in full. It compiles itself where it finds a compiler; here nowhere.
 SDNQ = Peer("sdnq", "0.2.8", MappingProxyType({"SDNQ_USE_TORCH_COMPILE": "0"}))
 
-ORBITQUANT_W4A4 = Configuration(ORBITQUANT, "W4A4", MappingProxyType({"recipe": "w4a4"}))
-ORBITQUANT_W4A6 = Configuration(ORBITQUANT, "W4A6", MappingProxyType({"recipe": "w4a6"}))
-SDNQ_UINT4 = Configuration(SDNQ, "uint4", MappingProxyType({"weights_dtype": "uint4"}))
-
-CONFIGURATIONS = (ORBITQUANT_W4A4, ORBITQUANT_W4A6, SDNQ_UINT4)
+ORBITQUANT_W4A4 = ORBITQUANT.at("W4A4", recipe="w4a4")
+ORBITQUANT_W4A6 = ORBITQUANT.at("W4A6", recipe="w4a6")
+SDNQ_UINT4 = SDNQ.at("uint4", weights_dtype="uint4")
 
 
-def configuration_of(label: str) -> Configuration:
-    """The configuration of a label, e.g. ``orbitquant W4A4``."""
-    by_label = {configuration.label: configuration for configuration in CONFIGURATIONS}
-    if label not in by_label:
-        raise DvdqError("peer", expected=" or ".join(by_label), got=repr(label))
-    return by_label[label]
+PYTHON_VARIABLE = "DVDQ_PEER_PYTHON_"
+"""With the peer's name in capitals: ``DVDQ_PEER_PYTHON_SDNQ`` is an interpreter to take instead of making one."""
+
+SHARED = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "ftfy",
+    "huggingface-hub",
+    "numpy",
+    "safetensors",
+    "tokenizers",
+)
+"""What a full-precision video depends on: an environment has the versions that run here."""
 
 
-def describe_peer(label: str) -> dict[str, Any]:
-    """All that decides what a peer's configuration makes, JSON-ready."""
-    found = configuration_of(label)
-    peer = found.peer
-    return {
-        "name": peer.name,
-        "version": peer.version,
-        "environ": dict(peer.environ),
-        "options": None if found.options is None else dict(found.options),
-    }
+def python_of(peer: Peer) -> Path:
+    """An interpreter that has ``peer`` and the versions of :data:`SHARED` that are installed here.
+
+    It is the one that ``DVDQ_PEER_PYTHON_<PEER>`` names, or that of ``<cache>/peers/<peer>-<hash>``, made if missing;
+    the hash is of the requirements and this Python's version.
+
+    Raises:
+        DvdqError: an interpreter is named that is none, or the environment cannot be made; nothing half-made remains.
+    """
+    named = named_python("peer's Python", PYTHON_VARIABLE + peer.name.upper().replace("-", "_"))
+    if named is not None:
+        return named
+    wanted = requirements(peer)
+    folder = environment_folder(f"peers/{peer.name}", [platform.python_version(), *wanted])
+    return make_environment("peer's environment", folder, [wanted])
+
+
+def requirements(peer: Peer) -> tuple[str, ...]:
+    """What pip is asked for, each with one version; no local part (``+cpu``), which only its own index knows."""
+    pinned = [f"{peer.name}=={peer.version}"]
+    for name in SHARED:
+        version, _, _ = metadata.version(name).partition("+")
+        pinned.append(f"{name}=={version}")
+    return tuple(pinned)

@@ -1,18 +1,20 @@
-"""Generate with a peer: its own Python runs ``generate.py``, and what that says comes back."""
+"""Generate with a peer: its own Python runs ``generate.py``, and what that says and writes comes back."""
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from dvdq_eval.generation import Generated
 from dvdq_eval.json_lines import Script
-from dvdq_eval.peers.environment import python_of
-from dvdq_eval.peers.records import Configuration
+from dvdq_eval.peers.records import Peer, python_of
 from dvdq_reference.spec.errors import DvdqError
 
 _SCRIPT = Path(__file__).with_name("generate.py")
@@ -32,7 +34,6 @@ class PeerSummary:
     """What a peer did.
 
     Attributes:
-        configuration: as it was asked for.
         layers: how many linears it quantized.
         weights: how many weights these have.
         stored_bytes: all that stands for these weights: codes, scales, minima or norms, codebooks; no bias.
@@ -41,7 +42,6 @@ class PeerSummary:
         versions: of Python, the peer, torch, diffusers, transformers and numpy in its environment.
     """
 
-    configuration: Configuration
     layers: int
     weights: int
     stored_bytes: int
@@ -56,7 +56,7 @@ class PeerSummary:
 
 
 def run_peer(
-    configuration: Configuration,
+    peer: Peer,
     pipeline_folder: Path,
     pipeline_class: str,
     settings: Mapping[str, Any],
@@ -71,10 +71,10 @@ def run_peer(
     """Quantize a pipeline's transformer with a peer and write a video for each job, on the CPU.
 
     A video is read with :func:`dvdq_eval.peers.video.read_video`. A run that was cut short goes on where it was if
-    it is called again; files of another configuration or of other settings must not be at the jobs' paths.
+    it is called again; files of another peer or of other settings must not be at the jobs' paths.
 
     Args:
-        configuration: what to run, e.g. ``ORBITQUANT_W4A4``.
+        peer: what to run, e.g. ``ORBITQUANT_W4A4``.
         pipeline_folder: of a diffusers text-to-video pipeline.
         pipeline_class: that reads it, e.g. ``"WanPipeline"``.
         settings: keyword arguments of the pipeline, as JSON has them.
@@ -89,17 +89,16 @@ def run_peer(
         DvdqError: nothing to quantize, two jobs with one path, no environment (:func:`python_of`), a timeout, or a
             failure of the peer, with the last lines of its standard error.
     """
-    if configuration.options is not None and not quantized_names:
-        raise DvdqError("run_peer", where=configuration.label, expected="names of linears to quantize", got="none")
+    if peer.options is not None and not quantized_names:
+        raise DvdqError("run_peer", where=peer.label, expected="names of linears to quantize", got="none")
     if len({job.path.absolute() for job in jobs}) != len(jobs):
-        raise DvdqError("run_peer", where=configuration.label, expected="a path for each video", got="one twice")
-    peer = configuration.peer
+        raise DvdqError("run_peer", where=peer.label, expected="a path for each video", got="one twice")
     python = python_of(peer)
     for job in jobs:
         job.path.parent.mkdir(parents=True, exist_ok=True)
     description = {
         "peer": peer.name,
-        "options": None if configuration.options is None else dict(configuration.options),
+        "options": None if peer.options is None else dict(peer.options),
         "quantize": list(quantized_names),
         "weight_only": list(weight_only_names),
         "pipeline_folder": str(pipeline_folder.absolute()),
@@ -112,9 +111,7 @@ def run_peer(
     quantized: dict[str, Any] = {}
     seconds: list[float | None] = []
     script = Script(python, _SCRIPT, peer.environ)
-    said = script.run(
-        description, operation="run_peer", where=configuration.label, expected="all videos", timeout=timeout
-    )
+    said = script.run(description, operation="run_peer", where=peer.label, expected="all videos", timeout=timeout)
     with closing(said):
         for line in said:
             if "quantized" in line:
@@ -124,9 +121,8 @@ def run_peer(
             on_video(jobs[line["video"]], line["seconds"])
     if not quantized or len(seconds) != len(jobs):
         got = f"an end after {len(seconds)}"
-        raise DvdqError("run_peer", where=configuration.label, expected=f"{len(jobs)} videos", got=got)
+        raise DvdqError("run_peer", where=peer.label, expected=f"{len(jobs)} videos", got=got)
     return PeerSummary(
-        configuration=configuration,
         layers=quantized["layers"],
         weights=quantized["weights"],
         stored_bytes=quantized["stored_bytes"],
@@ -134,3 +130,21 @@ def run_peer(
         video_seconds=tuple(seconds),
         versions=quantized["versions"],
     )
+
+
+def read_video(path: Path) -> Generated:
+    """The frames and latents in the ``.npz`` of a :class:`VideoJob <dvdq_eval.peers.run.VideoJob>`.
+
+    Raises:
+        DvdqError: there is no such file, or it is not one of these.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            video = Generated(arrays["frames"], arrays["latents"])
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise DvdqError("read_video", where=str(path), expected="frames and latents", got=error) from error
+    for name, values in (("frames", video.frames), ("latents", video.latents)):
+        if values.dtype != np.float32 or values.ndim != 4:
+            got = f"{values.dtype} {list(values.shape)}"
+            raise DvdqError("read_video", where=f"{path}: {name}", expected="float32 with four axes", got=got)
+    return video

@@ -3,8 +3,7 @@
 Videos are raw frames ``[frames, height, width, 3]`` in ``[0, 1]``: a codec's losses would be counted as the method's.
 """
 
-from dvdq_eval.quality.distance import psnr, relative_error
-from dvdq_eval.quality.flicker import temporal_flickering
+from dvdq_eval.quality.distance import psnr, relative_error, temporal_flickering
 from dvdq_eval.quality.fusion import vmaf
 from dvdq_eval.quality.similarity import ms_ssim, ssim
 from dvdq_eval.quality.video import VideoQuality, measure

@@ -10,24 +10,26 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from dvdq_eval.quality.compare import Comparison, compare
+from dvdq_eval.sheets.figures import figure
+from dvdq_eval.sheets.sheet import Cell, Column, Sheet
+from dvdq_eval.sheets.terminal import terminal
 
-Columns = tuple[tuple[str, str, str], ...]
+Figures = tuple[tuple[str, str, str], ...]
 """Heading, field of a comparison, and form of its figure."""
 
-OF_VIDEOS: Columns = (
-    ("PSNR\ndB", "psnr_db", ".2f"),
+OF_VIDEOS: Figures = (
+    ("PSNR (dB)", "psnr_db", ".2f"),
     ("SSIM", "ssim", ".4f"),
     ("MS-SSIM", "ms_ssim", ".4f"),
     ("VMAF", "vmaf", ".2f"),
     ("flickering", "flickering", ".4f"),
-    ("reference's\nflickering", "reference_flickering", ".4f"),
+    ("reference's flickering", "reference_flickering", ".4f"),
 )
-OF_LATENTS: Columns = (("relative error", "relative_error", ".4f"),)
+OF_LATENTS: Figures = (("relative error", "relative_error", ".4f"),)
 
 
 def quality(
@@ -51,15 +53,10 @@ def _tables(rows: list[Comparison]) -> Iterator[Table]:
     """One of the videos and one of the latents, as far as there are any."""
     latents = [row for row in rows if row.relative_error is not None]
     videos = [row for row in rows if row.relative_error is None]
-    return (_table(part, columns) for part, columns in ((videos, OF_VIDEOS), (latents, OF_LATENTS)) if part)
+    return (terminal(_sheet(part, figures)) for part, figures in ((videos, OF_VIDEOS), (latents, OF_LATENTS)) if part)
 
 
-def _table(rows: list[Comparison], columns: Columns) -> Table:
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("file", overflow="fold")
-    for heading, _, _ in columns:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        values = ((getattr(row, field), form) for _, field, form in columns)
-        table.add_row(row.name, *("–" if value is None else format(value, form) for value, form in values))
-    return table
+def _sheet(rows: list[Comparison], figures: Figures) -> Sheet:
+    columns = [Column("file"), *(Column(heading) for heading, _, _ in figures)]
+    cells = [[Cell(row.name), *(figure(getattr(row, name), form) for _, name, form in figures)] for row in rows]
+    return Sheet("", columns, cells)

@@ -12,7 +12,7 @@ import imageio_ffmpeg  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
-from dvdq_eval.quality.checks import check_frames
+from dvdq_eval.quality.distance import check_frames
 from dvdq_models.video import enlarge, to_bytes
 from dvdq_reference.spec.errors import DvdqError
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-from dvdq_eval.quality.checks import check_frames
+from dvdq_eval.quality.distance import check_frames
 from dvdq_reference.spec.errors import DvdqError
 
 SSIM_WINDOW = 7

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dvdq_eval.quality.checks import check_frames
-from dvdq_eval.quality.distance import psnr
-from dvdq_eval.quality.flicker import temporal_flickering
+from dvdq_eval.quality.distance import check_frames, psnr, temporal_flickering
 from dvdq_eval.quality.fusion import vmaf
 from dvdq_eval.quality.similarity import ms_ssim, ssim
 

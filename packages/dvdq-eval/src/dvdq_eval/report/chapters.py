@@ -1,4 +1,4 @@
-"""A chapter for each model: its sections, in the order in which a reader asks."""
+"""A chapter for each model: the figures that open it, and its sections, in the order in which a reader asks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from dvdq_eval.latency.results import Latency
 from dvdq_eval.progress import Tell
-from dvdq_eval.report.cards import cards
-from dvdq_eval.report.clips import choose_methods, make_wall
+from dvdq_eval.report.clips import choose_methods, make_wall, videos
 from dvdq_eval.report.material import Material
 from dvdq_eval.report.parts import Chapter, Section
 from dvdq_eval.report.reading import OPERATION
@@ -20,9 +20,9 @@ from dvdq_eval.report.sections.memory import memory
 from dvdq_eval.report.sections.quality import quality
 from dvdq_eval.report.sections.tables import tables
 from dvdq_eval.report.sections.vbench import vbench
-from dvdq_eval.report.sections.videos import videos
 from dvdq_eval.report.sections.weights import activations, weights
-from dvdq_eval.report.summary import Summary, summarise
+from dvdq_eval.report.studies import Summary, summarise
+from dvdq_eval.tables.catalogue import OURS
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -46,8 +46,8 @@ def make_chapters(materials: Sequence[Material], *, prompts: int, methods: Seque
 def _check_methods(methods: Sequence[str], materials: Sequence[Material]) -> None:
     known = [m for material in materials if material.study for m in material.study.methods if m.videos]
     for name in methods:
-        if not any(name in (method.title, method.label) for method in known):
-            expected = f"one of {', '.join(dict.fromkeys(method.title for method in known)) or 'none'}"
+        if not any(name in (method.about.title, method.about.label) for method in known):
+            expected = f"one of {', '.join(dict.fromkeys(method.about.title for method in known)) or 'none'}"
             raise DvdqError(OPERATION, where="--method", expected=expected, got=repr(name))
 
 
@@ -88,3 +88,38 @@ def _title(material: Material, materials: Sequence[Material]) -> str:
     if material.study is None or sum(other.model == material.model for other in materials) == 1:
         return material.model
     return f"{material.model}, {PurePosixPath(material.study.name).parent.name[:8]}"
+
+
+def cards(material: Material, summaries: Sequence[Summary]) -> list[tuple[str, str]]:
+    """Figures with what they are: how near and how much smaller ours is at each width, how fast, what failed."""
+    found = []
+    ours = [s for s in summaries if s.row.label == OURS and s.row.teacache is None and "psnr_db" in s.row.metrics]
+    for summary in ours:
+        psnr, smaller = summary.row.metrics["psnr_db"], summary.bytes_before / summary.row.bytes
+        found.append((f"{psnr.mean:.1f} dB", f"PSNR of {OURS} {summary.row.bits}, {smaller:.2f}× smaller"))
+    latencies = material.of(Latency)
+    if not latencies:
+        found += _videos_made(material, summaries)
+    for file in latencies:
+        quantized = [method for method in file.value.methods if method.bits]
+        if quantized:
+            # Ours, if it was measured; of its widths the fastest.
+            best = max(quantized, key=lambda method: (method.label == OURS, method.ratio))
+            found.append((f"{best.ratio:.2f}×", f"as fast a pass by {best.label} {best.bits} on {file.value.device}"))
+    if material.study is not None and material.study.failures:
+        found.append((str(len(material.study.failures)), "failed generations"))
+    return found
+
+
+def _videos_made(material: Material, summaries: Sequence[Summary]) -> list[tuple[str, str]]:
+    """Where no pass was timed: full precision's seconds a video over those of our fastest."""
+    exact = (
+        {method.key for method in material.study.methods if method.about.exact} if material.study is not None else set()
+    )
+    timed = [(summary.seconds, summary.row) for summary in summaries if summary.seconds]
+    full = [seconds for seconds, row in timed if row.key in exact]
+    ours = [(seconds, row.bits) for seconds, row in timed if row.label == OURS and row.teacache is None]
+    if not full or not ours:
+        return []
+    seconds, bits = min(ours)
+    return [(f"{full[0] / seconds:.2f}×", f"as fast a video by {OURS} {bits}, as they were made")]

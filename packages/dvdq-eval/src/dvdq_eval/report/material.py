@@ -48,7 +48,7 @@ def gather(folders: Sequence[Path], tell: Tell) -> list[Material]:
     """
     found = list(walk(folders))
     studies = {path.parent: read_study(path, name, tell) for path, name in found if path.name == "study.json"}
-    materials = [Material(study.about["name"], study.about["settings"], study) for study in studies.values()]
+    materials = [Material(study.about.name, study.about.settings, study) for study in studies.values()]
     for path, name in found:
         if studies.keys() & set(path.parents) or (file := read_file(path, name)) is None:
             continue

@@ -1,17 +1,17 @@
-"""What a page is made of, as data: the template draws each part by its ``kind``."""
+"""What a page is made of, as data: the template draws each part by its ``kind``; and where its figures come from."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar
 
-from markupsafe import Markup
 from PIL import Image
 
-from dvdq_eval.report.origin import Source, origin
+from dvdq_eval.charts.chart import Charts
+from dvdq_eval.sheets.sheet import Sheet
 from dvdq_models.video import Frames
 
 
@@ -22,87 +22,6 @@ class Text:
     kind: ClassVar[str] = "text"
     text: str
     css: str = ""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a sheet.
-
-    Attributes:
-        heading: its name.
-        meaning: more of it, shown when pointed at.
-        first: the order that a first click sorts into.
-        group: a name above neighbouring columns that have the same.
-        words: whether its cells are words, which stand to the left.
-    """
-
-    heading: str
-    meaning: str = ""
-    first: Literal["ascending", "descending"] = "descending"
-    group: str = ""
-    words: bool = False
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A figure: as it is shown, the ``value`` that it is sorted by (None sorts last), and smaller words beside it.
-
-    ``mark`` says that it is ``better`` or ``worse`` than what its row is held against, by more than chance.
-    """
-
-    text: str
-    value: float | str | None = None
-    aside: str = ""
-    css: str = ""
-    mark: Literal["", "better", "worse"] = ""
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A table that sorts by any column; the first cell of each row names it.
-
-    Attributes:
-        caption: what it shows.
-        columns, rows: as many cells in each row as there are columns.
-        folded: whether it is behind its caption until asked for.
-        note: what has to be said with it.
-    """
-
-    kind: ClassVar[str] = "sheet"
-    caption: str
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[Cell]]
-    folded: bool = False
-    note: str = ""
-
-    @property
-    def groups(self) -> list[tuple[str, int]]:
-        """Names above columns with how many each stands over; no names, no list."""
-        spans: list[tuple[str, int]] = []
-        for column in self.columns:
-            if spans and spans[-1][0] == column.group:
-                spans[-1] = (column.group, spans[-1][1] + 1)
-            else:
-                spans.append((column.group, 1))
-        return spans if any(name for name, _ in spans) else []
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One chart with words above it, to the left and to the right."""
-
-    svg: Markup
-    title: str = ""
-    aside: str = ""
-
-
-@dataclass(frozen=True)
-class Charts:
-    """Charts beside one another, with what their colours mean: the style's class and words."""
-
-    kind: ClassVar[str] = "charts"
-    charts: Sequence[Chart]
-    legend: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -207,3 +126,35 @@ class Page:
     heading: str
     lead: str
     chapters: Sequence[Chapter]
+
+
+_LISTED = 6
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that figures come from, and what :func:`dvdq_eval.provenance.provenance` said when it was written."""
+
+    name: str
+    provenance: Mapping[str, Any]
+
+
+def origin(sources: Sequence[Source]) -> list[tuple[str, str]]:
+    """Terms and values: files, commits, dates, machines, versions; sources that differ are listed."""
+    said = [source.provenance for source in sources if source.provenance]
+    dates = sorted(p["date"] for p in said)
+    terms = (
+        ("From", [source.name for source in sources]),
+        ("Commit", [p["commit"] or "not a checkout" for p in said]),
+        ("Made", dates if len(dates) < 2 or dates[0] == dates[-1] else [f"{dates[0]} to {dates[-1]}"]),
+        ("Machine", [f"{p['processor']}, {p['cores']} cores, {p['threads']} threads, {p['device']}" for p in said]),
+        ("System", [f"{p['platform']}, Python {p['python']}, DVD-Quant {p['dvdq']}" for p in said]),
+        ("Libraries", [", ".join(f"{name} {version}" for name, version in p["libraries"].items()) for p in said]),
+    )
+    return [(term, _listed(values)) for term, values in terms if values]
+
+
+def _listed(values: Sequence[str]) -> str:
+    different = list(dict.fromkeys(values))
+    more = len(different) - _LISTED
+    return "; ".join(different[:_LISTED]) + (f"; and {more} more" if more > 0 else "")

@@ -1,102 +1,57 @@
-"""The studies of a store: what every method has, what failed, and what was measured."""
+"""The studies of stores: what every method has, what failed, what was measured, and each method in figures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import median
 
-from dvdq_eval.experiments.configuration import Configuration
 from dvdq_eval.progress import Tell
-from dvdq_eval.report.origin import Source
-from dvdq_eval.report.reading import having, read
+from dvdq_eval.records import read_record
+from dvdq_eval.report.parts import Source
+from dvdq_eval.report.reading import OPERATION
 from dvdq_eval.tables.catalogue import EXPERIMENTS
-from dvdq_eval.vbench.score import Score
-
-_METHOD = having(
-    "label",
-    "bits",
-    "configuration",
-    "bytes",
-    "bytes_before",
-    "bits_per_weight",
-    "prepare_seconds",
-    "calibration_seconds",
-)
-
-
-@dataclass(frozen=True)
-class FoundVideo:
-    """A complete video: its record, what was measured of it, if it was, and its frames' file."""
-
-    record: dict[str, Any]
-    quality: dict[str, Any] | None
-    path: Path
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A generation that failed; ``method`` is its title, or its folder's name if it failed before it had one."""
-
-    method: str
-    prompt: str
-    seed: int
-    error: str
+from dvdq_eval.tables.rows import Measured, Row, row_of
+from dvdq_eval.vbench.score import Score, scores_of
+from dvdq_eval.videos.records import Failure, MethodRecord, StudyRecord
+from dvdq_eval.videos.store import MethodFolder, StoredVideo
 
 
 @dataclass(frozen=True)
 class FoundMethod:
-    """One method of a study.
+    """What a store has of a method.
 
     Attributes:
         key: its folder's name.
-        about: its ``method.json``.
+        about: its record.
         videos, failures: by the names of their jobs.
         scores: of VBench.
     """
 
     key: str
-    about: dict[str, Any]
-    videos: dict[str, FoundVideo]
+    about: MethodRecord
+    videos: dict[str, StoredVideo]
     failures: dict[str, Failure]
     scores: tuple[Score, ...]
 
     @property
-    def title(self) -> str:
-        """For people, e.g. ``DVD-Quant W4A6``."""
-        return _title(self.about)
-
-    @property
-    def label(self) -> str:
-        """For people, without widths."""
-        return str(self.about["label"])
-
-    @property
-    def schedule(self) -> dict[str, Any] | None:
-        """Of the recipe's widths, if it has one."""
-        recipe = self.about["configuration"]["recipe"]
-        return None if recipe is None else recipe["schedule"]
-
-    @property
-    def cached(self) -> bool:
-        """Whether TeaCache skips steps."""
-        return self.about["configuration"]["teacache"] is not None
-
-    @property
-    def exact(self) -> bool:
-        """Whether this is full precision, every step computed."""
-        return all(value is None for value in self.about["configuration"].values())
+    def measured(self) -> Measured:
+        """What its row is made from; VBench's scores have a section of their own."""
+        return Measured(self.key, self.about, tuple(self.videos.values()))
 
 
 @dataclass(frozen=True)
 class FoundStudy:
-    """A study's folder: ``name`` is where it lies, ``about`` its ``study.json``, ``methods`` in the tables' order."""
+    """A study's folder: ``name`` is where it lies, ``methods`` are in the tables' order.
+
+    ``failures`` have the title of their method, or its folder's name if it failed before it had one.
+    """
 
     name: str
-    about: dict[str, Any]
+    about: StudyRecord
     methods: tuple[FoundMethod, ...]
-    failures: tuple[Failure, ...]
+    failures: tuple[tuple[str, Failure], ...]
 
     @property
     def jobs(self) -> tuple[str, ...]:
@@ -106,49 +61,69 @@ class FoundStudy:
     @property
     def sources(self) -> list[Source]:
         """The folder, with the provenance of each method."""
-        return [Source(self.name, method.about.get("provenance", {})) for method in self.methods]
+        return [Source(self.name, method.about.provenance) for method in self.methods]
 
 
 def read_study(path: Path, name: str, tell: Tell) -> FoundStudy:
     """The study whose ``study.json`` is ``path``."""
-    about = read(path, having("name", "settings"))
+    study = read_record(path, StudyRecord, OPERATION)
     methods: list[FoundMethod] = []
-    failures: list[Failure] = []
-    folders, what = sorted(folder for folder in path.parent.iterdir() if folder.is_dir()), f"Reading {about['name']}"
-    for done, folder in enumerate(folders):
+    failures: list[tuple[str, Failure]] = []
+    folders, what = sorted(folder for folder in path.parent.iterdir() if folder.is_dir()), f"Reading {study.name}"
+    for done, place in enumerate(folders):
         tell(what, done, len(folders))
-        failed, described = dict(_failures(folder)), folder / "method.json"
-        failures += failed.values()
-        if described.exists():
-            videos = dict(_videos(folder))
-            scores = tuple(read(score, Score.from_dict) for score in sorted(folder.glob("vbench-*.json")))
-            methods.append(FoundMethod(folder.name, read(described, _METHOD), videos, failed, scores))
+        folder = MethodFolder(place)
+        about, failed = folder.about, folder.failures()
+        failures += [(place.name if about is None else about.title, failure) for failure in failed.values()]
+        if about is not None:
+            scores = tuple(scores_of(folder).values())
+            methods.append(FoundMethod(place.name, about, folder.videos(), failed, scores))
     tell(what, len(folders), len(folders))
-    return FoundStudy(name, about, tuple(_in_order(methods)), tuple(failures))
-
-
-def _failures(folder: Path) -> Iterator[tuple[str, Failure]]:
-    described = folder / "method.json"
-    title = read(described, _title) if described.exists() else folder.name
-    for path in sorted(folder.glob("[!.]*.failed.json")):
-        values = read(path, having("prompt", "seed", "error"))
-        yield path.name.partition(".")[0], Failure(title, values["prompt"], values["seed"], values["error"])
-
-
-def _videos(folder: Path) -> Iterator[tuple[str, FoundVideo]]:
-    for path in sorted(folder.glob("[!.]*.mkv")):
-        record, quality = path.with_suffix(".json"), path.with_suffix(".quality.json")
-        if record.exists():
-            measured = read(quality, having()) if quality.exists() else None
-            yield path.stem, FoundVideo(read(record, having("prompt", "seed", "seconds", "commit")), measured, path)
-
-
-def _title(about: dict[str, Any]) -> str:
-    return Configuration(about["label"], about["bits"], teacache=about["configuration"]["teacache"]).title
+    return FoundStudy(name, study, tuple(_in_order(methods)), tuple(failures))
 
 
 def _in_order(methods: Sequence[FoundMethod]) -> list[FoundMethod]:
     """As the tables name them; methods of no table after those, by their titles."""
-    titles = [line.configuration.title for experiment in EXPERIMENTS.values() for line in experiment.lines]
+    titles = [line.method.title for experiment in EXPERIMENTS.values() for line in experiment.lines]
     places = {title: place for place, title in reversed(list(enumerate(titles)))}
-    return sorted(methods, key=lambda method: (places.get(method.title, len(places)), method.title, method.key))
+    return sorted(methods, key=lambda m: (places.get(m.about.title, len(places)), m.about.title, m.key))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A method's row, and how it was made.
+
+    Attributes:
+        row: means over the videos that were measured; a metric needs two of them, and a value of each.
+        videos, measured, failed: how many were made, how many of those were measured, how many could not be made.
+        seconds: median wall time of a video.
+        bytes_before: of the transformer's checkpoint in full precision.
+    """
+
+    row: Row
+    videos: int
+    measured: int
+    failed: int
+    seconds: float | None
+    bytes_before: int
+
+
+def summarise(study: FoundStudy, tell: Tell) -> list[Summary]:
+    """Every method of a study."""
+    methods, what = study.methods, f"Intervals of {study.about.name}"
+    summaries = []
+    for done, method in enumerate(methods):
+        tell(what, done, len(methods))
+        summaries.append(_summary(method))
+    tell(what, len(methods), len(methods))
+    return summaries
+
+
+def _summary(method: FoundMethod) -> Summary:
+    videos = method.videos.values()
+    seconds = [video.record.seconds for video in videos if video.record.seconds is not None]
+    measured = sum(video.quality is not None for video in videos)
+    middle = median(seconds) if seconds else None
+    return Summary(
+        row_of(method.measured), len(videos), measured, len(method.failures), middle, method.about.bytes_before
+    )

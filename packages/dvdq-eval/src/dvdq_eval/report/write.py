@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import dvdq_eval
-from dvdq_eval.experiments.store import write_text
 from dvdq_eval.progress import Tell
+from dvdq_eval.records import write_text
 from dvdq_eval.report.chapters import make_chapters
 from dvdq_eval.report.material import Material, gather
 from dvdq_eval.report.page import render

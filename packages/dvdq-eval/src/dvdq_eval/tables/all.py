@@ -6,20 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.experiments.run import make_videos
-from dvdq_eval.experiments.store import Store, write_json, write_text
-from dvdq_eval.experiments.study import Study
-from dvdq_eval.markdown import markdown
-from dvdq_eval.paper import DIFFERS, PAPER
+from dvdq_eval.charts.chart import Charts, write_svg
+from dvdq_eval.charts.quality import swept
 from dvdq_eval.progress import Tell
+from dvdq_eval.records import write_record, write_text
+from dvdq_eval.sheets.markdown import markdown
 from dvdq_eval.tables.build import Judge, build_table
 from dvdq_eval.tables.catalogue import EXPERIMENTS, Experiment
 from dvdq_eval.tables.cost import table_5
-from dvdq_eval.tables.figures import figure_3, figure_4, figure_5, plot_deltas
-from dvdq_eval.tables.markdown import table_markdown
+from dvdq_eval.tables.figures import SIDE_BY_SIDE, figure_3, figure_4, figure_5
+from dvdq_eval.tables.sheets import paper_sheet, table_sheet
+from dvdq_eval.videos.method import FULL_PRECISION, Method
+from dvdq_eval.videos.store import Store
 
-Maker = Callable[[Study, Store, Path, Tell], None]
+Maker = Callable[[Store, Path, Tell], None]
 """Writes the files of one table or figure into a folder."""
 
 _OTHERS: Mapping[str, Maker] = MappingProxyType(
@@ -30,7 +30,6 @@ NAMES = (*(f"table-{n}" for n in range(1, 6)), *(f"figure-{n}" for n in range(3,
 
 def make(
     name: str,
-    study: Study,
     store: Store,
     out: Path,
     *,
@@ -39,46 +38,31 @@ def make(
     bits: Sequence[str] = (),
     judge: Judge | None = None,
 ) -> Path:
-    """Make one table or figure; what it writes begins with the path that is returned: ``.json``, ``.md``, ``.png``.
+    """Make one table or figure; what it writes begins with the path that is returned: ``.json``, ``.md``,
+    ``.svg``, ``.png``.
 
     Where the paper prints figures, ``-paper.md`` has them, with what is not the same.
     """
     out.mkdir(parents=True, exist_ok=True)
-    if name in PAPER:
-        paper = PAPER[name]
-        text = f"{DIFFERS}\n\n{markdown(paper.columns, paper.rows)}"
-        write_text(out / f"{name}-paper.md", text)
+    if paper := paper_sheet(name):
+        write_text(out / f"{name}-paper.md", f"{paper.note}\n\n{markdown(paper)}")
     if name in _OTHERS:
-        _OTHERS[name](study, store, out, tell)
+        _OTHERS[name](store, out, tell)
         return out / name
-    table = build_table(name, chosen(name, peers=peers, bits=bits), study, store, tell, judge)
-    write_text(out / f"{name}.md", table_markdown(table))
-    if name == "figure-6":
-        plot_deltas(table, out / f"{name}.png")
-    write_json(out / f"{name}.json", table.to_dict())
+    table = build_table(name, chosen(name, peers=peers, bits=bits), store, tell, judge)
+    write_text(out / f"{name}.md", markdown(table_sheet(table)))
+    if chart := swept(table.rows):
+        write_svg(out / f"{name}.svg", Charts([chart]))
+    write_record(out / f"{name}.json", table)
     return out / name
 
 
-def make_share(
-    names: Sequence[str],
-    study: Study,
-    store: Store,
-    share: tuple[int, int],
-    *,
-    peers: bool,
-    tell: Tell,
-    bits: Sequence[str] = (),
-) -> None:
-    """Make the i-th of n parts of all videos that the tables need."""
-    for configuration in needed(names, peers=peers, bits=bits):
-        make_videos(study, store, configuration, tell, share=share)
-
-
-def needed(names: Sequence[str], *, peers: bool, bits: Sequence[str] = ()) -> tuple[Configuration, ...]:
-    """The methods of some tables, each once, in the order in which the tables first name them."""
-    lines = [line for name in names if name in EXPERIMENTS for line in chosen(name, peers=peers, bits=bits).lines]
-    both = [c for line in lines for c in (line.configuration, line.against) if c is not None]
-    return tuple(dict.fromkeys((FULL_PRECISION, *both)))
+def needed(names: Sequence[str], *, peers: bool, bits: Sequence[str] = ()) -> tuple[Method, ...]:
+    """The methods of some tables and figures, each once, in the order in which they first name them."""
+    found = [m for name in names if name in EXPERIMENTS for m in chosen(name, peers=peers, bits=bits).methods]
+    if "figure-5" in names:
+        found += [method for methods in SIDE_BY_SIDE.values() for method in methods]
+    return tuple(dict.fromkeys(found))
 
 
 def chosen(name: str, *, peers: bool, bits: Sequence[str] = ()) -> Experiment:
@@ -88,6 +72,6 @@ def chosen(name: str, *, peers: bool, bits: Sequence[str] = ()) -> Experiment:
     lines = tuple(
         line
         for line in experiment.lines
-        if (peers or line.configuration.peer is None) and (not bits or line.configuration.bits in wanted)
+        if (peers or line.method.peer is None) and (not bits or line.method.bits in wanted)
     )
     return Experiment(experiment.title, lines, experiment.claim)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
 from dvdq_eval.methods import AS_PUBLISHED, BASELINES, LABELS, VARIANTS
+from dvdq_eval.peers.records import ORBITQUANT_W4A4, ORBITQUANT_W4A6, SDNQ_UINT4
+from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_reference.spec.recipe import DEFAULT_DELTA, ActivationRule, BitSchedule, Rotation, WeightRule
 
 OURS = LABELS["dvd-quant"]
@@ -23,8 +24,8 @@ TEACACHE_THRESHOLD = 0.1
 class Line:
     """One row of a table: a method, and the one that its videos are compared with, video by video."""
 
-    configuration: Configuration
-    against: Configuration | None = None
+    method: Method
+    against: Method | None = None
 
 
 @dataclass(frozen=True)
@@ -41,30 +42,36 @@ class Experiment:
     lines: tuple[Line, ...]
     claim: str
 
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """All that it needs videos of, each once: full precision, which the others are measured by, first."""
+        both = [method for line in self.lines for method in (line.method, line.against) if method is not None]
+        return tuple(dict.fromkeys((FULL_PRECISION, *both)))
 
-def ours(bits: str, label: str = OURS, **changes: Any) -> Configuration:
+
+def ours(bits: str, label: str = OURS, **changes: Any) -> Method:
     """DVD-Quant with fields of its recipe replaced."""
-    return Configuration.named(label, "dvd-quant", bits, **changes)
+    return Method.named(label, "dvd-quant", bits, **changes)
 
 
-def plus(bits: str) -> Configuration:
+def plus(bits: str) -> Method:
     """The recipe that is made of what helps beyond the paper."""
-    return Configuration.named(LABELS["dvd-quant-plus"], "dvd-quant-plus", bits)
+    return Method.named(LABELS["dvd-quant-plus"], "dvd-quant-plus", bits)
 
 
 _PEERS = (
-    Configuration("OrbitQuant", "W4A6", peer="orbitquant W4A6"),
-    Configuration("OrbitQuant", "W4A4", peer="orbitquant W4A4"),
-    Configuration("SDNQ", "uint4", peer="sdnq uint4"),
+    Method("OrbitQuant", "W4A6", peer=ORBITQUANT_W4A6),
+    Method("OrbitQuant", "W4A4", peer=ORBITQUANT_W4A4),
+    Method("SDNQ", "uint4", peer=SDNQ_UINT4),
 )
 
 
 def _table_1() -> tuple[Line, ...]:
     lines = [Line(FULL_PRECISION)]
     for bits in WIDTHS:
-        rivals = [Configuration.named(label, name, bits) for label, name in BASELINES.items()]
+        rivals = [Method.named(label, name, bits) for label, name in BASELINES.items()]
         if bits != "W4A6":
-            rivals += [Configuration.named(label, name, bits, **c) for label, (name, c) in AS_PUBLISHED.items()]
+            rivals += [Method.named(label, name, bits, **c) for label, (name, c) in AS_PUBLISHED.items()]
         lines += [Line(rival, ours(bits)) for rival in rivals]
         lines += [Line(peer, plus(bits)) for peer in _PEERS if peer.bits == bits]
         lines += [Line(ours(bits)), Line(plus(bits), ours(bits))]
@@ -72,7 +79,7 @@ def _table_1() -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def _scheduled(kind: str, label: str) -> Configuration:
+def _scheduled(kind: str, label: str) -> Method:
     schedule = BitSchedule(kind, low=4, high=8)  # type: ignore[arg-type]  # one of ScheduleKind
     return ours("W4A6", label, schedule=schedule)
 
@@ -105,7 +112,7 @@ def _table_4() -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def _delta(delta: float) -> Configuration:
+def _delta(delta: float) -> Method:
     return dataclasses.replace(ours("W4A6", f"δ = {delta:g}"), average=None).with_delta(delta)
 
 
@@ -144,7 +151,7 @@ def _beyond() -> tuple[Line, ...]:
     lines += [Line(plus("W4A6"), switched)]
     small = ActivationRule(8, 64, "gaussian")
     for label, changes in (("a scale per 64", {}), ("that in regular blocks", {"rotation": Rotation("regular")})):
-        changed = Configuration.named(f"plus, {label}", "dvd-quant-plus", "W4A4", activation=small, **changes)
+        changed = Method.named(f"plus, {label}", "dvd-quant-plus", "W4A4", activation=small, **changes)
         lines.append(Line(changed, plus("W4A4")))
     return tuple(lines)
 

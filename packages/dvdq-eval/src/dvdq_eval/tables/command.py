@@ -9,25 +9,21 @@ import torch
 import typer
 from rich.console import Console
 
-from dvdq_eval.experiments import options
-from dvdq_eval.experiments.opening import open_study
-from dvdq_eval.experiments.store import Store
 from dvdq_eval.progress import progress_bars
-from dvdq_eval.tables.all import NAMES, make, make_share
+from dvdq_eval.tables.all import NAMES, make, needed
+from dvdq_eval.tables.build import judge_by_vbench
 from dvdq_eval.tables.catalogue import EXPERIMENTS
-from dvdq_eval.tables.judging import judge_by_vbench
-from dvdq_models.placement import Offload
+from dvdq_eval.videos import options
+from dvdq_eval.videos.fill import fill_wholly
+from dvdq_eval.videos.options import StudyOptions, takes
+from dvdq_eval.videos.store import Store
 from dvdq_reference.spec.errors import DvdqError
 
 
+@takes(StudyOptions)
 def table(
+    asked: StudyOptions,
     names: Annotated[list[str], typer.Argument(help=f"Which: {', '.join(NAMES)}, or all.")],
-    pipeline: options.Pipeline = "wan",
-    videos: Annotated[int, typer.Option(min=2, help="Videos of each method, from as many prompts.")] = 64,
-    steps: options.Steps = None,
-    prompts: options.Prompts = None,
-    preparing: options.Preparing = None,
-    settings: options.Settings = None,
     out: Annotated[Path, typer.Option(help="Folder to write tables and figures to.")] = Path("out/tables"),
     store: options.Stored = options.STORE,
     peers: Annotated[bool, typer.Option(help="Also OrbitQuant and SDNQ, each in an environment made for it.")] = True,
@@ -42,13 +38,11 @@ def table(
     bits: Annotated[
         list[str] | None, typer.Option(help="Rows of these widths alone, e.g. W4A4; may be given again.")
     ] = None,
-    share: Annotated[
-        str | None,
-        typer.Option(help="Make the I-th of N parts of the videos and no table: 1/2. For several processes."),
+    workers: options.Workers = 1,
+    address: options.Address = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads, of each worker; default: torch's choice, of a worker 1.")
     ] = None,
-    device: options.Device = "cpu",
-    offload: options.OffloadTo = Offload.NONE,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")] = None,
 ) -> None:
     """Repeat the paper's tables and figures, and those beyond it, on a model of yours; resumable."""
     if threads is not None:
@@ -57,33 +51,14 @@ def table(
     for name in chosen:
         if name not in NAMES:
             raise DvdqError("table", where=name, expected=f"one of {', '.join(NAMES)}, or all", got=repr(name))
-    part = None if share is None else _part(share)
-    if vbench and (part is not None or not set(chosen) & EXPERIMENTS.keys()):
-        raise DvdqError("table", where="--vbench", expected="a table of videos, and no --share", got=", ".join(chosen))
-    study = open_study(
-        "table",
-        pipeline,
-        videos=videos,
-        steps=steps,
-        prompts=prompts,
-        preparing=preparing,
-        settings=settings,
-        device=device,
-        offload=offload,
-    )
-    kept = Store(store, study)
+    if vbench and not set(chosen) & EXPERIMENTS.keys():
+        raise DvdqError("table", where="--vbench", expected="a table of videos", got=", ".join(chosen))
+    study = asked.open("table")
     with progress_bars() as tell:
-        ask = judge_by_vbench(study, kept, vbench, fps or float(study.fps), judge, tell) if vbench else None
-        if part is not None:
-            make_share(chosen, study, kept, part, peers=peers, tell=tell, bits=bits or ())
-            return
+        kept = Store(store, study, tell)
+        ask = judge_by_vbench(kept, vbench, fps or float(study.fps), judge, tell) if vbench else None
+        methods = needed(chosen, peers=peers, bits=bits or ())
+        fill_wholly(kept, methods, tell, "table", workers=workers, address=address, threads=threads)
         for name in chosen:
-            written = make(name, study, kept, out, peers=peers, tell=tell, bits=bits or (), judge=ask)
+            written = make(name, kept, out, peers=peers, tell=tell, bits=bits or (), judge=ask)
             Console().print(f"[bold]{written}[/bold]", soft_wrap=True, highlight=False)
-
-
-def _part(text: str) -> tuple[int, int]:
-    first, _, count = text.partition("/")
-    if not (first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
-        raise DvdqError("table", where="--share", expected="I/N with 1 <= I <= N", got=repr(text))
-    return int(first) - 1, int(count)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
-from dvdq_eval.experiments.prepare import quantized_pipeline, tuned
-from dvdq_eval.experiments.store import Store, write_json, write_text
-from dvdq_eval.experiments.study import Study
-from dvdq_eval.markdown import markdown
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
+from dvdq_eval.records import write_record, write_text
+from dvdq_eval.sheets.figures import figure, names, span, times
+from dvdq_eval.sheets.markdown import markdown
+from dvdq_eval.sheets.sheet import Cell, Column, Sheet
 from dvdq_eval.tables.catalogue import WIDTHS, ours
+from dvdq_eval.videos.making import size_of
+from dvdq_eval.videos.method import FULL_PRECISION, Method
+from dvdq_eval.videos.prepare import Pipelines
+from dvdq_eval.videos.store import Store
 from dvdq_models.bit_schedule import average_bits
-from dvdq_models.bit_switching import TRANSFORMERS, hooks_of
-from dvdq_models.inspection import describe, together
-from dvdq_reference.spec.recipe import Recipe
+from dvdq_models.bit_switching import hooks_of
 
 ROUNDS = 5
 """Videos of each method that are timed, in turns; the first of each warms up and does not count."""
@@ -43,18 +45,24 @@ class Cost:
     latency: float
 
 
-def table_5(study: Study, store: Store, out: Path, tell: Tell) -> None:
+def table_5(store: Store, out: Path, tell: Tell) -> None:
     """Write ``table-5.json`` and ``.md``."""
-    costs = measure_cost(study, store, tell)
-    values = {"pipeline": study.name, "settings": dict(study.settings), "rows": [asdict(cost) for cost in costs]}
-    write_json(out / "table-5.json", values | {"provenance": provenance()})
-    write_text(out / "table-5.md", cost_markdown(costs))
+    costs = measure_cost(store, tell)
+    values = {
+        "pipeline": store.study.name,
+        "settings": dict(store.study.settings),
+        "rows": [asdict(cost) for cost in costs],
+    }
+    write_record(out / "table-5.json", values | {"provenance": provenance()})
+    write_text(out / "table-5.md", markdown(cost_sheet(costs)))
 
 
-def measure_cost(study: Study, store: Store, tell: Tell) -> list[Cost]:
+def measure_cost(store: Store, tell: Tell) -> list[Cost]:
     """Full precision and every width of DVD-Quant, their videos timed in turns so that all see the same machine."""
-    configurations = [FULL_PRECISION, *(tuned(study, store, ours(bits), tell) for bits in WIDTHS)]
-    pipelines = [quantized_pipeline(study, store, configuration, tell)[0] for configuration in configurations]
+    study = store.study
+    methods = [FULL_PRECISION, *(Pipelines(store, tell).tuned(ours(bits)) for bits in WIDTHS)]
+    # All of them at once: each has its own.
+    pipelines = [Pipelines(store, tell).load(method)[0] for method in methods]
     seconds: list[list[float]] = [[] for _ in pipelines]
     job, total = study.jobs[0], (1 + ROUNDS) * len(pipelines)
     for turn in range(1 + ROUNDS):
@@ -65,19 +73,18 @@ def measure_cost(study: Study, store: Store, tell: Tell) -> list[Cost]:
             seconds[number].append(time.perf_counter() - started)
     tell("Table 5: timing", total, total)
     costs: list[Cost] = []
-    for configuration, pipeline, taken in zip(configurations, pipelines, seconds, strict=True):
-        costs.append(_cost(configuration, pipeline, taken[1:], costs[0].seconds if costs else None))
+    for method, pipeline, taken in zip(methods, pipelines, seconds, strict=True):
+        costs.append(_cost(method, pipeline, taken[1:], costs[0].seconds if costs else None))
     return costs
 
 
-def _cost(configuration: Configuration, pipeline: Any, taken: list[float], exact: float | None) -> Cost:
-    recipe = configuration.recipe
-    parts = {name: part for name in TRANSFORMERS if (part := getattr(pipeline, name, None)) is not None}
-    size = together({name: describe(part, recipe or Recipe.named("minmax")) for name, part in parts.items()})
+def _cost(method: Method, pipeline: Any, taken: list[float], exact: float | None) -> Cost:
+    recipe = method.recipe
+    size = size_of(pipeline, method)
     stored = size.bytes_before if recipe is None else size.bytes_after
     middle = median(taken)
     return Cost(
-        label=configuration.title,
+        label=method.title,
         activation_bits=16.0 if recipe is None else average_bits(next(iter(hooks_of(pipeline).values())).trace),
         bytes=stored,
         memory=size.bytes_before / stored,
@@ -89,20 +96,25 @@ def _cost(configuration: Configuration, pipeline: Any, taken: list[float], exact
     )
 
 
-def cost_markdown(costs: list[Cost]) -> str:
+def cost_sheet(costs: Sequence[Cost]) -> Sheet:
     """Sizes and times, and how many times smaller and faster than 16 bits."""
-    header = ["method", "activation bits", "MB", "smaller", "seconds a video (range)", "times as fast"]
-    return markdown(
-        header,
-        (
-            [
-                cost.label,
-                f"{cost.activation_bits:.2f}",
-                f"{cost.bytes / 1e6:.2f}",
-                f"{cost.memory:.2f} ×",
-                f"{cost.seconds:.2f} ({cost.fastest:.2f}–{cost.slowest:.2f})",
-                f"{cost.latency:.2f} ×",
-            ]
-            for cost in costs
-        ),
-    )
+    columns = [
+        Column("method", first="ascending"),
+        Column("activation bits", "mean over the steps that ran", "ascending"),
+        Column("MB", "of the transformer's checkpoint", "ascending"),
+        Column("smaller", "than in 16 bits"),
+        Column("seconds a video", "without decoding: the median", "ascending", note="range"),
+        Column("times as fast", "as full precision in the same run"),
+    ]
+    rows = [
+        [
+            name,
+            figure(cost.activation_bits, ".2f"),
+            figure(cost.bytes, ".2f", 1e-6),
+            times(cost.memory),
+            Cell(f"{cost.seconds:.2f}", cost.seconds, note=span(cost.fastest, cost.slowest, ".2f")),
+            times(cost.latency),
+        ]
+        for name, cost in zip(names([cost.label for cost in costs]), costs, strict=True)
+    ]
+    return Sheet(f"Size and time, {costs[0].rounds} videos of each method", columns, rows)

@@ -1,4 +1,4 @@
-"""VBench's own Python: it pins packages that this project's newer ones do not go with."""
+"""VBench's own Python: it pins packages that this project's newer ones do not go with. Also random weights for it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 from dvdq_eval.environments import environment_folder, make_environment, named_python, python_in
+from dvdq_eval.json_lines import Script
+from dvdq_eval.records import complete_folder
+from dvdq_eval.vbench.weights import MARKER
 from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "VBench's environment"
@@ -75,3 +78,30 @@ def _checked(base: Path | None) -> Path:
         got = f"{python}, which is {version}" if version else f"{python}, which is none"
         raise DvdqError(OPERATION, expected=f"a Python {SERIES}: --python PATH names another", got=got)
     return python
+
+
+_SCRIPT = Path(__file__).with_name("plant.py")
+_SECONDS = 1800.0
+"""That it may take."""
+
+
+def plant(python: Path, folder: Path) -> None:
+    """Random weights for every dimension into a new folder, marked as such: complete or not at all.
+
+    Planted weights that are there already stay.
+
+    Raises:
+        DvdqError: the folder holds something else, or VBench's code did not build its models.
+    """
+    if (folder / MARKER).exists():
+        return
+    with complete_folder(folder, frozenset()) as fresh:
+        said = Script(python, _SCRIPT).run(
+            {"cache": str(fresh), "threads": 1},
+            operation="vbench plant",
+            where=str(folder),
+            expected="random weights",
+            timeout=_SECONDS,
+        )
+        list(said)
+        (fresh / MARKER).write_text("These weights are random: they show that VBench runs, and no more.\n")

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dvdq_eval.experiments.study import Job, Study
 from dvdq_eval.vbench.dimensions import DIMENSIONS, PAPER, Dimension
+from dvdq_eval.videos.study import Job, Study
 from dvdq_reference.spec.errors import DvdqError
 
 SAMPLES = 5

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from dvdq_eval.intervals import Interval, interval
-from dvdq_eval.markdown import markdown
 from dvdq_eval.paper import PAPER
 from dvdq_eval.provenance import provenance
+from dvdq_eval.sheets.figures import names, with_interval
+from dvdq_eval.sheets.markdown import markdown
+from dvdq_eval.sheets.sheet import NOTHING, Cell, Column, Sheet
 from dvdq_eval.vbench.dimensions import DIMENSIONS, Dimension
 from dvdq_eval.vbench.prompts import StandardStudy, jobs_of
 from dvdq_eval.vbench.score import Score, scores_of
@@ -19,7 +22,7 @@ _PAPER = PAPER["table-1"]
 
 
 @dataclass(frozen=True)
-class Cell:
+class Judged:
     """One method in one dimension.
 
     Attributes:
@@ -50,7 +53,7 @@ class Row:
 
     label: str
     bits: str
-    cells: dict[str, Cell]
+    cells: dict[str, Judged]
 
 
 @dataclass(frozen=True)
@@ -77,21 +80,22 @@ def build_report(asked: Asked, *, only: Iterable[Dimension] = ()) -> Report:
     """What is scored of the methods, in all dimensions or in ``only`` some; scores of other videos are left out."""
     names = {dimension.name for dimension in only} or set(DIMENSIONS)
     rows = []
-    for configuration in asked.methods:
-        folder, cells = asked.folder(configuration), {}
+    for method in asked.methods:
+        folder, cells = asked.folder(method), {}
         for name, score in ({} if folder is None else scores_of(folder)).items():
             jobs = {job.name for job in jobs_of(asked.study, DIMENSIONS[name])}
             if name in names and jobs.issuperset((*score.videos, *score.failed)):
-                cells[name] = _cell(score, len(jobs))
-        rows.append(Row(configuration.label, configuration.bits, cells))
+                cells[name] = judged(score, len(jobs))
+        rows.append(Row(method.label, method.bits, cells))
     prompts = "VBench's own prompts" if isinstance(asked.study, StandardStudy) else "other prompts than VBench's"
     return Report(asked.study.name, prompts, dict(asked.study.settings), tuple(rows))
 
 
-def _cell(score: Score, total: int) -> Cell:
+def judged(score: Score, total: int) -> Judged:
+    """What a score says of ``total`` videos; a path check's says nothing."""
     values = [value for value in score.videos.values() if value is not None]
     shown = not score.path_check
-    return Cell(
+    return Judged(
         score=score.score if shown else None,
         interval=interval(values) if shown and len(values) > 1 else None,
         videos=len(values),
@@ -107,15 +111,10 @@ def _cell(score: Score, total: int) -> Cell:
 
 def report_markdown(report: Report) -> str:
     """Scores ×100 with the 95 % interval of their mean, the number of videos in brackets, and the paper's below."""
-    dimensions = report.dimensions
-    ours = [[row.label, row.bits, *(_text(row.cells.get(d.name)) for d in dimensions)] for row in report.rows]
-    paper = [
-        [f"paper: {row[0]}", row[1], *(row[_PAPER.columns.index(d.column)] if d.column else "–" for d in dimensions)]
-        for row in _PAPER.rows
-    ]
-    lines = [f"VBench × 100 of {report.pipeline} on {report.prompts}.", ""]
-    header = ["method", "bits", *(d.heading for d in dimensions)]
-    lines.append(markdown(header, [*ours, *(paper if any(d.column for d in dimensions) else [])]))
+    sheet = vbench_sheet(report)
+    if any(d.column for d in report.dimensions):
+        sheet = dataclasses.replace(sheet, rows=[*sheet.rows, *_paper_rows(report.dimensions)])
+    lines = [f"VBench × 100 of {report.pipeline} on {report.prompts}.", "", markdown(sheet)]
     if any(cell.path_check for row in report.rows for cell in row.cells.values()):
         lines.append("*path check*: the judge's weights were random; its real code ran and its figure means nothing.")
     lines.append("± is the 95 % bootstrap interval of the mean over videos; in brackets, how many have a value.")
@@ -123,20 +122,35 @@ def report_markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _text(cell: Cell | None) -> str:
-    if cell is None:
-        return "–"
-    counts = {"failed": cell.failed, "missing": cell.missing, "NaN": cell.not_a_number}
-    among = ", ".join([str(cell.videos), *(f"{count} {what}" for what, count in counts.items() if count)])
-    return f"{_figure(cell)} ({among})"
+def vbench_sheet(report: Report) -> Sheet:
+    """A row a method, a column a dimension that some method was scored in."""
+    columns = [
+        Column("method", first="ascending"),
+        Column("bits", "of weights and activations", "ascending"),
+        *(Column(d.heading, f"VBench's {d.name.replace('_', ' ')}") for d in report.dimensions),
+    ]
+    rows = [
+        [name, Cell(row.bits, row.bits), *(_cell_of(row.cells.get(d.name)) for d in report.dimensions)]
+        for name, row in zip(names([row.label for row in report.rows]), report.rows, strict=True)
+    ]
+    return Sheet("VBench × 100", columns, rows)
 
 
-def _figure(cell: Cell) -> str:
-    if cell.path_check:
-        return "path check"
-    if cell.score is None:
-        return "NaN"
-    if cell.interval is None:
-        return f"{cell.score * 100:.2f}"
-    half = max(cell.interval.high - cell.interval.mean, cell.interval.mean - cell.interval.low)
-    return f"{cell.score * 100:.2f} ± {half * 100:.2f}"
+def _paper_rows(dimensions: Sequence[Dimension]) -> Iterator[list[Cell]]:
+    for row in _PAPER.rows:
+        figures = (row[_PAPER.columns.index(d.column)] if d.column else "–" for d in dimensions)
+        yield [Cell(f"paper: {row[0]}"), Cell(row[1]), *map(Cell, figures)]
+
+
+def _cell_of(found: Judged | None) -> Cell:
+    if found is None:
+        return NOTHING
+    counts = {"failed": found.failed, "missing": found.missing, "NaN": found.not_a_number}
+    among = ", ".join([str(found.videos), *(f"{count} {what}" for what, count in counts.items() if count)])
+    css = "miss" if any(counts.values()) else ""
+    if found.path_check or found.score is None:
+        return Cell("path check" if found.path_check else "NaN", note=among, css=css)
+    # The interval is of the mean over videos, beside VBench's own aggregate.
+    around = None if found.interval is None else with_interval(found.interval, ".2f", 100.0)
+    margin, ends = ("", "") if around is None else (around.margin, around.span)
+    return Cell(f"{found.score * 100:.2f}", found.score, margin=margin, span=ends, note=among, css=css)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from dvdq_eval.experiments.store import MethodFolder, read_json, write_json
+from dvdq_eval.records import find_record, write_record
 from dvdq_eval.vbench.dimensions import DIMENSIONS
+from dvdq_eval.videos.store import MethodFolder
 
 
 @dataclass(frozen=True)
@@ -38,22 +38,13 @@ class Score:
     seconds: float
     versions: dict[str, str]
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Score:
-        """What :meth:`to_dict` made."""
-        return cls(**{**values, "failed": tuple(values["failed"])})
-
 
 def scores_of(folder: MethodFolder) -> dict[str, Score]:
     """The scores that a method has, by dimension, in the order of :data:`DIMENSIONS`."""
-    read = {name: read_json(folder.folder / f"vbench-{name}.json") for name in DIMENSIONS}
-    return {name: Score.from_dict(values) for name, values in read.items() if values is not None}
+    read = {name: find_record(folder.folder / f"vbench-{name}.json", Score) for name in DIMENSIONS}
+    return {name: score for name, score in read.items() if score is not None}
 
 
 def keep_score(folder: MethodFolder, score: Score) -> None:
     """Write a score, in place of an earlier one of its dimension."""
-    write_json(folder.folder / f"vbench-{score.dimension}.json", score.to_dict())
+    write_record(folder.folder / f"vbench-{score.dimension}.json", score)

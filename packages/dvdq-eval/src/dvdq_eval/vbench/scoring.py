@@ -7,20 +7,19 @@ import json
 import tempfile
 import time
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-from dvdq_eval.experiments.store import MethodFolder
-from dvdq_eval.experiments.study import Study
+from dvdq_eval.digests import digests
 from dvdq_eval.progress import Tell
-from dvdq_eval.vbench.coverage import OPERATION, Coverage, coverage
 from dvdq_eval.vbench.dimensions import Dimension
 from dvdq_eval.vbench.installed import Installed
 from dvdq_eval.vbench.prompts import entry, jobs_of
 from dvdq_eval.vbench.score import Score, keep_score, scores_of
 from dvdq_eval.vbench.staged import CODEC, stage
-from dvdq_eval.vbench.study import Asked
+from dvdq_eval.vbench.study import OPERATION, Asked, Coverage, coverage
 from dvdq_eval.vbench.weights import FILES, is_path_check
+from dvdq_eval.videos.store import MethodFolder
+from dvdq_eval.videos.study import Study
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -52,8 +51,8 @@ def score_all(asked: Asked, judges: Judges, tell: Tell) -> None:
     Raises:
         DvdqError: VBench fails or is too slow, or random weights would replace a score by real ones.
     """
-    for configuration in asked.methods:
-        folder = asked.folder(configuration)
+    for method in asked.methods:
+        folder = asked.folder(method)
         assert folder is not None
         with tempfile.TemporaryDirectory(prefix="dvdq-vbench-") as staged:
             for dimension in asked.dimensions:
@@ -61,7 +60,7 @@ def score_all(asked: Asked, judges: Judges, tell: Tell) -> None:
                 inputs = inputs_of(asked.study, folder, dimension, found, judges)
                 earlier = scores_of(folder).get(dimension.name)
                 if earlier is None or earlier.inputs != inputs:
-                    title = f"{configuration.title}: {dimension.name}"
+                    title = f"{method.title}: {dimension.name}"
                     if earlier is not None and not earlier.path_check and is_path_check(dimension.name, judges.weights):
                         expected = "no score by real weights for a path check to replace"
                         raise DvdqError(OPERATION, where=title, expected=expected, got=f"one in {folder.folder}")
@@ -113,11 +112,13 @@ def _score(
 
 def inputs_of(study: Study, folder: MethodFolder, dimension: Dimension, found: Coverage, judges: Judges) -> str:
     """A hash of all that a score depends on."""
-    files = {job.name: _digest(folder.folder / f"{job.name}.mkv") for job in found.there}
+    videos = digests([folder.folder / f"{job.name}.mkv" for job in found.there])
+    files = {job.name: digest for job, digest in zip(found.there, videos, strict=True)}
+    weights = [file.path for file in FILES[dimension.name]]
     values = {
         "entries": [entry(study, job, dimension, files[job.name]) for job in found.there],
         "failed": [job.name for job in found.failed],
-        "weights": {file.path: _digest(judges.weights / file.path) for file in FILES[dimension.name]},
+        "weights": dict(zip(weights, digests([judges.weights / path for path in weights]), strict=True)),
         "path_check": is_path_check(dimension.name, judges.weights),
         "fps": judges.fps,
         "codec": CODEC,
@@ -125,15 +126,3 @@ def inputs_of(study: Study, folder: MethodFolder, dimension: Dimension, found: C
         "versions": judges.installed.versions,
     }
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file, read once as long as it is not written anew."""
-    status = path.stat()
-    return _digest_of(path, status.st_mtime_ns, status.st_size)
-
-
-@cache
-def _digest_of(path: Path, changed: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,18 @@ _COMMANDS = {
 }
 
 
-class _Commands(TyperGroup):
-    """Subcommands by where their functions lie."""
+class LateCommands(TyperGroup):
+    """Subcommands by where their functions, or groups of further ones, lie; a subclass says where."""
 
     _listing = False
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._places = _COMMANDS | {found.name: found.value for found in entry_points(group="dvdq.commands")}
+        self._places = self.places()
+
+    def places(self) -> Mapping[str, str]:
+        """``module:name`` of each command."""
+        raise NotImplementedError
 
     def list_commands(self, ctx: Any) -> list[str]:
         """All names, imported or not."""
@@ -46,8 +51,11 @@ class _Commands(TyperGroup):
         module, _, function = self._places[cmd_name].partition(":")
         if self._listing:
             return TyperCommand(name=cmd_name, help=_first_line(module, function))
+        found = getattr(importlib.import_module(module), function)
+        if isinstance(found, typer.Typer):
+            return typer.main.get_command(found)
         single = typer.Typer(add_completion=False)
-        single.command(name=cmd_name)(getattr(importlib.import_module(module), function))
+        single.command(name=cmd_name)(found)
         return typer.main.get_command(single)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -60,14 +68,20 @@ class _Commands(TyperGroup):
 
 
 def _first_line(module: str, function: str) -> str:
-    """The first line of a function's docstring, read from its source."""
-    spec = importlib.util.find_spec(module)
+    """The first line of a function's docstring, or of its module's if it is none, read from its source."""
+    package, *inside = module.split(".")
+    # The whole name would be looked up by importing the packages around it.
+    spec = importlib.util.find_spec(package)
     assert spec is not None
     assert spec.origin is not None
-    for node in ast.parse(Path(spec.origin).read_bytes()).body:
-        if isinstance(node, ast.FunctionDef) and node.name == function:
-            return (ast.get_docstring(node) or "").partition("\n")[0]
-    return ""
+    tree = ast.parse(Path(spec.origin).parent.joinpath(*inside).with_suffix(".py").read_bytes())
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
+    return (ast.get_docstring(next(functions, tree)) or "").partition("\n")[0]
+
+
+class _Commands(LateCommands):
+    def places(self) -> Mapping[str, str]:
+        return _COMMANDS | {found.name: found.value for found in entry_points(group="dvdq.commands")}
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)

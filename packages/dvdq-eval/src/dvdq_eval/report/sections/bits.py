@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
-from dvdq_eval.report.charts.bits import LEGEND, bit_shares, bit_trace
+from dvdq_eval.charts.bits import LEGEND, bit_shares, bit_trace
+from dvdq_eval.charts.chart import Chart, Charts
 from dvdq_eval.report.material import Material
-from dvdq_eval.report.parts import Chart, Charts, Part, Section, Text
+from dvdq_eval.report.parts import Part, Section, Text
 from dvdq_eval.report.studies import FoundMethod
 from dvdq_eval.tables.catalogue import OURS
 from dvdq_models.bit_schedule import StepDecision, average_bits
@@ -22,13 +22,13 @@ def bits(material: Material) -> Section | None:
     study = material.study
     if study is None or not (methods := [method for method in study.methods if _switches(method)]):
         return None
-    guided = [method for method in methods if (method.schedule or {})["kind"] == "delta"]
-    parts = _traces(next((m for m in guided if m.label == OURS), guided[0])) if guided else []
+    guided = [method for method in methods if (method.about.schedule or {})["kind"] == "delta"]
+    parts = _traces(next((m for m in guided if m.about.label == OURS), guided[0])) if guided else []
     text = (
         "When each method runs high: a step is the more violet, the more of its videos ran it at the high width. A "
         "fixed pattern is one for all videos, a guided switch follows each."
     )
-    shares = [(method.title, _shares(method)) for method in methods]
+    shares = [(method.about.title, _shares(method)) for method in methods]
     parts += [Text(text), Charts([Chart(bit_shares(shares))], LEGEND)]
     return Section("bits", "Bits, step by step", parts, study.sources)
 
@@ -36,22 +36,23 @@ def bits(material: Material) -> Section | None:
 def _switches(method: FoundMethod) -> bool:
     """Whether it runs at two widths, TeaCache apart: a step that it skips has none."""
     return (
-        method.schedule is not None
-        and method.schedule["kind"] != "constant"
+        method.about.schedule is not None
+        and method.about.schedule["kind"] != "constant"
         and bool(method.videos)
-        and not method.cached
+        and method.about.teacache is None
     )
 
 
 def _traces(method: FoundMethod) -> list[Part]:
-    assert method.schedule is not None
-    delta, records = method.schedule["delta"], [video.record for video in method.videos.values()]
+    assert method.about.schedule is not None
+    schedule, records = method.about.schedule, [video.record for video in method.videos.values()]
+    delta = schedule["delta"]
     text = (
-        f"{method.title} runs a denoising step at {method.schedule['low']} bits while the output changes little, and "
-        f"at {method.schedule['high']} once the changes since the last such step add up to δ = {delta:.4g}. Over its "
-        f"{len(records)} videos that is {fmean(record['average_bits'] for record in records):.2f} bits on average."
+        f"{method.about.title} runs a denoising step at {schedule['low']} bits while the output changes little, and "
+        f"at {schedule['high']} once the changes since the last such step add up to δ = {delta:.4g}. Over its "
+        f"{len(records)} videos that is {fmean(record.average_bits or 0.0 for record in records):.2f} bits on average."
     )
-    charts = [trace_chart(record["prompt"], steps_of(record), delta) for record in records[:_TRACED]]
+    charts = [trace_chart(record.prompt, record.trace or (), delta) for record in records[:_TRACED]]
     return [Text(text), Charts(charts, LEGEND)]
 
 
@@ -60,13 +61,8 @@ def trace_chart(prompt: str, steps: Sequence[StepDecision], delta: float) -> Cha
     return Chart(bit_trace(prompt, steps, delta), f"“{prompt}”", f"{average_bits(steps):.2f} bits on average")
 
 
-def steps_of(record: Mapping[str, Any]) -> list[StepDecision]:
-    """The trace of a video's record."""
-    return [StepDecision(**step) for step in record["trace"]]
-
-
 def _shares(method: FoundMethod) -> list[float]:
     """For each step, the share of videos that ran it at the high width."""
-    assert method.schedule is not None
-    traces = [steps_of(video.record) for video in method.videos.values()]
-    return [fmean(step.bits == method.schedule["high"] for step in steps) for steps in zip(*traces, strict=True)]
+    assert method.about.schedule is not None
+    traces = [video.record.trace or () for video in method.videos.values()]
+    return [fmean(step.bits == method.about.schedule["high"] for step in steps) for steps in zip(*traces, strict=True)]

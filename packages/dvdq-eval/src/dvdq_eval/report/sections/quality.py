@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dvdq_eval.report.charts.quality import LEGEND, Point, tradeoff
-from dvdq_eval.report.figures import css_of, plain, table_sheet, title
+from dvdq_eval.charts.chart import Chart, Charts
+from dvdq_eval.charts.quality import LEGEND, Point, tradeoff
 from dvdq_eval.report.material import Material
-from dvdq_eval.report.parts import Cell, Chart, Charts, Column, Part, Section, Sheet, Text
-from dvdq_eval.report.studies import FoundStudy
-from dvdq_eval.report.summary import Summary
-from dvdq_eval.tables.build import Row
+from dvdq_eval.report.parts import Part, Section, Text
+from dvdq_eval.report.studies import FoundStudy, Summary
+from dvdq_eval.sheets.figures import figure
+from dvdq_eval.sheets.sheet import Cell, Column, Sheet
 from dvdq_eval.tables.catalogue import OURS
 from dvdq_eval.tables.metrics import METRICS
+from dvdq_eval.tables.rows import Row
+from dvdq_eval.tables.sheets import Columns, css_of, methods_sheet
 
 NOTE = (
     "Each figure is the mean over a method’s videos with its 95 % bootstrap interval below it. Distances are from full "
@@ -30,8 +32,10 @@ def quality(material: Material, summaries: Sequence[Summary]) -> Section | None:
     study = material.study
     if study is None or not (summaries or study.failures):
         return None
-    sheet = table_sheet("Every method of the study", [summary.row for summary in summaries], _making(summaries))
-    parts: list[Part] = [Text(f"{_counted(study, summaries)} Any column sorts."), sheet, Text(NOTE, "note")]
+    parts: list[Part] = [Text(f"{_counted(study, summaries)} Any column sorts.")]
+    if summaries:
+        rows = [summary.row for summary in summaries]
+        parts += [methods_sheet("Every method of the study", rows, _making(summaries)), Text(NOTE, "note")]
     charts = _tradeoffs(study, summaries)
     if charts:
         parts += [Charts(charts, LEGEND), Text(SECONDS, "note")]
@@ -53,14 +57,14 @@ def _counted(study: FoundStudy, summaries: Sequence[Summary]) -> str:
     return words
 
 
-def _making(summaries: Sequence[Summary]) -> list[tuple[Column, list[Cell]]]:
+def _making(summaries: Sequence[Summary]) -> Columns:
     videos = [Cell(str(summary.measured), summary.measured) for summary in summaries]
     failed = [Cell(str(summary.failed), summary.failed, css="miss" if summary.failed else "") for summary in summaries]
-    seconds = [plain(summary.seconds, ".2f") for summary in summaries]
+    seconds = [figure(summary.seconds, ".2f") for summary in summaries]
     return [
-        (Column("Videos", "that were measured"), videos),
-        (Column("Failed", "generations that ended in an error"), failed),
-        (Column("Seconds", "median of a video, as it was made", "ascending"), seconds),
+        (Column("videos", "that were measured"), videos),
+        (Column("failed", "generations that ended in an error"), failed),
+        (Column("seconds", "median of a video, as it was made", "ascending"), seconds),
     ]
 
 
@@ -70,12 +74,12 @@ def _tradeoffs(study: FoundStudy, summaries: Sequence[Summary]) -> list[Chart]:
     if name is None:
         return []
     metric = METRICS[name]
-    exact_keys = {method.key for method in study.methods if method.exact}
+    exact_keys = {method.key for method in study.methods if method.about.exact}
     exact = next((summary for summary in summaries if summary.row.key in exact_keys), None)
     charts = []
     for label, cost in (("MB", _megabytes), ("seconds a video", _seconds)):
         points = [
-            Point(title(s.row), x, s.row.metrics[name], css_of(s.row.label), _label(s.row))
+            Point(s.row.title, x, s.row.metrics[name], css_of(s.row.label), _label(s.row))
             for s in summaries
             if s is not exact and name in s.row.metrics and (x := cost(s)) is not None
         ]
@@ -100,13 +104,13 @@ def _seconds(summary: Summary) -> float | None:
 
 def _failures(study: FoundStudy) -> Sheet:
     columns = [
-        Column("Method", first="ascending"),
-        Column("Prompt", first="ascending", words=True),
-        Column("Seed", first="ascending"),
-        Column("Error", first="ascending", words=True),
+        Column("method", first="ascending"),
+        Column("prompt", first="ascending", words=True),
+        Column("seed", first="ascending"),
+        Column("error", first="ascending", words=True),
     ]
     rows = [
-        [Cell(f.method, f.method), Cell(f.prompt, f.prompt), Cell(str(f.seed), f.seed), Cell(f.error, f.error)]
-        for f in study.failures
+        [Cell(title, title), Cell(f.prompt, f.prompt), Cell(str(f.seed), f.seed), Cell(f.error, f.error)]
+        for title, f in study.failures
     ]
     return Sheet("Generations that failed", columns, rows)

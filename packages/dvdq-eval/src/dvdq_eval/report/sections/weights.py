@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+from dvdq_eval.charts import internals
 from dvdq_eval.internals import LayerError
-from dvdq_eval.report.charts import internals
 from dvdq_eval.report.files import Channels, LayerErrors
 from dvdq_eval.report.material import Material
-from dvdq_eval.report.parts import Chart, Charts, Part, Section, Text
+from dvdq_eval.report.parts import Part, Section, Text
 
 
 def weights(material: Material) -> Section | None:
@@ -29,7 +29,7 @@ def error_parts(layers: Sequence[LayerError]) -> list[Part]:
         f"Over all {len(layers)} layers the mean squared error is {100 * minmax:.2f} % with min-max and "
         f"{100 * bgr:.2f} % with bounded grid refinement, {100 * (bgr / minmax - 1):+.0f} %."
     )
-    return [Text(text), Charts([Chart(internals.layer_errors(layers))], internals.LEGEND)]
+    return [Text(text), internals.error_charts(layers)]
 
 
 def activations(material: Material) -> Section | None:
@@ -40,19 +40,10 @@ def activations(material: Material) -> Section | None:
     parts: list[Part] = []
     for file in found:
         value = file.value
-        highest = max(max(peaks) for peaks in value.peaks.values())
         text = (
             f"The largest value that each input channel of {value.layer} reached in full precision over all tokens and "
             f"steps of “{value.prompt}”: the layer whose channels differ most. The crest is the highest peak over the "
             "root mean square of all."
         )
-        charts = [
-            Chart(
-                internals.channel_peaks(value.layer, label, peaks, highest, ours=place > 0),
-                label.capitalize(),
-                f"crest {value.crest[label]:.1f}",
-            )
-            for place, (label, peaks) in enumerate(value.peaks.items())
-        ]
-        parts += [Text(text), Charts(charts)]
+        parts += [Text(text), internals.peak_charts(value.layer, value.peaks, value.crest)]
     return Section("activations", "Activations before and after rotation", parts, [file.source for file in found])

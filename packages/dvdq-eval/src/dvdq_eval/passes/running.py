@@ -1,0 +1,136 @@
+"""One pass of a transformer, which every measurement runs, and how that is built: empty, random, from a checkpoint.
+
+Integer kernels take the same time whatever the codes are, so a model of any size is measured without its checkpoint
+and without quantizing one: codes are drawn where they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from dvdq_eval.device import dtype_on
+from dvdq_eval.passes.subject import Subject
+from dvdq_eval.passes.variants import Variant
+from dvdq_models.apply import quantize, swap_linears
+from dvdq_models.bit_switching import BitSwitch, hook_of
+from dvdq_models.configurations import empty_transformer
+from dvdq_models.example_inputs import Inputs
+from dvdq_models.linear import QuantizedLinear
+from dvdq_reference.spec.bits import code_offset
+from dvdq_reference.spec.layout import is_packed
+from dvdq_reference.spec.recipe import BitSchedule, Recipe
+
+Transformer = Any
+"""A transformer of diffusers, which is untyped."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A variant's transformer on its inputs at one activation width."""
+
+    variant: Variant
+    width: int
+    transformer: Any
+    inputs: Inputs
+
+    @property
+    def title(self) -> str:
+        """For people, e.g. ``DVD-Quant W4A8``."""
+        return f"{self.variant.label} {self.variant.bits(self.width)}".strip()
+
+    def prepare(self) -> None:
+        """Set the width: the pass will be the first of a video all of whose steps run at it."""
+        if self.variant.recipe is not None:
+            hook_of(self.transformer).switch = BitSwitch(BitSchedule("constant", low=self.width, high=self.width))
+
+    @torch.no_grad()  # not inference mode, in which Q, K and V could not share what was quantized
+    def __call__(self) -> torch.Tensor:
+        """The output."""
+        output: torch.Tensor = self.transformer(**self.inputs, return_dict=False)[0]
+        return output
+
+
+def passes_of(subject: Subject, variant: Variant, device: torch.device) -> Iterator[Pass]:
+    """A pass at each width of ``variant``, all of one transformer, which is built on ``device``."""
+    transformer = build(subject, variant.recipe, device)
+    inputs = subject.inputs(transformer, dtype_on(device), device)
+    for width in variant.widths:
+        yield Pass(variant, width, transformer, inputs)
+
+
+def build(subject: Subject, recipe: Recipe | None, device: torch.device) -> Transformer:
+    """The transformer of ``subject`` on ``device``, ready to run; quantized unless ``recipe`` is None."""
+    dtype = dtype_on(device)
+    if subject.weights is None:
+        transformer = build_empty(subject, recipe, dtype)
+        _draw(transformer, device)
+        return transformer.to(device)
+    empty: Transformer = empty_transformer(subject.config)
+    loaded = type(empty).from_pretrained(str(subject.weights), torch_dtype=dtype)
+    loaded = loaded.eval().requires_grad_(False).to(device)
+    return loaded if recipe is None else quantize(loaded, recipe, channel_maxima=_maxima(loaded, recipe))
+
+
+def build_empty(subject: Subject, recipe: Recipe | None, dtype: torch.dtype) -> Transformer:
+    """The same with parameters on the meta device, each in the dtype that ``from_pretrained`` gives it."""
+    transformer: Any = empty_transformer(subject.config, buffers=False).eval().requires_grad_(False)
+    precise = set(transformer._keep_in_fp32_modules or ())
+    for name, parameter in transformer.named_parameters():
+        parameter.data = parameter.data.to(torch.float32 if precise & set(name.split(".")) else dtype)
+    if recipe is not None:
+        for name, (_, layer) in swap_linears(transformer, recipe, encoded=True).items():
+            transformer.set_submodule(name, layer)
+    return transformer
+
+
+def _maxima(transformer: nn.Module, recipe: Recipe) -> dict[str, torch.Tensor] | None:
+    """Of a recipe that smooths: factors have a size and take time, whatever calibration would make of them."""
+    if recipe.smoothing is None:
+        return None
+    linears = {name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
+    return {name: torch.ones(linear.in_features) for name, linear in linears.items()}
+
+
+def _draw(transformer: nn.Module, device: torch.device) -> None:
+    """Give every parameter random values of a size at which outputs stay finite: every product has unit gain."""
+    generator = torch.Generator(device).manual_seed(0)
+    for module in transformer.modules():
+        codes = _codes(module, device, generator) if isinstance(module, QuantizedLinear) else {}
+        for name, parameter in module.named_parameters(recurse=False):
+            values = codes.get(name)
+            if values is None:
+                values = _values(name, parameter, device, generator)
+            setattr(module, name, nn.Parameter(values, requires_grad=False))
+
+
+def _values(name: str, like: torch.Tensor, device: torch.device, generator: torch.Generator) -> torch.Tensor:
+    """Of norms and biases: 1 and 0; of products: normal."""
+    values = torch.empty_like(like, device=device)
+    if values.ndim < 2:
+        return values.fill_(1.0 if name == "weight" else 0.0)
+    return values.normal_(std=values[0].numel() ** -0.5, generator=generator)
+
+
+def _codes(layer: QuantizedLinear, device: torch.device, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Uniform codes, whose standard deviation is that of ``2^b`` levels, around the middle zero-point."""
+    bits, qweight = layer.recipe.weight.bits, layer.qweight
+
+    def draw() -> torch.Tensor:
+        return torch.randint(2**bits, qweight.shape, dtype=torch.uint8, device=device, generator=generator)
+
+    codes = draw()
+    deviation = ((4**bits - 1) / 12) ** 0.5
+    filled = {
+        "qweight": codes | draw() << 4 if is_packed(bits) else codes,
+        "scale": torch.full_like(layer.scale, layer.in_features**-0.5 / deviation, device=device),
+    }
+    if layer.zero is not None:
+        filled["zero"] = torch.full_like(layer.zero, code_offset(bits), device=device)
+    if layer.smoothing is not None:
+        filled["smoothing"] = torch.ones_like(layer.smoothing, device=device)
+    return filled

@@ -1,0 +1,139 @@
+"""A method in figures: its row of a table, from what a store has of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from dvdq_eval.intervals import Interval, difference, interval
+from dvdq_eval.methods import title_of
+from dvdq_eval.tables.metrics import METRICS
+from dvdq_eval.videos.records import MethodRecord, VideoRecord
+from dvdq_eval.videos.store import StoredVideo
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method of a table.
+
+    Attributes:
+        label, bits: for people.
+        teacache: threshold, if steps were skipped.
+        against: title of the method that ``differences`` compare it with.
+        metrics: mean and 95 % interval of each metric of :data:`~dvdq_eval.tables.metrics.METRICS` that exists.
+        differences: the same of its paired differences from ``against``: this minus that, video by video.
+        average_bits: mean activation width over the steps that ran.
+        reused: share of passes that TeaCache skipped.
+        delta: of the bit switch.
+        bits_per_weight: of the linears that are quantized, scales and all counted.
+        bytes: of the transformer's checkpoint.
+        prepare_seconds: of quantizing the weights; ``calibration_seconds``, of making the videos that a calibrated
+            method has to see, come on top.
+        key: of the method's folder in the store.
+        commits: of the project, that its videos were made at.
+    """
+
+    label: str
+    bits: str
+    teacache: float | None
+    against: str | None
+    metrics: dict[str, Interval]
+    differences: dict[str, Interval]
+    average_bits: float | None
+    reused: float | None
+    delta: float | None
+    bits_per_weight: float
+    bytes: int
+    prepare_seconds: float
+    calibration_seconds: float | None
+    key: str
+    commits: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """For people, e.g. ``DVD-Quant W4A6``."""
+        return title_of(self.label, self.bits, self.teacache)
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows, with what they were made from."""
+
+    name: str
+    title: str
+    claim: str
+    pipeline: str
+    videos: int
+    settings: dict[str, Any]
+    rows: tuple[Row, ...]
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a store has of a method.
+
+    Attributes:
+        key: of its folder.
+        about: its record.
+        videos: those that were made; of a metric, the ones that were measured count.
+        scores: by VBench's dimension, its value of each video by name.
+    """
+
+    key: str
+    about: MethodRecord
+    videos: Sequence[StoredVideo]
+    scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+
+    def columns(self) -> dict[str, list[float]]:
+        """The values of each metric that every measured video has."""
+        measured = [video for video in self.videos if video.quality is not None]
+        found: dict[str, list[float]] = {}
+        for name in METRICS:
+            values = [self._value(video, name) for video in measured]
+            known = [float(value) for value in values if value is not None]
+            if known and len(known) == len(values):
+                found[name] = known
+        return found
+
+    def _value(self, video: StoredVideo, name: str) -> float | None:
+        if name in self.scores:
+            return self.scores[name].get(video.name)
+        return getattr(video.quality, name, None)
+
+
+def row_of(measured: Measured, against: Measured | None = None) -> Row:
+    """Means over the videos with their intervals, which take two, and the paired differences from another method."""
+    about, records = measured.about, [video.record for video in measured.videos]
+    columns = {name: values for name, values in measured.columns().items() if len(values) > 1}
+    rival = {} if against is None else against.columns()
+    return Row(
+        label=about.label,
+        bits=about.bits,
+        teacache=about.teacache,
+        against=None if against is None else against.about.title,
+        metrics={name: interval(values) for name, values in columns.items()},
+        differences={name: difference(values, rival[name]) for name, values in columns.items() if name in rival},
+        average_bits=_mean(record.average_bits for record in records),
+        reused=_mean(record.reused for record in records),
+        delta=None if about.schedule is None else about.schedule["delta"],
+        bits_per_weight=about.bits_per_weight,
+        bytes=about.bytes,
+        prepare_seconds=about.prepare_seconds,
+        calibration_seconds=about.calibration_seconds,
+        key=measured.key,
+        commits=_commits(records),
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """None unless every video has one."""
+    all_of_them = list(values)
+    known = [value for value in all_of_them if value is not None]
+    return fmean(known) if known and len(known) == len(all_of_them) else None
+
+
+def _commits(records: Sequence[VideoRecord]) -> tuple[str, ...]:
+    return tuple(sorted({str(record.commit) for record in records}))

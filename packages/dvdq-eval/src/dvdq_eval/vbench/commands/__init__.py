@@ -1,1 +1,0 @@
-"""``dvdq-eval vbench``: one file a subcommand."""

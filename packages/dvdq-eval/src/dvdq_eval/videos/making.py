@@ -1,0 +1,87 @@
+"""One method's videos, one after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from dvdq_eval.generation import generate, passes_timed
+from dvdq_eval.provenance import provenance
+from dvdq_eval.videos.method import Method
+from dvdq_eval.videos.prepare import Pipelines, transformers_of
+from dvdq_eval.videos.records import MethodRecord, VideoRecord
+from dvdq_eval.videos.study import Job
+from dvdq_models.bit_schedule import average_bits
+from dvdq_models.bit_switching import hooks_of
+from dvdq_models.inspection import LayerReport, ModelReport, describe, together
+from dvdq_models.teacache import teacache_trace
+from dvdq_models.video import to_bytes
+from dvdq_reference.spec.recipe import Recipe
+
+
+class Maker:
+    """A method whose δ is known, its pipeline loaded and quantized: it makes one video after another."""
+
+    def __init__(self, pipelines: Pipelines, method: Method) -> None:
+        self.method, self.folder = method, pipelines.store.method(method)
+        study = pipelines.store.study
+        self._settings, self._on_cpu = study.settings, study.device == "cpu"
+        self._pipeline, seconds = pipelines.load(method)
+        where_from = provenance()
+        self._commit = where_from["commit"]
+        if self.folder.about is None:
+            size, recipe = size_of(self._pipeline, method), method.recipe
+            self.folder.describe(
+                MethodRecord(
+                    label=method.label,
+                    bits=method.bits,
+                    configuration=method.to_dict(),
+                    bytes=size.bytes_before if recipe is None else size.bytes_after,
+                    bytes_before=size.bytes_before,
+                    bits_per_weight=16.0 if recipe is None else _bits_per_weight(size.layers),
+                    prepare_seconds=round(seconds, 3),
+                    calibration_seconds=round(pipelines.calibration().seconds, 3) if method.smooths else None,
+                    provenance=where_from,
+                )
+            )
+
+    def make(self, job: Job) -> None:
+        """Generate one video and keep it with its seed, seconds and traces."""
+        started = time.perf_counter()
+        with passes_timed(transformers_of(self._pipeline).values()) as passes:
+            video = generate(self._pipeline, job.prompt, seed=job.seed, settings=self._settings)
+        record = VideoRecord(
+            prompt=job.prompt,
+            seed=job.seed,
+            seconds=round(time.perf_counter() - started, 3),
+            # A GPU is still at work when a call returns.
+            pass_seconds=round(sum(passes), 4) if self._on_cpu else None,
+            commit=self._commit,
+            **self._traces(),
+        )
+        self.folder.keep(job, to_bytes(video.frames), video.latents, record)
+
+    def _traces(self) -> dict[str, Any]:
+        """How many bits each step ran at, and which passes a cache skipped."""
+        traced: dict[str, Any] = {}
+        if self.method.recipe is not None:
+            trace = next(iter(hooks_of(self._pipeline).values())).trace
+            traced |= {"average_bits": average_bits(trace), "trace": tuple(trace)}
+        if self.method.teacache is not None:
+            decisions = [step for part in transformers_of(self._pipeline).values() for step in teacache_trace(part)]
+            traced["reused"] = sum(step.reused for step in decisions) / len(decisions)
+        return traced
+
+
+def size_of(pipeline: Any, method: Method) -> ModelReport:
+    """The checkpoint of all of a pipeline's transformers as ``method`` leaves it; of full precision, before it."""
+    recipe = method.recipe or Recipe.named("minmax")  # which linears are quantized is the same by any
+    return together({name: describe(part, recipe) for name, part in transformers_of(pipeline).items()})
+
+
+def _bits_per_weight(layers: Sequence[LayerReport]) -> float:
+    """Stored bits for each weight of the linears that are quantized, scales, zero-points and factors counted."""
+    quantized = [layer for layer in layers if layer.treatment != "keep"]
+    return 8 * sum(layer.bytes_after for layer in quantized) / sum(prod(layer.shape) for layer in quantized)

@@ -1,0 +1,1 @@
+"""Many workers on one machine or a cluster, by Ray, which is optional."""
