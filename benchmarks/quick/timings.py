@@ -81,8 +81,9 @@ def passes(step: Steps) -> None:
 
 def _pass(step: Steps, model: str, backend: str, video: str, rounds: int) -> dict[str, float]:
     from dvdq_eval.experiments.opening import parse_methods
-    from dvdq_eval.latency.run import measure_latency
     from dvdq_eval.latency.subject import open_subject
+
+    from dvdq_eval.latency.run import measure_latency
 
     subject = open_subject("gpu_quick", model, video)
     methods = parse_methods("gpu_quick", METHODS)
