@@ -23,7 +23,7 @@ from diffusers import HunyuanVideoTransformer3DModel
 from dvdq_models.checkpoint.layout import INDEX, TensorType, index_of
 from dvdq_models.checkpoint.lazy import open_folder
 from dvdq_models.checkpoint.writing import WeightFiles
-from dvdq_models.encoding import encode_weight
+from dvdq_models.layers.encoding import encode_weight
 from dvdq_models.streaming import quantize_checkpoint
 from dvdq_reference.spec.recipe import Recipe
 

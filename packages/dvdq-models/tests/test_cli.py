@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from dvdq_models import DvdqError, Recipe, load
 from dvdq_models.cli import app, main
 from dvdq_models.cli.console import fail, run_command
+from dvdq_models.running.video import read_mp4
 from dvdq_models.streaming import quantize_checkpoint
-from dvdq_models.video import read_mp4
 
 run = CliRunner().invoke
 PROMPT = "a red circle moves left quickly over a gray background"

@@ -17,7 +17,7 @@ from diffusers.hooks.hooks import BaseState, StateManager
 from diffusers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING, DiffusersAutoQuantizer
 
 from dvdq_models import DVDQuantConfig
-from dvdq_models.diffusers_plugin import DVDQuantizer
+from dvdq_models.diffusers_plugin.quantizer import DVDQuantizer
 
 BASE = "diffusers.quantizers.base:DiffusersQuantizer"
 NAMES = [

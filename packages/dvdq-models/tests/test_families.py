@@ -18,8 +18,8 @@ from dvdq_kernels import dequantize
 from dvdq_kernels.functions import rotate
 from dvdq_models import Recipe, quantize
 from dvdq_models.families import family_of
-from dvdq_models.inspection import describe
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.inspecting.sizes import describe
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_reference.oracle import bounds
 from dvdq_reference.spec.errors import DvdqError
 

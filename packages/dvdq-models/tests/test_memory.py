@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from dvdq_models import DvdqError, Recipe, quantize
 from dvdq_models.cli import app
-from dvdq_models.configurations import latent_size
-from dvdq_models.example_inputs import example_inputs
-from dvdq_models.memory import PeakMemory, forward_peak
+from dvdq_models.families.example_inputs import example_inputs
+from dvdq_models.families.pipelines import latent_size
+from dvdq_models.inspecting.memory import PeakMemory, forward_peak
 
 
 def test_the_peak_is_that_of_the_tensors_alive_at_once() -> None:

@@ -22,10 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from dvdq_models.bit_switching import TRANSFORMERS
-from dvdq_models.destinations import check_new_file
 from dvdq_models.families import family_of
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.files.destinations import check_new_file
+from dvdq_models.layers.linear import QuantizedLinear
+from dvdq_models.switching.hook import TRANSFORMERS
 from dvdq_reference.spec.errors import DvdqError
 
 _KIND = "dvd-quant calibration"

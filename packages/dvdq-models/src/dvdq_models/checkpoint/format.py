@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dvdq_models.diffusers_plugin.registration import METHOD
+from dvdq_models.files.text import read_json
 from dvdq_models.quantization_config import DVDQuantConfig
-from dvdq_models.registration import METHOD
-from dvdq_models.text_files import read_json
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 

@@ -12,13 +12,13 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from dvdq_models.apply import use_backend
-from dvdq_models.bit_switching import TRANSFORMERS, follow
 from dvdq_models.checkpoint.format import is_quantized
 from dvdq_models.checkpoint.reading import check_stored
-from dvdq_models.checkpoint.staging import complete_or_nothing
 from dvdq_models.checkpoint.writing import save
-from dvdq_models.model_methods import check_dtype
-from dvdq_models.text_files import one_line, read_json
+from dvdq_models.diffusers_plugin.methods import check_dtype
+from dvdq_models.files.atomic import complete_or_nothing
+from dvdq_models.files.text import one_line, read_json
+from dvdq_models.switching.hook import TRANSFORMERS, follow
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -36,7 +36,7 @@ def load_pipeline(folder: str | Path, *, backend: str = "auto", **kwargs: Any) -
 
     A ``dtype`` or ``torch_dtype`` among them, one for all or a dictionary of components, holds for what stayed in full
     precision of the transformers too; None is as stored. Quantized transformers run one bit schedule over each video
-    (:func:`dvdq_models.bit_switching.follow`).
+    (:func:`dvdq_models.switching.hook.follow`).
 
     Raises:
         DvdqError: no pipeline of an installed class, a file that is missing or altered, a dtype that is none or for a

@@ -11,12 +11,12 @@ from typing import Any, BinaryIO, Self
 
 import torch
 
-from dvdq_models.bit_switching import hook_of
 from dvdq_models.checkpoint.checksums import write_sums
 from dvdq_models.checkpoint.format import write_config
 from dvdq_models.checkpoint.layout import DTYPES, INDEX, MAX_SHARD, TensorType, index_of, lay_out
-from dvdq_models.checkpoint.staging import complete_or_nothing
+from dvdq_models.files.atomic import complete_or_nothing
 from dvdq_models.lora import refuse_adapters
+from dvdq_models.switching.hook import hook_of
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from diffusers.utils import load_image
 
-from dvdq_models.text_files import one_line
+from dvdq_models.files.text import one_line
 from dvdq_reference.spec.errors import DvdqError
 
 

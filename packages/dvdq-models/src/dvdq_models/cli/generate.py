@@ -15,19 +15,19 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from dvdq_models.attention import attention_of, set_attention
-from dvdq_models.bit_schedule import average_bits
-from dvdq_models.bit_switching import TRANSFORMERS, hooks_of
 from dvdq_models.checkpoint import is_quantized
 from dvdq_models.cli import options
 from dvdq_models.cli.calls import call_arguments, check_call, default_of, video_size
 from dvdq_models.cli.console import print_json, progress_bar, say, typed
 from dvdq_models.cli.opening import check_opening, open_pipeline
-from dvdq_models.destinations import check_new_file, check_space
-from dvdq_models.placement import Offload
+from dvdq_models.files.destinations import check_new_file, check_space
+from dvdq_models.files.text import one_line
+from dvdq_models.running.attention import attention_of, set_attention
+from dvdq_models.running.placement import Offload
+from dvdq_models.running.video import VIDEO_ENDINGS, Frames, to_bytes, write_mp4
+from dvdq_models.switching.hook import TRANSFORMERS, hooks_of
+from dvdq_models.switching.schedule import average_bits
 from dvdq_models.teacache import enable_teacache, teacache_trace
-from dvdq_models.text_files import one_line
-from dvdq_models.video import VIDEO_ENDINGS, Frames, to_bytes, write_mp4
 from dvdq_reference.spec.errors import DvdqError
 
 

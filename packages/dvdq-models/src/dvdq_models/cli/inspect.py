@@ -15,7 +15,7 @@ from dvdq_kernels.plan import Plan
 from dvdq_models.cli.console import console, megabytes, print_json, typed
 from dvdq_models.cli.options import AsJson, Bits, Delta, RecipeName
 from dvdq_models.cli.recipe import recipe_from
-from dvdq_models.configurations import (
+from dvdq_models.families.pipelines import (
     Config,
     configuration_folder,
     empty_transformer,
@@ -23,8 +23,8 @@ from dvdq_models.configurations import (
     source_configs,
     stored_recipe,
 )
-from dvdq_models.inspection import LayerPlan, ModelReport, describe, plan_layers, together
-from dvdq_models.memory import pass_bytes
+from dvdq_models.inspecting.memory import pass_bytes
+from dvdq_models.inspecting.sizes import LayerPlan, ModelReport, describe, plan_layers, together
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 

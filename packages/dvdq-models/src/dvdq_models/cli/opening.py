@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dvdq_models.checkpoint import load_pipeline
-from dvdq_models.placement import Offload, check_device, check_offload, place
+from dvdq_models.running.placement import Offload, check_device, check_offload, place
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -26,7 +26,7 @@ def open_pipeline(folder: Path, *, device: str, offload: Offload, backend: str) 
     Args:
         folder: of a pipeline, quantized or not.
         device: that runs it.
-        offload: as :func:`dvdq_models.placement.place` takes it.
+        offload: as :func:`dvdq_models.running.placement.place` takes it.
         backend: which kernels run.
 
     Raises:

@@ -16,7 +16,7 @@ from torch import nn
 from dvdq_models.families.hunyuan_video import HUNYUAN_VIDEO
 from dvdq_models.families.rules import Family
 from dvdq_models.families.wan import WAN
-from dvdq_models.text_files import one_line
+from dvdq_models.files.text import one_line
 from dvdq_reference.spec.errors import DvdqError
 
 FAMILIES: tuple[Family, ...] = (WAN, HUNYUAN_VIDEO)

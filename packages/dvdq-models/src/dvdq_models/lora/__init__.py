@@ -20,8 +20,8 @@ import torch
 from diffusers.utils import logging
 from torch import nn
 
-from dvdq_models.destinations import check_new_file
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.files.destinations import check_new_file
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.lora.adapter import OPERATION, check_adapter, check_settings
 from dvdq_models.lora.fetching import LOADING, fetch, only_where
 from dvdq_models.lora.origins import Traced, unread

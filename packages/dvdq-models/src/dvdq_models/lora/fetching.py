@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.files.text import one_line
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.lora.adapter import OPERATION
 from dvdq_models.lora.origins import Traced
-from dvdq_models.text_files import one_line
 from dvdq_reference.spec.errors import DvdqError
 
 _WHERE_TO_LOOK = (

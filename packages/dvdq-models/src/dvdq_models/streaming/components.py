@@ -12,7 +12,7 @@ import diffusers
 import transformers
 
 from dvdq_models.checkpoint.lazy import check_file, index_files
-from dvdq_models.text_files import parse_json, read_json
+from dvdq_models.files.text import parse_json, read_json
 from dvdq_reference.spec.errors import DvdqError
 
 _WITHOUT_WEIGHTS = re.compile(r".*(Tokenizer(Fast)?|Processor(Fast)?|FeatureExtractor|Scheduler)")

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from dvdq_models.apply import swap_linears
-from dvdq_models.casting import cast
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import LazyTensor, most_common_dtype
-from dvdq_models.encoding import check_weight
 from dvdq_models.families import empty_transformer_of
-from dvdq_models.inspection import ModelReport, describe
+from dvdq_models.inspecting.sizes import ModelReport, describe
+from dvdq_models.layers.casting import cast
+from dvdq_models.layers.encoding import check_weight
 from dvdq_models.streaming.source import OPERATION, TransformerSource
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dvdq_models.bit_switching import TRANSFORMERS
 from dvdq_models.checkpoint.checksums import listed_sums
 from dvdq_models.checkpoint.format import read_config
 from dvdq_models.checkpoint.full_precision import check_full_precision
 from dvdq_models.checkpoint.lazy import LazyTensor, open_file, open_folder
 from dvdq_models.families import FAMILIES
-from dvdq_models.hub import download, is_hub_id
+from dvdq_models.files.hub import download, is_hub_id
+from dvdq_models.files.text import read_json
 from dvdq_models.streaming.components import check_components, components, walk
 from dvdq_models.streaming.original import convert, repository_of
-from dvdq_models.text_files import read_json
+from dvdq_models.switching.hook import TRANSFORMERS
 from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "quantize"

@@ -16,9 +16,9 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from dvdq_models.destinations import check_new_folder
+from dvdq_models.files.destinations import check_new_folder
+from dvdq_models.files.text import read_json
 from dvdq_models.streaming.source import OPERATION
-from dvdq_models.text_files import read_json
 from dvdq_reference.spec.errors import DvdqError
 
 _IDENTITY = "identity.json"

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from torch import nn
 
-from dvdq_models.text_files import read_json
+from dvdq_models.files.text import read_json
 from dvdq_reference.spec.errors import DvdqError
 
 Signal = Literal["timestep", "timestep-projection", "modulated-input"]

@@ -16,9 +16,9 @@ from diffusers.hooks.hooks import BaseState, StateManager
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTokenReplaceAdaLayerNormZero
 from torch import nn
 
-from dvdq_models import bit_switching
-from dvdq_models.bit_switching import relative_change
-from dvdq_models.denoising_loop import DenoisingLoop, Place
+from dvdq_models.switching.denoising_loop import DenoisingLoop, Place
+from dvdq_models.switching.hook import HOOK as BIT_SWITCH
+from dvdq_models.switching.hook import relative_change
 from dvdq_models.teacache.coefficients import Coefficients
 from dvdq_models.teacache.decision import Accumulator, CacheDecision
 from dvdq_reference.spec.errors import DvdqError
@@ -99,7 +99,7 @@ class TeaCacheHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
         self.trace.append(current.accumulator.decide(place.step, place.name, distance, last=last))
         current.signal = signal
         self._input = hidden_states.detach()
-        switch = self._registry.get_hook(bit_switching.HOOK)
+        switch = self._registry.get_hook(BIT_SWITCH)
         if self.reusing and switch is not None:
             switch.mark_skipped("TeaCache")
 

@@ -26,14 +26,14 @@ from diffusers.utils import logging
 from torch import nn
 
 from dvdq_models.apply import swap_linears
-from dvdq_models.casting import cast, check_cast
 from dvdq_models.checkpoint.checksums import check_sums
 from dvdq_models.checkpoint.full_precision import check_full_precision
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import open_file
-from dvdq_models.encoding import check_weight
-from dvdq_models.linear import STORED, QuantizedLinear
-from dvdq_models.model_methods import check_dtype
+from dvdq_models.diffusers_plugin.methods import check_dtype
+from dvdq_models.layers.casting import cast, check_cast
+from dvdq_models.layers.encoding import check_weight
+from dvdq_models.layers.linear import STORED, QuantizedLinear
 from dvdq_models.quantization_config import DVDQuantConfig, mark_quantized
 from dvdq_reference.spec.errors import DvdqError
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dvdq_models.destinations import check_new_folder
+from dvdq_models.files.destinations import check_new_folder
 
 
 @contextmanager

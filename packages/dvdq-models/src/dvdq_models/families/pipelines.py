@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from dvdq_models.bit_switching import TRANSFORMERS
 from dvdq_models.families import empty_transformer_of
-from dvdq_models.hub import download, is_hub_id
+from dvdq_models.files.hub import download, is_hub_id
+from dvdq_models.files.text import read_json
 from dvdq_models.streaming.source import open_source
-from dvdq_models.text_files import read_json
+from dvdq_models.switching.hook import TRANSFORMERS
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 

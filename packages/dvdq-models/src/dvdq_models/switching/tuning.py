@@ -10,9 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dvdq_models.bit_schedule import StepDecision, average_bits, choose_common_delta
-from dvdq_models.bit_switching import TRANSFORMERS, hooks_of, set_delta
-from dvdq_models.text_files import read_json
+from dvdq_models.files.text import read_json
+from dvdq_models.switching.hook import TRANSFORMERS, hooks_of, set_delta
+from dvdq_models.switching.schedule import StepDecision, average_bits, choose_common_delta
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import BitSchedule, Recipe
 
@@ -40,7 +40,7 @@ class Trial:
 
 
 def distances_of(trace: Sequence[StepDecision]) -> list[float]:
-    """The distances that a trace holds, as :func:`~dvdq_models.bit_schedule.choose_delta` takes them."""
+    """The distances that a trace holds, as :func:`~dvdq_models.switching.schedule.choose_delta` takes them."""
     return [step.distance for step in trace if step.distance is not None]
 
 

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dvdq_models.apply import swap_linears
-from dvdq_models.example_inputs import example_inputs
+from dvdq_models.families.example_inputs import example_inputs
 from dvdq_reference.spec.recipe import Recipe
 
 
@@ -75,7 +75,8 @@ def forward_peak(transformer: nn.Module, inputs: Mapping[str, torch.Tensor]) -> 
 
     Args:
         transformer: full precision or quantized, on the meta device unless it is small.
-        inputs: keyword arguments on the same device, e.g. of :func:`dvdq_models.example_inputs.example_inputs`.
+        inputs: keyword arguments on the same device, e.g. of
+            :func:`~dvdq_models.families.example_inputs.example_inputs`.
     """
     known = (*transformer.parameters(), *transformer.buffers(), *inputs.values())
     memory = PeakMemory(known)

@@ -16,10 +16,10 @@ from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.hooks.hooks import BaseState, CacheContext, StateManager
 from torch import nn
 
-from dvdq_models.activation_state import ActivationState
-from dvdq_models.bit_schedule import DeltaGuided, Planned, StepDecision, decider
-from dvdq_models.denoising_loop import DenoisingLoop
+from dvdq_models.layers.activation_state import ActivationState
 from dvdq_models.quantization_config import DVDQuantConfig, mark_quantized, with_delta
+from dvdq_models.switching.denoising_loop import DenoisingLoop
+from dvdq_models.switching.schedule import DeltaGuided, Planned, StepDecision, decider
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import BitSchedule, Recipe
 
@@ -96,7 +96,7 @@ class BitSwitch:
         """w of ``v_u + w (v_c - v_u)``, as the pipeline of two passes tells."""
         pipeline: Any = None if self._pipeline is None else self._pipeline()
         if not hasattr(pipeline, "do_classifier_free_guidance"):
-            expected = "a pipeline that tells its guidance scale, followed by dvdq_models.bit_switching.follow"
+            expected = "a pipeline that tells its guidance scale, followed by dvdq_models.switching.hook.follow"
             raise DvdqError("bit schedule", where="guided", expected=expected, got=type(pipeline).__name__)
         scale: float = pipeline.guidance_scale
         second: float | None = getattr(pipeline, "_guidance_scale_2", None)
