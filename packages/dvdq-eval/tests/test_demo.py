@@ -23,10 +23,10 @@ from dvdq_eval.demo.run import run_demo
 from dvdq_eval.demo.table import quality_table
 from dvdq_eval.demo.write import CONTENTS
 from dvdq_eval.generation import passes_timed
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.moving_shapes.clips import BACKGROUNDS, SHAPES, SPEEDS, Scene, split_scenes
 from dvdq_models.moving_shapes.wan import build_scheduler, build_text_encoder, build_tokenizer
-from dvdq_models.video import read_mp4
+from dvdq_models.running.video import read_mp4
 from dvdq_reference.spec.errors import DvdqError
 
 STEPS, SIZE, FRAMES, CHANNELS = 6, 32, 5, 4

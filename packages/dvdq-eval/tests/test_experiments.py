@@ -23,12 +23,12 @@ from dvdq_eval.experiments.study import Study
 from dvdq_eval.generation import generate
 from dvdq_eval.quality import psnr, relative_error
 from dvdq_models import DvdqError, Recipe, quantize
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.moving_shapes import WAN
 from dvdq_models.moving_shapes.clips import split_scenes
-from dvdq_models.placement import Offload
-from dvdq_models.prompts import read_prompts
-from dvdq_models.video import FPS, read_mp4, to_bytes, write_lossless
+from dvdq_models.running.placement import Offload
+from dvdq_models.running.prompts import read_prompts
+from dvdq_models.running.video import FPS, read_mp4, to_bytes, write_lossless
 from dvdq_reference.spec.recipe import BitSchedule, Rotation
 
 W4A4 = Configuration.named("DVD-Quant", "dvd-quant", "W4A4")

@@ -16,7 +16,7 @@ from dvdq_eval.latency.sizes import WASTE, fit_together, pass_bytes, weight_byte
 from dvdq_eval.latency.subject import Subject, open_subject
 from dvdq_eval.latency.variants import Variant
 from dvdq_models import Recipe, quantize
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.moving_shapes import WAN
 from dvdq_reference.spec.quantized import stored_tensors
 

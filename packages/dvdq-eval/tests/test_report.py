@@ -33,8 +33,8 @@ from dvdq_eval.report.write import write_report
 from dvdq_eval.tables.build import Row, Table
 from dvdq_eval.tables.cost import Cost
 from dvdq_eval.vbench.score import Score
-from dvdq_models.bit_schedule import StepDecision
-from dvdq_models.video import read_mp4
+from dvdq_models.running.video import read_mp4
+from dvdq_models.switching.schedule import StepDecision
 from dvdq_reference.spec.errors import DvdqError
 
 VOID = {"meta", "link", "input", "br", "img"}

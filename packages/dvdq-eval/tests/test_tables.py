@@ -28,7 +28,7 @@ from dvdq_eval.vbench.score import Score
 from dvdq_models import DvdqError
 from dvdq_models.apply import swap_linears
 from dvdq_models.moving_shapes import WAN
-from dvdq_models.video import read_mp4
+from dvdq_models.running.video import read_mp4
 
 
 def silent(*_: Any) -> None:

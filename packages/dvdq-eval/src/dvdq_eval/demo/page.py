@@ -28,8 +28,8 @@ from dvdq_eval.report.parts import (
 )
 from dvdq_eval.report.sections.bits import trace_chart
 from dvdq_eval.report.sections.weights import error_parts
-from dvdq_models.bit_schedule import StepDecision
-from dvdq_models.video import FPS
+from dvdq_models.running.video import FPS
+from dvdq_models.switching.schedule import StepDecision
 
 QUALITY_NOTE = (
     "MiB is the transformer’s checkpoint: codes, scales and zero-points as stored, every other number in 16 bits, the "

@@ -64,7 +64,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Step:
-    """One denoising step of W4A6, as :class:`dvdq_models.bit_schedule.StepDecision` says."""
+    """One denoising step of W4A6, as :class:`dvdq_models.switching.schedule.StepDecision` says."""
 
     step: int
     bits: int

@@ -26,14 +26,14 @@ from dvdq_eval.provenance import provenance
 from dvdq_eval.quality import psnr, relative_error, ssim
 from dvdq_eval.staging import complete_folder
 from dvdq_models import Recipe, quantize, trace
-from dvdq_models.activation_state import ActivationState
-from dvdq_models.bit_schedule import StepDecision, average_bits
-from dvdq_models.bit_switching import attach, hook_of
 from dvdq_models.families import family_of
-from dvdq_models.inspection import describe
+from dvdq_models.inspecting.sizes import describe
+from dvdq_models.layers.activation_state import ActivationState
 from dvdq_models.moving_shapes.clips import Scene
 from dvdq_models.moving_shapes.detector import adherence
-from dvdq_models.tuning import best_trial, distances_of, tune_delta
+from dvdq_models.switching.hook import attach, hook_of
+from dvdq_models.switching.schedule import StepDecision, average_bits
+from dvdq_models.switching.tuning import best_trial, distances_of, tune_delta
 from dvdq_reference.spec.recipe import DEFAULT_DELTA
 
 WANTED_AVERAGE = 6.0

@@ -13,7 +13,7 @@ from dvdq_eval.demo.page import demo_page
 from dvdq_eval.demo.results import Results
 from dvdq_eval.generation import Generated
 from dvdq_eval.report.parts import ReportVideo
-from dvdq_models.video import enlarge, to_bytes, write_mp4
+from dvdq_models.running.video import enlarge, to_bytes, write_mp4
 
 CONTENTS = frozenset({"videos", "latents", "side-by-side.mp4", "contact-sheet.png", "results.json", "report.html"})
 SCALE = 4

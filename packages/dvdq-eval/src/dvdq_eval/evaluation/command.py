@@ -14,7 +14,7 @@ from dvdq_eval.experiments import options
 from dvdq_eval.experiments.opening import open_study, parse_methods
 from dvdq_eval.experiments.store import Store
 from dvdq_eval.progress import progress_bars
-from dvdq_models.placement import Offload
+from dvdq_models.running.placement import Offload
 
 METHODS = ("dvd-quant:W4A8", "dvd-quant:W4A6", "dvd-quant:W4A4", "minmax:W4A4")
 

@@ -26,7 +26,7 @@ from dvdq_eval.tables.build import build_table
 from dvdq_eval.tables.catalogue import Experiment, Line
 from dvdq_eval.tables.figures import figure_3
 from dvdq_eval.tables.markdown import table_markdown
-from dvdq_models.placement import Offload
+from dvdq_models.running.placement import Offload
 from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "evaluate"

@@ -12,8 +12,8 @@ from dvdq_eval.experiments.configuration import FULL_PRECISION, Configuration
 from dvdq_eval.experiments.study import CALIBRATION_VIDEOS, Study
 from dvdq_eval.methods import LABELS
 from dvdq_models.moving_shapes import BUNDLED
-from dvdq_models.placement import Offload, check_offload
-from dvdq_models.prompts import read_prompts
+from dvdq_models.running.placement import Offload, check_offload
+from dvdq_models.running.prompts import read_prompts
 from dvdq_reference.spec.errors import DvdqError
 
 

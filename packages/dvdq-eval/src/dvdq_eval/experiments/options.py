@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from dvdq_models.moving_shapes import BUNDLED
-from dvdq_models.placement import Offload
+from dvdq_models.running.placement import Offload
 
 _PIPELINE = f"A bundled pipeline ({', '.join(BUNDLED)}) or the folder of any other."
 

@@ -16,7 +16,7 @@ from dvdq_eval.peers.video import read_video
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_models.families import family_of
-from dvdq_models.video import to_bytes
+from dvdq_models.running.video import to_bytes
 from dvdq_reference.spec.errors import DvdqError
 
 TIMEOUT = 7200.0

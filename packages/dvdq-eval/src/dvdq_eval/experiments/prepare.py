@@ -15,10 +15,10 @@ from dvdq_eval.experiments.study import TUNING_VIDEOS, Job, Study
 from dvdq_eval.progress import Tell
 from dvdq_kernels import quantize_weight
 from dvdq_models.apply import quantize
-from dvdq_models.bit_switching import TRANSFORMERS, follow
 from dvdq_models.calibration import Calibration, calibrate
+from dvdq_models.switching.hook import TRANSFORMERS, follow
+from dvdq_models.switching.tuning import best_trial, tune_delta
 from dvdq_models.teacache import enable_teacache
-from dvdq_models.tuning import best_trial, tune_delta
 from dvdq_reference.spec.errors import DvdqError
 
 CALIBRATION = "calibration.safetensors"

@@ -16,11 +16,11 @@ from dvdq_eval.experiments.study import Job, Study
 from dvdq_eval.generation import generate
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
-from dvdq_models.bit_schedule import average_bits
-from dvdq_models.bit_switching import TRANSFORMERS, hooks_of
-from dvdq_models.inspection import LayerReport, describe, together
+from dvdq_models.inspecting.sizes import LayerReport, describe, together
+from dvdq_models.running.video import to_bytes
+from dvdq_models.switching.hook import TRANSFORMERS, hooks_of
+from dvdq_models.switching.schedule import average_bits
 from dvdq_models.teacache import teacache_trace
-from dvdq_models.video import to_bytes
 from dvdq_reference.spec.recipe import Recipe
 
 

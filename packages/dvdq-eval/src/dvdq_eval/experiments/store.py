@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from dvdq_eval.experiments.configuration import Configuration
 from dvdq_eval.experiments.study import Job, Study
-from dvdq_models.video import Frames, read_mp4, write_lossless
+from dvdq_models.running.video import Frames, read_mp4, write_lossless
 
 
 class Store:

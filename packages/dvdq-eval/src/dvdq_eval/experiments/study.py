@@ -18,8 +18,8 @@ from dvdq_eval.device import let_go
 from dvdq_models.checkpoint import load_pipeline
 from dvdq_models.moving_shapes import BUNDLED
 from dvdq_models.moving_shapes.clips import Scene, all_scenes, split_scenes
-from dvdq_models.placement import Offload, place
-from dvdq_models.video import FPS
+from dvdq_models.running.placement import Offload, place
+from dvdq_models.running.video import FPS
 from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "experiment"

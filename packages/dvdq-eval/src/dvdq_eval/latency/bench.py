@@ -16,7 +16,7 @@ from dvdq_eval.latency.rounds import take_rounds
 from dvdq_eval.latency.subject import Subject
 from dvdq_eval.latency.variants import Variant
 from dvdq_eval.progress import Tell
-from dvdq_models.attention import set_attention
+from dvdq_models.running.attention import set_attention
 from dvdq_reference.spec.errors import DvdqError
 
 Times = dict[Variant, dict[int, MethodTime]]

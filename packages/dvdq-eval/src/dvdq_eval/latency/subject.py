@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from dvdq_models.configurations import empty_transformer, latent_size, stored_recipe, transformer_configs
-from dvdq_models.example_inputs import Inputs, example_inputs
 from dvdq_models.families import family_of
+from dvdq_models.families.example_inputs import Inputs, example_inputs
+from dvdq_models.families.pipelines import empty_transformer, latent_size, stored_recipe, transformer_configs
 from dvdq_models.moving_shapes import BUNDLED
 from dvdq_reference.spec.errors import DvdqError
 

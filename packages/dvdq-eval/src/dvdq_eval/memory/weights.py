@@ -7,9 +7,9 @@ from collections import Counter
 
 from dvdq_eval.latency.subject import Subject
 from dvdq_eval.memory.results import WeightBytes
-from dvdq_models.bit_switching import TRANSFORMERS
-from dvdq_models.configurations import empty_transformer, transformer_configs
-from dvdq_models.inspection import describe, together
+from dvdq_models.families.pipelines import empty_transformer, transformer_configs
+from dvdq_models.inspecting.sizes import describe, together
+from dvdq_models.switching.hook import TRANSFORMERS
 from dvdq_reference.spec.recipe import Recipe
 
 ANY_RECIPE = Recipe.named("minmax")

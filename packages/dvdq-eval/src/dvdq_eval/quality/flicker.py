@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dvdq_eval.quality.checks import check_video
-from dvdq_models.video import to_bytes
+from dvdq_models.running.video import to_bytes
 from dvdq_reference.spec.errors import DvdqError
 
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from dvdq_eval.report.origin import Source, origin
-from dvdq_models.video import Frames
+from dvdq_models.running.video import Frames
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dvdq_eval.experiments.store import Store
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.scale.generate import generate_all
 from dvdq_eval.scale.streak import OPERATION
-from dvdq_models.placement import Offload
+from dvdq_models.running.placement import Offload
 
 
 def generate(

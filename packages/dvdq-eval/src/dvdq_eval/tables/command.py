@@ -16,7 +16,7 @@ from dvdq_eval.progress import progress_bars
 from dvdq_eval.tables.all import NAMES, make, make_share
 from dvdq_eval.tables.catalogue import EXPERIMENTS
 from dvdq_eval.tables.judging import judge_by_vbench
-from dvdq_models.placement import Offload
+from dvdq_models.running.placement import Offload
 from dvdq_reference.spec.errors import DvdqError
 
 

@@ -16,9 +16,9 @@ from dvdq_eval.markdown import markdown
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_eval.tables.catalogue import WIDTHS, ours
-from dvdq_models.bit_schedule import average_bits
-from dvdq_models.bit_switching import TRANSFORMERS, hooks_of
-from dvdq_models.inspection import describe, together
+from dvdq_models.inspecting.sizes import describe, together
+from dvdq_models.switching.hook import TRANSFORMERS, hooks_of
+from dvdq_models.switching.schedule import average_bits
 from dvdq_reference.spec.recipe import Recipe
 
 ROUNDS = 5

@@ -27,7 +27,7 @@ from dvdq_eval.tables.build import Table
 from dvdq_eval.tables.catalogue import EXPERIMENTS, ours
 from dvdq_models import quantize
 from dvdq_models.calibration import calibrate
-from dvdq_models.video import Frames, write_mp4
+from dvdq_models.running.video import Frames, write_mp4
 from dvdq_reference.spec.recipe import Recipe, Rotation
 
 RIVAL, OURS = "#c2571a", "#1f6fb2"

@@ -19,8 +19,8 @@ from dvdq_eval.vbench.environment import vbench_python
 from dvdq_eval.vbench.installed import Installed
 from dvdq_eval.vbench.prompts import SAMPLES, StandardStudy
 from dvdq_models.moving_shapes import BUNDLED
-from dvdq_models.placement import check_offload
-from dvdq_models.prompts import read_prompts
+from dvdq_models.running.placement import check_offload
+from dvdq_models.running.prompts import read_prompts
 
 STANDARD = "standard"
 BUNDLED_VIDEOS = 64

@@ -11,7 +11,7 @@ from dvdq_eval.scale import generate_all
 from dvdq_eval.scale.command import tell_failures
 from dvdq_eval.vbench import options
 from dvdq_eval.vbench.study import open_asked
-from dvdq_models.placement import Offload
+from dvdq_models.running.placement import Offload
 
 
 def generate(

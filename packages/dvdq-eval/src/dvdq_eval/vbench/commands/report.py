@@ -14,7 +14,7 @@ from dvdq_eval.experiments.store import write_json, write_text
 from dvdq_eval.vbench import options
 from dvdq_eval.vbench.report import build_report, report_markdown
 from dvdq_eval.vbench.study import open_asked
-from dvdq_models.placement import Offload
+from dvdq_models.running.placement import Offload
 
 
 def report(

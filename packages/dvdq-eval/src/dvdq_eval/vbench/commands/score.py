@@ -15,7 +15,7 @@ from dvdq_eval.vbench.installed import Installed
 from dvdq_eval.vbench.scoring import Judges, score_all
 from dvdq_eval.vbench.study import open_asked
 from dvdq_eval.vbench.weights import check_weights, weights_folder
-from dvdq_models.placement import Offload
+from dvdq_models.running.placement import Offload
 
 
 def score(
