@@ -24,7 +24,7 @@ def weight_bytes(transformer: nn.Module) -> int:
 
 
 def pass_bytes(operation: str, subject: Subject, recipe: Recipe | None, dtype: torch.dtype) -> int:
-    """Bytes that a pass needs beside weights and inputs, counted on the meta device (:mod:`dvdq_models.inspecting.memory`).
+    """Bytes that a pass needs beside weights and inputs, on the meta device (:mod:`dvdq_models.inspecting.memory`).
 
     Raises:
         DvdqError: a transformer that does not run on the example inputs of its family.
