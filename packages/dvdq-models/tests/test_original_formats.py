@@ -115,7 +115,7 @@ def test_a_pickle_is_refused_unread(tmp_path: Path, name: str) -> None:
 def test_another_model_is_named(tmp_path: Path) -> None:
     save_file({"unet.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(
-        DvdqError, match=r"original checkpoint of HunyuanVideo or Wan, got tensors such as unet\.weight"
+        DvdqError, match=r"original checkpoint of wan or hunyuan-video, got tensors such as unet\.weight"
     ):
         quantize_checkpoint(tmp_path / "other.safetensors", tmp_path / "q", RECIPE)
 

@@ -23,9 +23,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dvdq_models.families import family_of
+from dvdq_models.families.pipelines import transformers_of
 from dvdq_models.files.destinations import check_new_file
 from dvdq_models.layers.linear import QuantizedLinear
-from dvdq_models.switching.hook import TRANSFORMERS
 from dvdq_reference.spec.errors import DvdqError
 
 _KIND = "dvd-quant calibration"
@@ -115,7 +115,7 @@ def calibrate(pipeline: Any, videos: Sequence[tuple[str, Callable[[], Any]]]) ->
     if not videos:
         raise DvdqError("calibrate", expected="at least one prompt", got="none")
     recorder, started = _Recorder(), time.perf_counter()
-    transformers = {name: part for name in TRANSFORMERS if (part := getattr(pipeline, name, None)) is not None}
+    transformers = transformers_of(pipeline)
     if not transformers:
         raise DvdqError("calibrate", expected="a pipeline with a transformer", got=type(pipeline).__name__)
     with ExitStack() as watching:

@@ -7,18 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import diffusers
 from diffusers import DiffusionPipeline
 from torch import nn
 
 from dvdq_models.apply import use_backend
-from dvdq_models.checkpoint.format import is_quantized
 from dvdq_models.checkpoint.reading import check_stored
 from dvdq_models.checkpoint.writing import save
 from dvdq_models.diffusers_plugin.methods import check_dtype
+from dvdq_models.families.pipelines import PipelineFolder
 from dvdq_models.files.atomic import complete_or_nothing
-from dvdq_models.files.text import one_line, read_json
-from dvdq_models.switching.hook import TRANSFORMERS, follow
+from dvdq_models.files.text import one_line
+from dvdq_models.switching.hook import follow
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -43,17 +42,11 @@ def load_pipeline(folder: str | Path, *, backend: str = "auto", **kwargs: Any) -
             component that is not there.
     """
     folder = Path(folder)
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise DvdqError("load", where=str(folder), expected="a pipeline folder", got="no model_index.json")
-    parts = read_json("load", index)
+    found = PipelineFolder.open("load", folder)
     # The class itself, because only it knows its own optional parts.
-    pipeline_class = getattr(diffusers, str(parts.get("_class_name")), None)
-    if pipeline_class is None:
-        expected = f"a pipeline of diffusers {diffusers.__version__}"
-        raise DvdqError("load", where=str(index), expected=expected, got=parts.get("_class_name"))
-    quantized = [name for name in TRANSFORMERS if name not in kwargs and is_quantized(folder / name)]
-    _check_dtypes(kwargs, [name for name, value in parts.items() if isinstance(value, list)])
+    pipeline_class = found.pipeline_class
+    quantized = [name for name in found.quantized if name not in kwargs]
+    _check_dtypes(kwargs, list(found.components))
     try:
         pipeline: DiffusionPipeline = pipeline_class.from_pretrained(str(folder), **kwargs)
     except DvdqError:

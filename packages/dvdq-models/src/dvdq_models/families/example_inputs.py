@@ -1,20 +1,18 @@
-"""Inputs of one forward pass, by family: to count what a pass needs, or to time one, without prompts or pictures."""
+"""Inputs of one forward pass: to count what a pass needs, or to time one, without prompts or pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from dvdq_models.families import family_of
-
-Inputs = dict[str, torch.Tensor]
+from dvdq_models.families.family import Example, Inputs, Size
 
 
 def example_inputs(
     transformer: Any,
-    latent: tuple[int, int, int],
+    latent: Size,
     *,
     text_tokens: int | None = None,
     dtype: torch.dtype = torch.bfloat16,
@@ -36,37 +34,6 @@ def example_inputs(
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator, device=device, dtype=dtype)
 
-    config = transformer.config
-    conditions, longest_prompt = _CONDITIONS[family_of(transformer).name]
+    family = family_of(transformer)
     time = torch.full((1,), 500.0, device=device)
-    return {
-        "hidden_states": normal(1, config.in_channels, *latent),
-        "timestep": time,
-        **conditions(config, normal, text_tokens or longest_prompt),
-    }
-
-
-def _wan(config: Any, normal: Callable[..., torch.Tensor], text_tokens: int) -> Inputs:
-    conditions = {"encoder_hidden_states": normal(1, text_tokens, config.text_dim)}
-    if config.image_dim is not None:
-        conditions["encoder_hidden_states_image"] = normal(1, CLIP_TOKENS, config.image_dim)
-    return conditions
-
-
-def _hunyuan_video(config: Any, normal: Callable[..., torch.Tensor], text_tokens: int) -> Inputs:
-    text = normal(1, text_tokens, config.text_embed_dim)
-    conditions = {
-        "encoder_hidden_states": text,
-        "encoder_attention_mask": text.new_ones(1, text_tokens),
-        "pooled_projections": normal(1, config.pooled_projection_dim),
-    }
-    if config.guidance_embeds:
-        conditions["guidance"] = text.new_full((1,), 6000.0)
-    return conditions
-
-
-CLIP_TOKENS = 257
-"""Of the image that conditions Wan 2.1: 16 x 16 patches and the class token."""
-
-_CONDITIONS = {"wan": (_wan, 512), "hunyuan-video": (_hunyuan_video, 256)}
-"""By family: what a transformer takes beside latents and time, and the tokens that its pipelines pad a prompt to."""
+    return family.inputs(Example(transformer.config, latent, text_tokens or family.prompt_tokens, normal, time))

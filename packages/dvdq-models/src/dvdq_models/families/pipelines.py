@@ -1,23 +1,109 @@
-"""What a folder tells of its transformers without their weights: which there are, their shapes, how they were made."""
+"""The one reader of a folder: what a pipeline's ``model_index.json`` and its parts' configurations say, no weights."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from torch import nn
-
-from dvdq_models.families import empty_transformer_of
-from dvdq_models.files.hub import download, is_hub_id
+from dvdq_models.families import call_of, families
+from dvdq_models.families.configurations import CONFIG, is_ours, read_config
+from dvdq_models.families.family import Family, Size
 from dvdq_models.files.text import read_json
-from dvdq_models.streaming.source import open_source
-from dvdq_models.switching.hook import TRANSFORMERS
 from dvdq_reference.spec.errors import DvdqError
-from dvdq_reference.spec.recipe import Recipe
 
-Config = str | Path | Mapping[str, Any]
-"""A ``config.json``, or what stands in it."""
+INDEX = "model_index.json"
+TRANSFORMERS = ("transformer", "transformer_2")
+"""A pipeline's denoisers: Wan 2.2's A14B has one for the first, noisy steps and one for the rest."""
+_LIBRARIES = ("diffusers", "transformers")
+"""Whose classes are looked up; a component of another library says itself what it is."""
+
+
+def transformers_of(pipeline: Any) -> dict[str, Any]:
+    """The transformers of a pipeline in memory, by name."""
+    return {name: part for name in TRANSFORMERS if (part := getattr(pipeline, name, None)) is not None}
+
+
+def is_pipeline(folder: Path) -> bool:
+    """Whether ``folder`` is a pipeline's."""
+    return (folder / INDEX).is_file()
+
+
+@dataclass(frozen=True)
+class PipelineFolder:
+    """A pipeline's folder as its index describes it.
+
+    Attributes:
+        operation: for errors.
+        path: of the folder.
+        class_name: of the pipeline.
+        components: library and class of each part that is there, by the name of its folder.
+    """
+
+    operation: str
+    path: Path
+    class_name: object
+    components: Mapping[str, tuple[Any, Any]]
+
+    @classmethod
+    def open(cls, operation: str, folder: str | Path) -> Self:
+        """Read the index.
+
+        Raises:
+            DvdqError: no index, one that is no JSON object, or a component that is no name of a folder.
+        """
+        path = Path(folder)
+        if not is_pipeline(path):
+            raise DvdqError(operation, where=str(path), expected="a pipeline's folder", got=f"no {INDEX}")
+        index = read_json(operation, path / INDEX)
+        listed = {name: value for name, value in index.items() if isinstance(value, list) and len(value) == 2}
+        components = {name: (library, part) for name, (library, part) in listed.items() if part is not None}
+        if others := [name for name in components if Path(name).name != name]:
+            raise DvdqError(operation, where=str(path / INDEX), expected="names of components", got=repr(others[0]))
+        return cls(operation, path, index.get("_class_name"), components)
+
+    @property
+    def pipeline_class(self) -> Any:
+        """The pipeline's class; one that is not installed is a :class:`DvdqError`."""
+        module = next((f.module for f in families() if self.class_name in f.pipelines), "diffusers")
+        return self._class("_class_name", module, self.class_name)
+
+    @property
+    def fps(self) -> int:
+        """Frames a second that its videos are made for; a pipeline that is not known is a :class:`DvdqError`."""
+        return call_of(self.operation, self.class_name, where=str(self.path / INDEX)).fps
+
+    @property
+    def transformers(self) -> tuple[str, ...]:
+        """The names of its transformers: those of the index, and those that lie there without being named."""
+        return tuple(name for name in TRANSFORMERS if name in self.components or (self.path / name / CONFIG).is_file())
+
+    @property
+    def quantized(self) -> tuple[str, ...]:
+        """Those of its transformers that this project quantized."""
+        return tuple(name for name in self.transformers if is_quantized(self.path / name))
+
+    def check_classes(self) -> None:
+        """A :class:`DvdqError` if the pipeline or a component is of a class that is not installed."""
+        assert self.pipeline_class
+        for name, (library, class_name) in self.components.items():
+            if library in _LIBRARIES or not isinstance(class_name, str):
+                self._class(name, library, class_name)
+
+    def _class(self, name: str, library: str, class_name: object) -> Any:
+        module = importlib.import_module(library)
+        if not isinstance(class_name, str) or class_name not in dir(module):
+            expected = f"a class of the installed {library} {getattr(module, '__version__', '')}".rstrip()
+            raise DvdqError(self.operation, where=f"{self.path / INDEX}: {name}", expected=expected, got=class_name)
+        return getattr(module, class_name)
+
+
+def is_quantized(folder: str | Path) -> bool:
+    """Whether ``folder`` holds a transformer that this project quantized, or a pipeline with one."""
+    places = (Path(folder), *(Path(folder) / name for name in TRANSFORMERS))
+    return any(is_ours(read_config("load", place)) for place in places if (place / CONFIG).is_file())
 
 
 def transformer_configs(path: str | Path) -> dict[str, Path]:
@@ -32,85 +118,33 @@ def transformer_configs(path: str | Path) -> dict[str, Path]:
     path = Path(path)
     if path.is_file():
         return {TRANSFORMERS[0]: path}
-    index = path / "model_index.json"
-    if index.is_file():
-        parts = _read(index)
-        named = [name for name in TRANSFORMERS if (parts.get(name) or [None])[0] is not None]
+    if is_pipeline(path):
+        components = PipelineFolder.open("inspect", path).components
+        named = [name for name in TRANSFORMERS if name in components]
     else:
-        named = [name for name in TRANSFORMERS if (path / name / "config.json").is_file()]
-    configs = {name: path / name / "config.json" for name in named} or {TRANSFORMERS[0]: path / "config.json"}
+        named = [name for name in TRANSFORMERS if (path / name / CONFIG).is_file()]
+    configs = {name: path / name / CONFIG for name in named} or {TRANSFORMERS[0]: path / CONFIG}
     for config in configs.values():
         if not config.is_file():
             raise DvdqError("inspect", where=str(config), expected="a config.json of a transformer", got="none")
     return configs
 
 
-def configuration_folder(source: str | Path) -> Path:
-    """A path as it is; of a hub id the folder with its configurations, which are downloaded and nothing else."""
-    if not is_hub_id(source):
-        return Path(source)
-    return download("inspect", str(source), ["model_index.json", "config.json", "*/config.json"])
-
-
-def source_configs(path: Path, config: str | Path | None = None) -> dict[str, Config]:
-    """The configuration of each transformer of whatever ``dvdq quantize`` takes, and of quantized ones.
-
-    Args:
-        path: as for :func:`transformer_configs`, or a ``.safetensors`` file or a folder with some, of which the headers
-            alone are read.
-        config: of an original checkpoint, as for :func:`dvdq_models.streaming.quantize_checkpoint`.
-
-    Raises:
-        DvdqError: as for :func:`transformer_configs`, weights of another model, or a ``config`` that is not needed.
-    """
-    in_place = [
-        path / "model_index.json",
-        path / "config.json",
-        *(path / name / "config.json" for name in TRANSFORMERS),
-    ]
-    original = path.suffix == ".safetensors" if path.is_file() else not any(file.is_file() for file in in_place)
-    if original and path.exists():
-        return {part.subfolder or TRANSFORMERS[0]: part.config for part in open_source(path, config).transformers}
-    if config is not None:
-        expected, got = "a configuration for original checkpoints alone", "a source that has its own"
-        raise DvdqError("inspect", where=f"config {config}", expected=expected, got=got)
-    return dict(transformer_configs(path))
-
-
-def empty_transformer(config: Config, *, buffers: bool = True) -> nn.Module:
-    """The transformer that a ``config.json`` describes, on the meta device: no weights are read or allocated.
-
-    Whoever fills the weights in needs ``buffers=False``: what a model computes of its configuration is then there.
-    """
-    where = Path("config") if isinstance(config, Mapping) else Path(config)
-    values = _values(config)
-    values.pop("quantization_config", None)
-    transformer: nn.Module = empty_transformer_of("inspect", where, values, buffers=buffers)
-    return transformer
-
-
-def latent_size(path: str | Path, video: tuple[int, int, int]) -> tuple[int, int, int]:
+def latent_size(path: str | Path, video: Size, family: Family) -> Size:
     """Frames, height and width of the latents of a video, by the autoencoder of the pipeline in ``path``.
 
-    Where there is none, 4 frames and 8 x 8 pixels become one latent, as in HunyuanVideo and Wan but for TI2V 5B.
+    Where there is none, those of the family's pipelines.
     """
-    config = Path(path) / "vae" / "config.json"
-    vae = _read(config) if config.is_file() else {}
-    temporal = vae.get("scale_factor_temporal") or vae.get("temporal_compression_ratio") or 4
-    spatial = vae.get("scale_factor_spatial") or vae.get("spatial_compression_ratio") or 8
+    config = Path(path) / "vae" / CONFIG
+    temporal, spatial = compression_of(read_json("inspect", config) if config.is_file() else {}, family)
     frames, height, width = video
     return (frames - 1) // temporal + 1, height // spatial, width // spatial
 
 
-def stored_recipe(config: Config) -> Recipe | None:
-    """The recipe that made a quantized transformer, from its ``config.json``; None in full precision."""
-    quantization = _values(config).get("quantization_config") or {}
-    return Recipe.from_dict(quantization["recipe"]) if "recipe" in quantization else None
-
-
-def _values(config: Config) -> dict[str, Any]:
-    return dict(config) if isinstance(config, Mapping) else _read(Path(config))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return read_json("inspect", path)
+def compression_of(autoencoder: Mapping[str, Any], family: Family) -> tuple[int, int]:
+    """Frames and pixels that become one latent, by the configuration of an autoencoder, else by the family."""
+    temporal, spatial = family.compression
+    return (
+        autoencoder.get("scale_factor_temporal") or autoencoder.get("temporal_compression_ratio") or temporal,
+        autoencoder.get("scale_factor_spatial") or autoencoder.get("spatial_compression_ratio") or spatial,
+    )

@@ -17,7 +17,7 @@ import torch
 from dvdq_models.apply import swap_linears
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import LazyTensor, most_common_dtype
-from dvdq_models.families import empty_transformer_of
+from dvdq_models.families.configurations import empty_transformer_of
 from dvdq_models.inspecting.sizes import ModelReport, describe
 from dvdq_models.layers.casting import cast
 from dvdq_models.layers.encoding import check_weight

@@ -16,6 +16,7 @@ from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.hooks.hooks import BaseState, CacheContext, StateManager
 from torch import nn
 
+from dvdq_models.families.pipelines import transformers_of
 from dvdq_models.layers.activation_state import ActivationState
 from dvdq_models.quantization_config import DVDQuantConfig, mark_quantized, with_delta
 from dvdq_models.switching.denoising_loop import DenoisingLoop
@@ -24,8 +25,6 @@ from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import BitSchedule, Recipe
 
 HOOK = "dvdq_bit_switching"
-TRANSFORMERS = ("transformer", "transformer_2")
-"""A pipeline's denoisers: Wan 2.2's A14B has one for the first, noisy steps and one for the rest."""
 
 _OUTSIDE = "a width is decided from measured outputs, so between graphs and not in one"
 
@@ -196,7 +195,7 @@ def hook_of(transformer: nn.Module) -> BitSwitchHook:
 
 def hooks_of(pipeline: Any) -> dict[str, BitSwitchHook]:
     """The hooks of a pipeline's quantized transformers by their names; a :class:`DvdqError` if there is none."""
-    found = {name: _find_hook(getattr(pipeline, name, None)) for name in TRANSFORMERS}
+    found = {name: _find_hook(transformer) for name, transformer in transformers_of(pipeline).items()}
     hooks = {name: hook for name, hook in found.items() if hook is not None}
     if not hooks:
         raise DvdqError("schedule", expected="a pipeline with a quantized transformer", got=type(pipeline).__name__)

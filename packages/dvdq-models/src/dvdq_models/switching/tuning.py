@@ -10,11 +10,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dvdq_models.files.text import read_json
-from dvdq_models.switching.hook import TRANSFORMERS, hooks_of, set_delta
+from dvdq_models.families.configurations import CONFIG, is_ours, read_config, stored_recipe
+from dvdq_models.families.pipelines import TRANSFORMERS
+from dvdq_models.switching.hook import hooks_of, set_delta
 from dvdq_models.switching.schedule import StepDecision, average_bits, choose_common_delta
 from dvdq_reference.spec.errors import DvdqError
-from dvdq_reference.spec.recipe import BitSchedule, Recipe
+from dvdq_reference.spec.recipe import BitSchedule
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,10 @@ def write_delta(pipeline_folder: str | Path, delta: float) -> None:
     """
     configs = {}
     for name in TRANSFORMERS:
-        path = Path(pipeline_folder) / name / "config.json"
-        config = read_json("write_delta", path) if path.is_file() else {}
-        if "quantization_config" in config:
-            recipe = Recipe.from_dict(config["quantization_config"]["recipe"])
+        path = Path(pipeline_folder) / name / CONFIG
+        config = read_config("write_delta", path.parent) if path.is_file() else {}
+        recipe = stored_recipe(config) if is_ours(config) else None
+        if recipe is not None:
             if recipe.schedule.kind != "delta":
                 raise DvdqError("write_delta", where=str(path), expected="a delta schedule", got=recipe.schedule.kind)
             config["quantization_config"]["recipe"]["schedule"]["delta"] = delta

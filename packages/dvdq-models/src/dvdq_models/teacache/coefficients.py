@@ -11,16 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 from torch import nn
 
+from dvdq_models.families.family import Signal
 from dvdq_models.files.text import read_json
 from dvdq_reference.spec.errors import DvdqError
-
-Signal = Literal["timestep", "timestep-projection", "modulated-input"]
-"""Wan's time embedding, what its blocks are modulated with ("ret steps"), or HunyuanVideo's first normalized input."""
 
 DEGREE = 4
 FOLDER = Path(__file__).parent / "data"

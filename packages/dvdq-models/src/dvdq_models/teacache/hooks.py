@@ -13,9 +13,9 @@ import torch
 from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.hooks.hooks import BaseState, StateManager
-from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTokenReplaceAdaLayerNormZero
 from torch import nn
 
+from dvdq_models.families.family import Modulated
 from dvdq_models.switching.denoising_loop import DenoisingLoop, Place
 from dvdq_models.switching.hook import HOOK as BIT_SWITCH
 from dvdq_models.switching.hook import relative_change
@@ -124,9 +124,9 @@ class TeaCacheHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
 class BlockHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
     """On a block: the first decides, all are skipped on a reused step, the last tells what was added."""
 
-    def __init__(self, cache: TeaCacheHook, *, first: bool, last: bool) -> None:
+    def __init__(self, cache: TeaCacheHook, modulated: Modulated | None, *, first: bool, last: bool) -> None:
         super().__init__()
-        self._cache, self._first, self._last = cache, first, last
+        self._cache, self._modulated, self._first, self._last = cache, modulated, first, last
         self._metadata: TransformerBlockMetadata
 
     def initialize_hook(self, module: nn.Module) -> nn.Module:
@@ -146,8 +146,8 @@ class BlockHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
         """What stands for the block on a reused step, else None."""
         hidden_states = self._argument("hidden_states", args, kwargs)
         if self._first:
-            if self._cache.coefficients.signal == "modulated-input":
-                self._cache.signal = self._modulated_input(block, args, kwargs)
+            if self._modulated is not None:
+                self._cache.signal = self._modulated(block, lambda name: self._argument(name, args, kwargs))
             self._cache.decide(hidden_states)
         if not self._cache.reusing:
             return None
@@ -168,17 +168,9 @@ class BlockHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
     def _argument(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._metadata._get_parameter_from_args_kwargs(name, args, kwargs)
 
-    def _modulated_input(self, block: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-        inputs = {"emb": self._argument("temb", args, kwargs)}
-        if isinstance(block.norm1, HunyuanVideoTokenReplaceAdaLayerNormZero):
-            inputs["token_replace_emb"] = self._argument("token_replace_emb", args, kwargs)
-            inputs["first_frame_num_tokens"] = self._argument("num_tokens", args, kwargs)
-        modulated: torch.Tensor = block.norm1(self._argument("hidden_states", args, kwargs), **inputs)[0]
-        return modulated
-
 
 class EmbeddingHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
-    """On Wan's ``condition_embedder``: hands the time embedding on, which no block is given."""
+    """On what embeds the time step: hands the embedding on, which no block is given."""
 
     def __init__(self, cache: TeaCacheHook, index: int) -> None:
         super().__init__()
