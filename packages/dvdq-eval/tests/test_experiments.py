@@ -261,9 +261,13 @@ def test_prompts_that_are_not_measured_prepare(tmp_path: Path) -> None:
 
 def test_videos_have_the_frame_rate_of_their_makers(tmp_path: Path) -> None:
     assert Study.bundled("wan").fps == FPS
-    for name, rate in (("WanPipeline", 16), ("HunyuanVideoPipeline", 24), ("SomebodysPipeline", FPS)):
+    study = Study.of(tmp_path, ["a cat", "a dog"], [], {})
+    for name, rate in (("WanPipeline", 16), ("HunyuanVideoPipeline", 24)):
         (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
-        assert Study.of(tmp_path, ["a cat", "a dog"], [], {}).fps == rate
+        assert study.fps == rate
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "SomebodysPipeline"}))
+    with pytest.raises(DvdqError, match="expected one of WanPipeline, .*got SomebodysPipeline"):
+        _ = study.fps
 
 
 def test_only_what_a_pipeline_is_read_from_decides_its_study(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from dvdq_eval.latency.subject import Subject, open_subject
 from dvdq_eval.latency.taps import counted_linears, dissect
 from dvdq_eval.latency.variants import Variant, variants_of
 from dvdq_models import DvdqError, Recipe, quantize, save
-from dvdq_models.families.pipelines import empty_transformer
+from dvdq_models.families.configurations import empty_transformer
 from dvdq_models.switching.hook import hook_of
 
 CPU = torch.device("cpu")

@@ -25,7 +25,7 @@ from dvdq_eval.memory.table import memory_markdown
 from dvdq_eval.memory.weights import weight_parts
 from dvdq_models import DvdqError, Recipe
 from dvdq_models.families import family_of
-from dvdq_models.families.pipelines import empty_transformer
+from dvdq_models.families.configurations import empty_transformer
 from dvdq_models.inspecting.memory import pass_bytes
 from dvdq_models.layers.linear import STORED, QuantizedLinear
 from dvdq_models.moving_shapes import WAN

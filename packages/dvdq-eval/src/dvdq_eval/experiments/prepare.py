@@ -16,7 +16,8 @@ from dvdq_eval.progress import Tell
 from dvdq_kernels import quantize_weight
 from dvdq_models.apply import quantize
 from dvdq_models.calibration import Calibration, calibrate
-from dvdq_models.switching.hook import TRANSFORMERS, follow
+from dvdq_models.families.pipelines import transformers_of
+from dvdq_models.switching.hook import follow
 from dvdq_models.switching.tuning import best_trial, tune_delta
 from dvdq_models.teacache import enable_teacache
 from dvdq_reference.spec.errors import DvdqError
@@ -89,7 +90,7 @@ def quantized_pipeline(study: Study, store: Store, configuration: Configuration,
     # It runs a pipeline of its own: two may not fit.
     calibration = calibration_of(study, store, tell) if smooths else None
     pipeline = study.open()
-    transformers = {name: part for name in TRANSFORMERS if (part := getattr(pipeline, name, None)) is not None}
+    transformers = transformers_of(pipeline)
     if recipe is not None:
         for name, transformer in transformers.items():
             maxima = None if calibration is None else calibration.of(name)

@@ -16,9 +16,10 @@ from dvdq_eval.experiments.study import Job, Study
 from dvdq_eval.generation import generate
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
+from dvdq_models.families.pipelines import transformers_of
 from dvdq_models.inspecting.sizes import LayerReport, describe, together
 from dvdq_models.running.video import to_bytes
-from dvdq_models.switching.hook import TRANSFORMERS, hooks_of
+from dvdq_models.switching.hook import hooks_of
 from dvdq_models.switching.schedule import average_bits
 from dvdq_models.teacache import teacache_trace
 from dvdq_reference.spec.recipe import Recipe
@@ -81,9 +82,7 @@ def _traces(pipeline: Any, configuration: Configuration) -> dict[str, Any]:
         traced["average_bits"] = average_bits(trace)
         traced["trace"] = [asdict(step) for step in trace]
     if configuration.teacache is not None:
-        decisions = [
-            step for name in TRANSFORMERS if (t := getattr(pipeline, name, None)) for step in teacache_trace(t)
-        ]
+        decisions = [step for transformer in transformers_of(pipeline).values() for step in teacache_trace(transformer)]
         traced["reused"] = sum(step.reused for step in decisions) / len(decisions)
     return traced
 
@@ -93,7 +92,7 @@ def _about(
 ) -> dict[str, Any]:
     """The method's configuration and what it costs before the first video."""
     recipe = configuration.recipe
-    parts = {name: part for name in TRANSFORMERS if (part := getattr(pipeline, name, None)) is not None}
+    parts = transformers_of(pipeline)
     size = together({name: describe(part, recipe or Recipe.named("minmax")) for name, part in parts.items()})
     smooths = recipe is not None and recipe.smoothing is not None
     return {

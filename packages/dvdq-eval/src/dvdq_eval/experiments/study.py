@@ -16,6 +16,7 @@ import torch
 import dvdq_eval
 from dvdq_eval.device import let_go
 from dvdq_models.checkpoint import load_pipeline
+from dvdq_models.families.pipelines import INDEX, PipelineFolder
 from dvdq_models.moving_shapes import BUNDLED
 from dvdq_models.moving_shapes.clips import Scene, all_scenes, split_scenes
 from dvdq_models.running.placement import Offload, place
@@ -163,10 +164,8 @@ class Study:
     @property
     def fps(self) -> int:
         """Frames a second that its videos are made for."""
-        index = json.loads((self.folder / "model_index.json").read_text(encoding="utf-8"))
-        rates = {"WanPipeline": 16, "HunyuanVideoPipeline": 24}
         bundled = any(self.folder == bundled.folder for bundled in BUNDLED.values())
-        return FPS if bundled else rates.get(index["_class_name"], FPS)
+        return FPS if bundled else PipelineFolder.open(OPERATION, self.folder).fps
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -191,11 +190,8 @@ class Study:
 
 def _digests(folder: Path) -> Iterator[tuple[str, str]]:
     """SHA-256 of each file that a pipeline is read from: its index, and all that its components' folders hold."""
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise DvdqError(OPERATION, where=str(folder), expected="a pipeline's folder", got="no model_index.json")
-    parts = [name for name in json.loads(index.read_text(encoding="utf-8")) if not name.startswith("_")]
+    parts = PipelineFolder.open(OPERATION, folder).components
     held = [path for part in parts for path in (folder / part).rglob("*") if not path.name.startswith(".")]
-    for path in sorted(path for path in [index, *held] if path.is_file()):
+    for path in sorted(path for path in [folder / INDEX, *held] if path.is_file()):
         with path.open("rb") as file:
             yield path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()

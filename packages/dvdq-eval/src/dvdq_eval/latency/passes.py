@@ -12,7 +12,7 @@ from dvdq_eval.device import dtype_on
 from dvdq_eval.latency.building import build
 from dvdq_eval.latency.subject import Subject
 from dvdq_eval.latency.variants import Variant
-from dvdq_models.families.example_inputs import Inputs
+from dvdq_models.families.family import Inputs
 from dvdq_models.switching.hook import BitSwitch, hook_of
 from dvdq_reference.spec.recipe import BitSchedule
 

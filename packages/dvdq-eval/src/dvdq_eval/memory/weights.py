@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 
 from dvdq_eval.latency.subject import Subject
 from dvdq_eval.memory.results import WeightBytes
-from dvdq_models.families.pipelines import empty_transformer, transformer_configs
+from dvdq_models.families.configurations import empty_transformer
+from dvdq_models.families.pipelines import TRANSFORMERS, PipelineFolder, transformer_configs
 from dvdq_models.inspecting.sizes import describe, together
-from dvdq_models.switching.hook import TRANSFORMERS
 from dvdq_reference.spec.recipe import Recipe
 
 ANY_RECIPE = Recipe.named("minmax")
@@ -34,7 +33,7 @@ def component_bytes(subject: Subject) -> dict[str, int]:
     """Bytes of the safetensors of each part of a pipeline that is no transformer."""
     if subject.pipeline is None:
         return {}
-    names = json.loads((subject.pipeline / "model_index.json").read_text(encoding="utf-8"))
+    names = PipelineFolder.open("memory", subject.pipeline).components
     sizes = {
         name: sum(path.stat().st_size for path in (subject.pipeline / name).glob("*.safetensors"))
         for name in names

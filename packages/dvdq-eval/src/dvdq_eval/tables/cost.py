@@ -16,8 +16,9 @@ from dvdq_eval.markdown import markdown
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_eval.tables.catalogue import WIDTHS, ours
+from dvdq_models.families.pipelines import transformers_of
 from dvdq_models.inspecting.sizes import describe, together
-from dvdq_models.switching.hook import TRANSFORMERS, hooks_of
+from dvdq_models.switching.hook import hooks_of
 from dvdq_models.switching.schedule import average_bits
 from dvdq_reference.spec.recipe import Recipe
 
@@ -72,7 +73,7 @@ def measure_cost(study: Study, store: Store, tell: Tell) -> list[Cost]:
 
 def _cost(configuration: Configuration, pipeline: Any, taken: list[float], exact: float | None) -> Cost:
     recipe = configuration.recipe
-    parts = {name: part for name in TRANSFORMERS if (part := getattr(pipeline, name, None)) is not None}
+    parts = transformers_of(pipeline)
     size = together({name: describe(part, recipe or Recipe.named("minmax")) for name, part in parts.items()})
     stored = size.bytes_before if recipe is None else size.bytes_after
     middle = median(taken)
