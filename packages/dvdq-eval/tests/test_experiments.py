@@ -266,7 +266,7 @@ def test_videos_have_the_frame_rate_of_their_makers(tmp_path: Path) -> None:
         (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
         assert study.fps == rate
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "SomebodysPipeline"}))
-    with pytest.raises(DvdqError, match="expected one of WanPipeline, .*got SomebodysPipeline"):
+    with pytest.raises(DvdqError, match=r"expected one of WanPipeline, .*got SomebodysPipeline"):
         _ = study.fps
 
 
