@@ -60,7 +60,7 @@ def quantize(
         DvdqError: an unknown family or layer, a model already quantized, statistics that are missing, not needed or of
             another model, a shape that the recipe cannot take, a weight with NaN or Inf; the model is then as it was.
     """
-    layers = swap_linears(transformer, recipe, channel_maxima, backend=backend, check_values=True)
+    layers = prepare_layers(transformer, recipe, channel_maxima, backend=backend, check_values=True)
     maxima = channel_maxima or {}
     for done, (name, (linear, layer)) in enumerate(layers.items(), start=1):
         layer.quantize_(linear.weight, maxima.get(name))
@@ -71,7 +71,7 @@ def quantize(
     return transformer
 
 
-def swap_linears(
+def prepare_layers(
     transformer: nn.Module,
     recipe: Recipe,
     channel_maxima: Mapping[str, torch.Tensor] | None = None,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,6 +23,7 @@ from torch import nn
 
 from dvdq_models.families import family_of
 from dvdq_models.families.pipelines import transformers_of
+from dvdq_models.files.atomic import new_file
 from dvdq_models.files.destinations import check_new_file
 from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_reference.spec.errors import DvdqError
@@ -75,10 +75,8 @@ class Calibration:
             "seconds": repr(self.seconds),
         }
         check_new_file("calibration", path, (), replace=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        save_file(dict(self.maxima), part, metadata=metadata)
-        os.replace(part, path)
+        with new_file(path) as part:
+            save_file(dict(self.maxima), part, metadata=metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:

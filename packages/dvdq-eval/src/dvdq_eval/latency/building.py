@@ -13,7 +13,7 @@ from torch import nn
 
 from dvdq_eval.device import dtype_on
 from dvdq_eval.latency.subject import Subject
-from dvdq_models.apply import quantize, swap_linears
+from dvdq_models.apply import quantize, prepare_layers
 from dvdq_models.families.configurations import empty_transformer
 from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_reference.spec.bits import code_offset
@@ -44,7 +44,7 @@ def build_empty(subject: Subject, recipe: Recipe | None, dtype: torch.dtype) -> 
     for name, parameter in transformer.named_parameters():
         parameter.data = parameter.data.to(torch.float32 if precise & set(name.split(".")) else dtype)
     if recipe is not None:
-        for name, (_, layer) in swap_linears(transformer, recipe, encoded=True).items():
+        for name, (_, layer) in prepare_layers(transformer, recipe, encoded=True).items():
             transformer.set_submodule(name, layer)
     return transformer
 

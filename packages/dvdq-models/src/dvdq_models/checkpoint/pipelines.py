@@ -15,7 +15,7 @@ from dvdq_models.checkpoint.reading import check_stored
 from dvdq_models.checkpoint.writing import save
 from dvdq_models.diffusers_plugin.methods import check_dtype
 from dvdq_models.families.pipelines import PipelineFolder
-from dvdq_models.files.atomic import complete_or_nothing
+from dvdq_models.files.atomic import new_folder
 from dvdq_models.files.text import one_line
 from dvdq_models.switching.hook import follow
 from dvdq_reference.spec.errors import DvdqError
@@ -24,7 +24,7 @@ from dvdq_reference.spec.errors import DvdqError
 def save_pipeline(source: str | Path, transformer: nn.Module, folder: str | Path) -> Path:
     """Write the pipeline folder ``source`` to ``folder`` with ``transformer`` in its transformer's place."""
     source = Path(source)
-    with complete_or_nothing(Path(folder)) as staging:
+    with new_folder(Path(folder)) as staging:
         shutil.copytree(source, staging, dirs_exist_ok=True, ignore=_not_the_transformer(source))
         save(transformer, staging / "transformer")
     return Path(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import tempfile
 import time
 import uuid
@@ -20,6 +19,7 @@ from dvdq_models.cli.calls import call_arguments, check_call, default_of, video_
 from dvdq_models.cli.console import print_json, progress_bar, say, typed
 from dvdq_models.cli.opening import check_opening, open_pipeline
 from dvdq_models.families.pipelines import PipelineFolder, transformers_of
+from dvdq_models.files.atomic import new_file, write_text
 from dvdq_models.files.destinations import check_new_file, check_space
 from dvdq_models.files.text import one_line
 from dvdq_models.running.attention import attention_of, set_attention
@@ -109,7 +109,7 @@ def generate(
     if teacache is not None:
         cached = [decision for transformer in transformers for decision in teacache_trace(transformer)]
         record["teacache"] = [dataclasses.asdict(decision) for decision in cached]
-    out.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_text(out.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
     if as_json:
         print_json(record)
     else:
@@ -121,13 +121,11 @@ def generate(
 
 def _write(out: Path, video: Frames, fps: int) -> None:
     """The video under its name, at once; if that fails, its frames beside it, where the error says."""
-    part = out.with_name(f".{out.stem}.part{out.suffix}")
     try:
-        write_mp4(part, video, fps=fps)
-        os.replace(part, out)
+        with new_file(out) as part:
+            write_mp4(part, video, fps=fps)
     # Whatever it is, the video is worth more than its kind.
     except Exception as error:
-        part.unlink(missing_ok=True)
         kept = _keep(out, video)
         got = f"{one_line(error)}; its frames are in {kept}, as numpy.load reads them"
         raise DvdqError("generate", where=str(out), expected="a video that can be written", got=got) from error

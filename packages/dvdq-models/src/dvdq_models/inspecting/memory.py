@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dvdq_models.apply import swap_linears
+from dvdq_models.apply import prepare_layers
 from dvdq_models.families.example_inputs import example_inputs
 from dvdq_reference.spec.recipe import Recipe
 
@@ -96,7 +96,7 @@ def pass_bytes(transformer: nn.Module, recipe: Recipe, latent: tuple[int, int, i
     transformer.to("meta")
     for parameter in transformer.parameters():
         parameter.data = parameter.data.to(torch.bfloat16)
-    for name, (_, layer) in swap_linears(transformer, recipe, encoded=True).items():
+    for name, (_, layer) in prepare_layers(transformer, recipe, encoded=True).items():
         transformer.set_submodule(name, layer)
     return forward_peak(transformer, example_inputs(transformer, latent))
 

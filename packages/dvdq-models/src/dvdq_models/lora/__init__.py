@@ -20,6 +20,7 @@ import torch
 from diffusers.utils import logging
 from torch import nn
 
+from dvdq_models.files.atomic import new_file
 from dvdq_models.files.destinations import check_new_file
 from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.lora.adapter import OPERATION, check_adapter, check_settings
@@ -169,8 +170,8 @@ def _save_lora_adapter(
         for key, value in configs[adapter_name].to_dict().items()
     }
     metadata = {"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(settings, indent=2, sort_keys=True)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: tensor.contiguous() for key, tensor in state.items()}, path, metadata=metadata)
+    with new_file(path) as part:
+        save_file({key: tensor.contiguous() for key, tensor in state.items()}, part, metadata=metadata)
 
 
 def _save_pretrained(transformer: Any, *args: Any, **kwargs: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -12,6 +11,7 @@ from typing import Any
 
 from dvdq_models.families.configurations import CONFIG, is_ours, read_config, stored_recipe
 from dvdq_models.families.pipelines import TRANSFORMERS
+from dvdq_models.files.atomic import write_text
 from dvdq_models.switching.hook import hooks_of, set_delta
 from dvdq_models.switching.schedule import StepDecision, average_bits, choose_common_delta
 from dvdq_reference.spec.errors import DvdqError
@@ -128,9 +128,7 @@ def write_delta(pipeline_folder: str | Path, delta: float) -> None:
         where = str(pipeline_folder)
         raise DvdqError("write_delta", where=where, expected="a pipeline with a quantized transformer", got="none")
     for path, config in configs.items():
-        new = path.with_name(f".{path.name}.part")
-        new.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(new, path)
+        write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _run(pipeline: Any, videos: Sequence[Callable[[], Any]], delta: float) -> Trial:

@@ -17,6 +17,7 @@ import numpy as np
 from torch import nn
 
 from dvdq_models.families.family import Signal
+from dvdq_models.files.atomic import write_text
 from dvdq_models.files.text import read_json
 from dvdq_reference.spec.errors import DvdqError
 
@@ -81,7 +82,7 @@ class Coefficients:
     def save(self, path: str | Path) -> None:
         """Writes a JSON file, one field a line."""
         lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in vars(self).items())
-        Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        write_text(Path(path), "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 @cache
