@@ -42,7 +42,7 @@ def call_arguments(operation: str, pipeline: Any, prompt: str, seed: int, option
     arguments: dict[str, Any] = {"prompt": prompt, "generator": _generator(operation, seed)}
     for option in OPTIONS:
         value = options.get(option)
-        if value is None:
+        if value is None or (value == "" and option not in call.names):
             continue
         if option not in call.names:
             flag = f"--{option.replace('_', '-')}"
@@ -74,7 +74,8 @@ def check_call(operation: str, pipeline: Any, arguments: Mapping[str, Any]) -> N
         DvdqError: a size that is no multiple of what a token takes, or what the pipeline looks at first.
     """
     frames, height, width = video_size(pipeline, arguments)
-    temporal, spatial = compression_of(pipeline.vae.config, family_of(pipeline.transformer))
+    autoencoder = {} if getattr(pipeline, "vae", None) is None else pipeline.vae.config
+    temporal, spatial = compression_of(autoencoder, family_of(pipeline.transformer))
     multiple = spatial * patch_of(pipeline.transformer.config)[1]
     for option, size in (("--height", height), ("--width", width)):
         if size % multiple:

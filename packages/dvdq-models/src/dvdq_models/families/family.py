@@ -103,7 +103,7 @@ USUAL = {
 
 @dataclass(frozen=True)
 class Embedding:
-    """A signal that a submodule gives, e.g. ``Embedding("condition_embedder", 0)``: output ``index`` of ``module``."""
+    """A signal that a submodule gives, e.g. ``Embedding("condition_embedder", 0)``: its output, or one of several."""
 
     module: str
     index: int
@@ -120,10 +120,12 @@ class Caching:
     Attributes:
         blocks: the lists of blocks, in the order in which they run.
         signals: what it can look at, by name; the first is the default.
+        returns: the arguments of a block whose new values it returns, the latents first.
     """
 
     blocks: tuple[str, ...]
     signals: Mapping[Signal, Embedding | Modulated]
+    returns: tuple[str, ...] = ("hidden_states",)
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ class Family:
 
 def patch_of(config: Config) -> Size:
     """Frames, height and width of the latents that become one token."""
-    size = config["patch_size"]
+    size = config.get("patch_size") or 1
     if isinstance(size, int):
         return config.get("patch_size_t") or 1, size, size
     frames, height, width = size

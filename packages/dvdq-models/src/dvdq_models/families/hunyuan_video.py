@@ -92,7 +92,9 @@ HUNYUAN_VIDEO = Family(
     },
     teacache={
         "HunyuanVideoTransformer3DModel": Caching(
-            ("transformer_blocks", "single_transformer_blocks"), {"modulated-input": _modulated}
+            ("transformer_blocks", "single_transformer_blocks"),
+            {"modulated-input": _modulated},
+            returns=("hidden_states", "encoder_hidden_states"),
         )
     },
     originals=("hunyuan-video",),

@@ -41,6 +41,8 @@ def accept_lora(transformer: nn.Module) -> None:
         "save_pretrained": partial(_save_pretrained, transformer),
     }
     for name, method in methods.items():
+        if not hasattr(transformer, name):
+            continue  # a model that diffusers loads no adapters into
         # A pipeline asks for it before it passes arguments on.
         vars(method)["__signature__"] = inspect.signature(getattr(transformer, name))
         vars(transformer)[name] = method

@@ -93,7 +93,9 @@ def attach(transformer: Any, cache: TeaCacheHook) -> None:
     modulated = None if isinstance(signal, Embedding) else signal
     blocks = [block for name in caching.blocks for block in getattr(transformer, name)]
     for block in blocks:
-        _register(block, BlockHook(cache, modulated, first=block is blocks[0], last=block is blocks[-1]))
+        _register(
+            block, BlockHook(cache, caching.returns, modulated, first=block is blocks[0], last=block is blocks[-1])
+        )
 
 
 def disable_teacache(transformer: nn.Module) -> None:
