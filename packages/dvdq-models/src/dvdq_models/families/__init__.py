@@ -12,12 +12,45 @@ from importlib.metadata import entry_points
 
 from torch import nn
 
+from dvdq_models.families.allegro import ALLEGRO
+from dvdq_models.families.anyflow import ANYFLOW
+from dvdq_models.families.cogvideox import COGVIDEOX
+from dvdq_models.families.cosmos import COSMOS
+from dvdq_models.families.easyanimate import EASYANIMATE
 from dvdq_models.families.family import Call, Family
+from dvdq_models.families.helios import HELIOS
 from dvdq_models.families.hunyuan_video import HUNYUAN_VIDEO
+from dvdq_models.families.hunyuan_video15 import HUNYUAN_VIDEO_15
+from dvdq_models.families.kandinsky import KANDINSKY_5
+from dvdq_models.families.latte import LATTE
+from dvdq_models.families.ltx import LTX
+from dvdq_models.families.ltx2 import LTX2
+from dvdq_models.families.minimax_h3 import MINIMAX_H3
+from dvdq_models.families.mochi import MOCHI
+from dvdq_models.families.motif_video import MOTIF_VIDEO
 from dvdq_models.families.wan import WAN
+from dvdq_models.families.wan_animate import WAN_ANIMATE
 from dvdq_reference.spec.errors import DvdqError
 
-_OURS = (WAN, HUNYUAN_VIDEO)
+_OURS = (
+    WAN,
+    HUNYUAN_VIDEO,
+    HUNYUAN_VIDEO_15,
+    WAN_ANIMATE,
+    LTX,
+    LTX2,
+    MINIMAX_H3,
+    HELIOS,
+    ANYFLOW,
+    MOTIF_VIDEO,
+    COGVIDEOX,
+    MOCHI,
+    KANDINSKY_5,
+    ALLEGRO,
+    COSMOS,
+    EASYANIMATE,
+    LATTE,
+)
 
 
 @cache

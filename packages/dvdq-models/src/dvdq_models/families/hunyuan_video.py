@@ -14,6 +14,10 @@ import torch
 
 from dvdq_models.families.family import USUAL, Caching, Call, Example, Family, Inputs, Rule
 
+IMAGE_TOKENS = 729
+"""Of SigLIP, for the first frame."""
+_HISTORY = {"clean": 2, "history_2x": 2, "history_4x": 16}
+
 
 def _inputs(of: Example) -> Inputs:
     text = of.normal(1, of.text_tokens, of.config.text_embed_dim)
@@ -26,6 +30,19 @@ def _inputs(of: Example) -> Inputs:
     }
     if of.config.guidance_embeds:
         inputs["guidance"] = text.new_full((1,), 6000.0)
+    return inputs if of.config.get("has_image_proj") is None else inputs | _framepack(of)
+
+
+def _framepack(of: Example) -> Inputs:
+    """Beside the chunk that is denoised: frames before it, the further back the more of them in a token."""
+    config, (frames, height, width), device = of.config, of.latent, of.timestep.device
+    inputs = {
+        "image_embeds": of.normal(1, IMAGE_TOKENS, config.image_proj_dim),
+        "indices_latents": torch.arange(frames, device=device),
+    }
+    for name, count in _HISTORY.items():
+        inputs[f"latents_{name}"] = of.normal(1, config.in_channels, count, height, width)
+        inputs[f"indices_latents_{name}"] = torch.arange(count, device=device)
     return inputs
 
 

@@ -1,4 +1,4 @@
-"""Wan 2.1 and 2.2, text- and image-to-video, VACE, and SkyReels V2, which has Wan's layers under another class.
+"""Wan 2.1 and 2.2, text- and image-to-video, VACE, and SkyReels V2 and ChronoEdit, which have Wan's layers.
 
 Their modulation is a parameter (``scale_shift_table``), not a linear, so nothing is weight-only. Both experts of an
 A14B pipeline are ordinary transformers of this family.
@@ -21,13 +21,17 @@ def _vace_blocks(config: Config) -> int:
 
 
 def _inputs(of: Example) -> Inputs:
-    inputs = {
+    inputs: Inputs = {
         "hidden_states": of.normal(1, of.config.in_channels, *of.latent),
         "timestep": of.timestep,
         "encoder_hidden_states": of.normal(1, of.text_tokens, of.config.text_dim),
     }
     if of.config.image_dim is not None:
         inputs["encoder_hidden_states_image"] = of.normal(1, CLIP_TOKENS, of.config.image_dim)
+    if _vace_blocks(of.config):
+        inputs["control_hidden_states"] = of.normal(1, of.config.vace_in_channels, *of.latent)
+    if of.config.get("inject_sample_info"):
+        inputs["fps"] = [0]  # 16 frames a second
     return inputs
 
 
@@ -35,7 +39,12 @@ _EXPERTS = USUAL | {"guidance_2": "guidance_scale_2"}
 
 WAN = Family(
     name="wan",
-    classes=("WanTransformer3DModel", "WanVACETransformer3DModel", "SkyReelsV2Transformer3DModel"),
+    classes=(
+        "WanTransformer3DModel",
+        "WanVACETransformer3DModel",
+        "SkyReelsV2Transformer3DModel",
+        "ChronoEditTransformer3DModel",
+    ),
     rules=(
         Rule(
             r"(vace_)?blocks\.\d+\.attn[12]\.to_(q|k|v|out\.0)",
@@ -70,6 +79,7 @@ WAN = Family(
         "WanImageToVideoPipeline": Call(16, _EXPERTS | {"image": "image"}),
         "WanVACEPipeline": Call(16, _EXPERTS),
         "WanVideoToVideoPipeline": Call(16, USUAL, needs="a video"),
+        "ChronoEditPipeline": Call(16, USUAL | {"image": "image"}),
         "SkyReelsV2Pipeline": Call(24, USUAL),
         "SkyReelsV2ImageToVideoPipeline": Call(24, USUAL | {"image": "image"}),
         "SkyReelsV2DiffusionForcingPipeline": Call(24, USUAL),
