@@ -19,7 +19,7 @@ from torch import nn
 from dvdq_models.families.pipelines import transformers_of
 from dvdq_models.layers.activation_state import ActivationState
 from dvdq_models.quantization_config import DVDQuantConfig, mark_quantized, with_delta
-from dvdq_models.switching.denoising_loop import DenoisingLoop
+from dvdq_models.switching.denoising_loop import DenoisingLoop, latents_and_time
 from dvdq_models.switching.schedule import DeltaGuided, Planned, StepDecision, decider
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import BitSchedule, Recipe
@@ -141,7 +141,7 @@ class BitSwitchHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
     @torch.compiler.disable(reason=_OUTSIDE)  # type: ignore[untyped-decorator]
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Set the width of a pass that begins."""
-        latents, timestep = (*args, *(kwargs[name] for name in ("hidden_states", "timestep")[len(args) :]))[:2]
+        latents, timestep = latents_and_time(module, args, kwargs)
         self.state.bits = self.switch.before(self.context_receiver._context, latents, timestep)
         return args, kwargs
 

@@ -17,7 +17,7 @@ from diffusers.hooks.hooks import BaseState, StateManager
 from torch import nn
 
 from dvdq_models.families.family import Modulated
-from dvdq_models.switching.denoising_loop import DenoisingLoop, Place
+from dvdq_models.switching.denoising_loop import DenoisingLoop, Place, latents_and_time
 from dvdq_models.switching.hook import HOOK as BIT_SWITCH
 from dvdq_models.switching.hook import relative_change
 from dvdq_models.teacache.coefficients import Coefficients
@@ -59,7 +59,7 @@ class TeaCacheHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Place the pass that begins."""
-        latents, timestep = (*args, *(kwargs[name] for name in ("hidden_states", "timestep")[len(args) :]))[:2]
+        latents, timestep = latents_and_time(module, args, kwargs)
         self._place = self._loop.enter(self.context_receiver._context, latents, timestep)
         if self._place.num_steps is None:
             expected = "the pipeline, since it does not tell its transformer how many steps there are"
