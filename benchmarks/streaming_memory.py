@@ -23,8 +23,8 @@ from benchmarks.measuring.records import append, commit, now, processor, residen
 from dvdq_models.checkpoint.layout import INDEX, TensorType, index_of
 from dvdq_models.checkpoint.lazy import open_folder
 from dvdq_models.checkpoint.writing import WeightFiles
-from dvdq_models.encoding import encode_weight
-from dvdq_models.streaming import quantize_checkpoint
+from dvdq_models.layers.encoding import encode_weight
+from dvdq_models.streaming.quantizer import quantize_checkpoint
 from dvdq_reference.spec.recipe import Recipe
 
 NAME = "streaming_memory"

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from benchmarks.measuring.records import append, commit, now, processor, versions
 from dvdq_eval.quality import psnr
 from dvdq_models import Recipe, quantize
-from dvdq_models.bit_switching import follow
 from dvdq_models.moving_shapes import BUNDLED
 from dvdq_models.moving_shapes.clips import split_scenes
-from dvdq_models.teacache import disable_teacache, enable_teacache, teacache_trace
+from dvdq_models.switching.hook import follow
+from dvdq_models.teacache.enable import disable_teacache, enable_teacache, teacache_trace
 
 NAME = "teacache"
 

@@ -19,7 +19,6 @@ from dvdq_eval.videos.method import Method
 from dvdq_eval.videos.records import MethodRecord, Trial
 from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Study
-from dvdq_models.bit_schedule import StepDecision
 from dvdq_models.moving_shapes import BUNDLED, WAN
 from dvdq_models.moving_shapes.clips import Placement, Scene, draw
 from dvdq_models.moving_shapes.wan import (
@@ -30,7 +29,8 @@ from dvdq_models.moving_shapes.wan import (
     build_tokenizer,
     build_vae,
 )
-from dvdq_models.video import Frames, to_bytes
+from dvdq_models.running.video import Frames, to_bytes
+from dvdq_models.switching.schedule import StepDecision
 
 SCENES = (
     Scene("red", "circle", "left", "quickly", "gray"),

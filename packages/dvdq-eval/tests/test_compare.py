@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from dvdq_eval.cli import app, main
 from dvdq_eval.quality import measure
 from dvdq_eval.quality.compare import compare
-from dvdq_models.video import read_mp4, write_mp4
+from dvdq_models.running.video import read_mp4, write_mp4
 from dvdq_reference.spec.errors import DvdqError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dvdq_eval.contact_sheet import contact_sheet, labelled_grid, side_by_side
-from dvdq_models.video import Frames
+from dvdq_models.running.video import Frames
 
 SIZE = 16
 

@@ -26,7 +26,7 @@ from dvdq_eval.sheets.terminal import terminal
 from dvdq_eval.videos.study import Study
 from dvdq_models.moving_shapes.clips import BACKGROUNDS, SHAPES, SPEEDS, Scene, split_scenes
 from dvdq_models.moving_shapes.wan import LATENT_CHANNELS
-from dvdq_models.video import read_mp4
+from dvdq_models.running.video import read_mp4
 from dvdq_reference.spec.errors import DvdqError
 
 STEPS, SIZE, FRAMES = 4, 32, 5

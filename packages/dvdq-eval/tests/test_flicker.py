@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dvdq_eval.quality import temporal_flickering
-from dvdq_models.video import Frames
+from dvdq_models.running.video import Frames
 from dvdq_reference.spec.errors import DvdqError
 
 

@@ -30,8 +30,8 @@ from dvdq_eval.passes.variants import Variant, variants_of
 from dvdq_eval.records import read_record, write_record
 from dvdq_eval.videos.options import parse_methods
 from dvdq_models import DvdqError, Recipe, quantize, save
-from dvdq_models.bit_switching import hook_of
-from dvdq_models.configurations import empty_transformer
+from dvdq_models.families.configurations import empty_transformer
+from dvdq_models.switching.hook import hook_of
 
 CPU = torch.device("cpu")
 BLOCKS, TEXT, VIDEO = 2, 6, 8

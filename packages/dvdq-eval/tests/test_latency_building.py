@@ -15,7 +15,7 @@ from dvdq_eval.passes.sizes import WASTE, fit_together, pass_bytes, weight_bytes
 from dvdq_eval.passes.subject import Subject, open_subject
 from dvdq_eval.passes.variants import Variant
 from dvdq_models import Recipe, quantize
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.moving_shapes import WAN
 from dvdq_reference.spec.quantized import stored_tensors
 

@@ -15,7 +15,7 @@ from dvdq_eval.passes.variants import FULL_WIDTH, variants_of
 from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.options import parse_methods
 from dvdq_models import DvdqError
-from dvdq_models.bit_schedule import StepDecision
+from dvdq_models.switching.schedule import StepDecision
 
 WIDTHS = (8, 8, 4, 4, 8, 4, 4)
 

@@ -20,7 +20,7 @@ from dvdq_eval.layers.activations import GAUSSIAN_MEDIAN, MASSIVE_RATIOS
 from dvdq_eval.layers.results import Range
 from dvdq_eval.layers.synthetic import Sample, draw_samples, draw_weight
 from dvdq_kernels import rotate
-from dvdq_models.encoding import encode_weight
+from dvdq_models.layers.encoding import encode_weight
 from dvdq_reference.oracle import affine, bounds, linear, packing
 from dvdq_reference.spec.bits import code_offset
 from dvdq_reference.spec.errors import DvdqError

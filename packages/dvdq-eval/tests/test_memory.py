@@ -24,10 +24,10 @@ from dvdq_eval.passes.running import build
 from dvdq_eval.passes.subject import Subject, open_subject
 from dvdq_eval.videos.options import parse_methods
 from dvdq_models import DvdqError, Recipe
-from dvdq_models.configurations import empty_transformer
 from dvdq_models.families import family_of
-from dvdq_models.linear import STORED, QuantizedLinear
-from dvdq_models.memory import pass_bytes
+from dvdq_models.families.configurations import empty_transformer
+from dvdq_models.inspecting.memory import pass_bytes
+from dvdq_models.layers.linear import STORED, QuantizedLinear
 from dvdq_models.moving_shapes import WAN
 
 CPU = torch.device("cpu")

@@ -36,8 +36,8 @@ from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.records import MethodRecord, Quality, VideoRecord
 from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Study
-from dvdq_models.bit_schedule import StepDecision
-from dvdq_models.video import read_mp4
+from dvdq_models.running.video import read_mp4
+from dvdq_models.switching.schedule import StepDecision
 from dvdq_reference.spec.errors import DvdqError
 
 VOID = {"meta", "link", "input", "br", "img"}

@@ -18,7 +18,7 @@ import pytest
 
 from dvdq_eval.demo.page import demo_page
 from dvdq_eval.report.clips import to_video
-from dvdq_models.video import FPS
+from dvdq_models.running.video import FPS
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PROGRAM = next((found for name in NAMES if (found := shutil.which(name))), None)

@@ -30,9 +30,9 @@ from dvdq_eval.videos.prepare import tuned
 from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Study
 from dvdq_models import DvdqError
-from dvdq_models.apply import swap_linears
+from dvdq_models.apply import prepare_layers
 from dvdq_models.moving_shapes import WAN
-from dvdq_models.video import read_mp4
+from dvdq_models.running.video import read_mp4
 
 
 def silent(*_: Any) -> None:
@@ -103,7 +103,7 @@ def test_every_recipe_fits_the_bundled_models() -> None:
     transformer = WAN.load().transformer
     for configuration in needed(NAMES, peers=True):
         if configuration.recipe is not None:
-            assert len(swap_linears(transformer, configuration.recipe, encoded=True)) == 60
+            assert len(prepare_layers(transformer, configuration.recipe, encoded=True)) == 60
 
 
 def test_peers_can_be_left_out() -> None:

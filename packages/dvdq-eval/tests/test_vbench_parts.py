@@ -26,8 +26,8 @@ from dvdq_eval.vbench.staged import smaller_side, stage
 from dvdq_eval.vbench.study import VBenchOptions
 from dvdq_eval.vbench.weights import FILES, MARKER
 from dvdq_models.moving_shapes import WAN
-from dvdq_models.placement import Offload
-from dvdq_models.video import read_mp4, write_lossless
+from dvdq_models.running.placement import Offload
+from dvdq_models.running.video import read_mp4, write_lossless
 from dvdq_reference.spec.errors import DvdqError
 
 

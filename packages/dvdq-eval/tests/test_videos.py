@@ -26,12 +26,12 @@ from dvdq_eval.videos.records import DeltaRecord, Quality
 from dvdq_eval.videos.store import MethodFolder, Store
 from dvdq_eval.videos.study import Study
 from dvdq_models import DvdqError, Recipe, quantize
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.moving_shapes import WAN
 from dvdq_models.moving_shapes.clips import split_scenes
-from dvdq_models.placement import Offload
-from dvdq_models.prompts import read_prompts
-from dvdq_models.video import FPS, read_mp4, to_bytes, write_lossless
+from dvdq_models.running.placement import Offload
+from dvdq_models.running.prompts import read_prompts
+from dvdq_models.running.video import FPS, read_mp4, to_bytes, write_lossless
 from dvdq_reference.spec.recipe import BitSchedule, Rotation
 
 W4A4 = Method.named("DVD-Quant", "dvd-quant", "W4A4")
@@ -290,9 +290,13 @@ def test_prompts_that_are_not_measured_prepare(tmp_path: Path) -> None:
 
 def test_videos_have_the_frame_rate_of_their_makers(tmp_path: Path) -> None:
     assert Study.bundled("wan").fps == FPS
-    for name, rate in (("WanPipeline", 16), ("HunyuanVideoPipeline", 24), ("SomebodysPipeline", FPS)):
+    study = Study.of(tmp_path, ["a cat", "a dog"], [], {})
+    for name, rate in (("WanPipeline", 16), ("HunyuanVideoPipeline", 24)):
         (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
-        assert Study.of(tmp_path, ["a cat", "a dog"], [], {}).fps == rate
+        assert study.fps == rate
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "SomebodysPipeline"}))
+    with pytest.raises(DvdqError, match=r"expected one of WanPipeline, .*got SomebodysPipeline"):
+        _ = study.fps
 
 
 def test_only_what_a_pipeline_is_read_from_decides_its_study(tmp_path: Path) -> None:

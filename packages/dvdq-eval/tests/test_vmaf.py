@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from dvdq_eval.quality import fusion, vmaf
-from dvdq_models.video import enlarge, to_bytes
+from dvdq_models.running.video import enlarge, to_bytes
 from dvdq_reference.spec.errors import DvdqError
 
 Array = NDArray[np.float64]

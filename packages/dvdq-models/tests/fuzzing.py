@@ -28,8 +28,8 @@ from dvdq_models import DvdqError, DVDQuantConfig, Recipe, quantize
 from dvdq_models.checkpoint.format import WEIGHTS
 from dvdq_models.checkpoint.lazy import open_file, open_folder
 from dvdq_models.cli.console import printable
-from dvdq_models.configurations import empty_transformer
-from dvdq_models.prompts import read_prompts
+from dvdq_models.families.configurations import empty_transformer
+from dvdq_models.running.prompts import read_prompts
 from dvdq_models.streaming.plan import plan_transformer
 from dvdq_models.streaming.source import open_source
 

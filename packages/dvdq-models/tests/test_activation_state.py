@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dvdq_kernels.backend import Backend
 from dvdq_kernels.registry import operators, registered
 from dvdq_models import Recipe, quantize
-from dvdq_models.activation_state import ActivationState
+from dvdq_models.layers.activation_state import ActivationState
 from dvdq_reference.spec.recipe import ActivationRule, Rotation
 
 RULE, ROTATION = ActivationRule(4, 128), Rotation("full")

@@ -13,8 +13,8 @@ from diffusers.models.attention_dispatch import AttentionBackendName, _Attention
 from typer.testing import CliRunner
 
 from dvdq_models import DvdqError, Recipe, quantize
-from dvdq_models.attention import attention_of, set_attention
 from dvdq_models.cli import app
+from dvdq_models.running.attention import attention_of, set_attention
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dvdq_models import DvdqError
-from dvdq_models.bit_schedule import StepDecision, average_bits, choose_common_delta, choose_delta, decider
+from dvdq_models.switching.schedule import StepDecision, average_bits, choose_common_delta, choose_delta, decider
 from dvdq_reference.oracle import bit_switching as oracle
 from dvdq_reference.spec.recipe import BitSchedule
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from dvdq_models import DvdqError, Recipe, quantize, trace
-from dvdq_models.bit_switching import hook_of, relative_change
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.linear import QuantizedLinear
+from dvdq_models.switching.hook import hook_of, relative_change
 from dvdq_reference.oracle import bit_switching as oracle
 from dvdq_reference.spec.recipe import BitSchedule
 

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan, HunyuanVideoT
 from transformers import CLIPTextModel, LlamaModel, UMT5EncoderModel
 
 from dvdq_models import Recipe, quantize
-from dvdq_models.inspection import describe
+from dvdq_models.inspecting.sizes import describe
 from dvdq_models.moving_shapes import BUNDLED, Bundled
 from dvdq_models.moving_shapes.clips import FRAMES, SIZE, Scene, draw, random_placement, split_scenes
 from dvdq_models.moving_shapes.detector import adherence

@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from dvdq_models import DvdqError, DVDQuantConfig, Recipe, load, quantize, save
-from dvdq_models.bit_switching import hook_of
 from dvdq_models.calibration import Calibration, calibrate
 from dvdq_models.cli import app
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.streaming import quantize_checkpoint
+from dvdq_models.switching.hook import hook_of
 from dvdq_reference.oracle import affine, bounds, hadamard, linear, packing, smoothing
 from dvdq_reference.oracle.affine import Grid
 from dvdq_reference.spec.recipe import Smoothing

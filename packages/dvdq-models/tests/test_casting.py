@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dvdq_models import DvdqError, DVDQuantConfig, Recipe, load, load_pipeline, quantize, save, save_pipeline
-from dvdq_models.casting import cast
-from dvdq_models.linear import STORED
+from dvdq_models.layers.casting import cast
+from dvdq_models.layers.linear import STORED
 from dvdq_models.streaming import quantize_checkpoint
 
 RECIPE = Recipe.named("minmax", "W4A8")

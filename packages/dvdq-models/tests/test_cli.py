@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from dvdq_models import DvdqError, Recipe, load
 from dvdq_models.cli import app, main
 from dvdq_models.cli.console import fail, run_command
+from dvdq_models.running.video import read_mp4
 from dvdq_models.streaming import quantize_checkpoint
-from dvdq_models.video import read_mp4
 
 run = CliRunner().invoke
 PROMPT = "a red circle moves left quickly over a gray background"
@@ -92,7 +92,7 @@ def test_inspect_shows_a_table_of_every_layer(pipeline_folder: Path) -> None:
         (["inspect", "{full}", "--config", "x"], 1, "config x: expected a configuration for original checkpoints"),
         (["quantize", "{full}", "{new}", "--config", "x"], 1, "config x: expected a configuration for original"),
         (["inspect", "{full}", "--video", "0x1x1"], 2, "--video: expected frames x height x width"),
-        (["generate", "{new}", "--prompt", "x"], 2, "expected a pipeline folder"),
+        (["generate", "{new}", "--prompt", "x"], 2, "expected a pipeline's folder"),
         (["generate", "{full}", "--prompt", "x", "--device", "cuda:99"], 2, "device cuda:99: expected a device"),
         (
             ["generate", "{full}", "--prompt", "x", "--height", "40", "--width", "16"],

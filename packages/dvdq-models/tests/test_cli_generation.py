@@ -23,7 +23,9 @@ from typer.testing import CliRunner
 
 from dvdq_models import DvdqError, Recipe, quantize, save_pipeline
 from dvdq_models.cli import app, opening
-from dvdq_models.cli.calls import CALLS, call_arguments, default_of
+from dvdq_models.cli.calls import call_arguments, default_of
+from dvdq_models.families import families
+from dvdq_models.families.family import OPTIONS, Call
 from dvdq_models.moving_shapes import hunyuan_video
 from dvdq_reference.oracle import bit_switching as oracle
 from dvdq_reference.spec.recipe import BitSchedule
@@ -103,10 +105,16 @@ def _pipeline(pipeline_class: Any) -> Any:
     return pipeline
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_every_argument_of_the_table_exists(name: str) -> None:
+PIPELINES = {name: call for family in families() for name, call in family.pipelines.items()}
+
+
+@pytest.mark.parametrize(("name", "call"), PIPELINES.items())
+def test_every_argument_of_the_table_exists(name: str, call: Call) -> None:
+    assert set(call.names) <= set(OPTIONS)
+    if call.needs:
+        return
     pipeline = _pipeline(getattr(diffusers, name))
-    for argument in CALLS[name].names.values():
+    for argument in call.names.values():
         default_of(pipeline, argument)
 
 

@@ -14,8 +14,8 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 
 from dvdq_models import Recipe, quantize, trace
-from dvdq_models.activation_state import ActivationState
-from dvdq_models.bit_switching import attach, hook_of
+from dvdq_models.layers.activation_state import ActivationState
+from dvdq_models.switching.hook import attach, hook_of
 from dvdq_reference.spec.recipe import ActivationRule, BitSchedule
 
 RECIPE = Recipe.named("dvd-quant", "W4A6")

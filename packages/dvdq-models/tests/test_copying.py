@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from dvdq_models import DvdqError, Recipe, quantize, trace
-from dvdq_models.bit_switching import hook_of
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.linear import QuantizedLinear
+from dvdq_models.switching.hook import hook_of
 from dvdq_models.teacache import disable_teacache, enable_teacache
 
 

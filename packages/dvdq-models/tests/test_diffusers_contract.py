@@ -17,7 +17,9 @@ from diffusers.hooks.hooks import BaseState, StateManager
 from diffusers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING, DiffusersAutoQuantizer
 
 from dvdq_models import DVDQuantConfig
-from dvdq_models.diffusers_plugin import DVDQuantizer
+from dvdq_models.diffusers_plugin.quantizer import DVDQuantizer
+from dvdq_models.families.hunyuan_video import HUNYUAN_VIDEO
+from dvdq_models.families.wan import WAN
 
 BASE = "diffusers.quantizers.base:DiffusersQuantizer"
 NAMES = [
@@ -31,7 +33,6 @@ NAMES = [
     ("diffusers.hooks.hooks:BaseState", "the bit switch does not see which pass it is in"),
     ("diffusers.hooks.hooks:CacheContext", "the bit switch does not see which pass it is in"),
     ("diffusers.hooks.hooks:StateManager", "the bit switch does not see which pass it is in"),
-    ("diffusers.hooks._helpers:TransformerBlockRegistry", "TeaCache does not know what a block returns"),
     ("diffusers.hooks._common:_ALL_TRANSFORMER_BLOCK_IDENTIFIERS", "TeaCache does not find the blocks"),
     ("diffusers.hooks._common:_GO_LC_SUPPORTED_PYTORCH_LAYERS", "layerwise casting may reach codes"),
     ("diffusers.loaders.single_file_model:SINGLE_FILE_LOADABLE_CLASSES", "original checkpoints cannot be converted"),
@@ -50,7 +51,6 @@ PARAMETERS = [
     ("diffusers.hooks:ModelHook.post_forward", ["self", "module", "output"]),
     ("diffusers.hooks:ModelHook.reset_state", ["self", "module"]),
     ("diffusers.hooks.hooks:StateManager.__init__", ["self", "state_cls", "init_args", "init_kwargs"]),
-    ("diffusers.hooks._helpers:TransformerBlockRegistry.get", ["model_class"]),
     (f"{BASE}.maybe_update_loaded_keys", ["self", "loaded_keys", "checkpoint_files"]),
     (f"{BASE}.maybe_update_state_dict", ["self", "state_dict"]),
     (f"{BASE}.update_torch_dtype", ["self", "torch_dtype"]),
@@ -219,15 +219,18 @@ def test_a_pipeline_enters_both_contexts_and_ends_by_resetting(
     assert hook.resets == 1, "the end of a video is not told: the next would go on with its trace"
 
 
-def test_blocks_of_both_families_are_registered() -> None:
+def test_blocks_return_what_their_families_say() -> None:
     registry = _find("diffusers.hooks._helpers:TransformerBlockRegistry")
     hunyuan = "diffusers.models.transformers.transformer_hunyuan_video"
     blocks = [
-        ("diffusers.models.transformers.transformer_wan:WanTransformerBlock", 0, None),
-        (f"{hunyuan}:HunyuanVideoTransformerBlock", 0, 1),
-        (f"{hunyuan}:HunyuanVideoSingleTransformerBlock", 0, 1),
+        ("diffusers.models.transformers.transformer_wan:WanTransformerBlock", WAN),
+        (f"{hunyuan}:HunyuanVideoTransformerBlock", HUNYUAN_VIDEO),
+        (f"{hunyuan}:HunyuanVideoSingleTransformerBlock", HUNYUAN_VIDEO),
     ]
-    for path, hidden, encoder in blocks:
+    for path, family in blocks:
         metadata = registry.get(_find(path))
-        found = (metadata.return_hidden_states_index, metadata.return_encoder_hidden_states_index)
-        assert found == (hidden, encoder), f"{path} returns its states elsewhere: TeaCache would store another tensor"
+        found = [metadata.return_hidden_states_index, metadata.return_encoder_hidden_states_index]
+        returns = next(iter(family.teacache.values())).returns
+        assert [index for index in found if index is not None] == list(range(len(returns))), (
+            f"{path} returns its states elsewhere: TeaCache would store another tensor"
+        )

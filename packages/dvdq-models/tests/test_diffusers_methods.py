@@ -19,7 +19,7 @@ from diffusers import (
 from torch import nn
 
 from dvdq_models import DvdqError, DVDQuantConfig, Recipe, load, quantize, trace
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.linear import QuantizedLinear
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning"),

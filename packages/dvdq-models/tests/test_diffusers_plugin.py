@@ -22,8 +22,9 @@ from diffusers import (
 )
 from safetensors.torch import load_file, save_file
 
-from dvdq_models import DvdqError, DVDQuantConfig, Recipe, linear, load, quantize, save, trace
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models import DvdqError, DVDQuantConfig, Recipe, load, quantize, save, trace
+from dvdq_models.layers import linear
+from dvdq_models.layers.linear import QuantizedLinear
 
 RECIPE = Recipe.named("dvd-quant", "W4A6")
 CONFIG = DVDQuantConfig("dvd-quant", "W4A6")

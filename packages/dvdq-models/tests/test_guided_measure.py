@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from dvdq_models import DvdqError, Recipe, trace
-from dvdq_models.activation_state import ActivationState
-from dvdq_models.bit_switching import attach, follow, hook_of
+from dvdq_models.layers.activation_state import ActivationState
+from dvdq_models.switching.hook import attach, follow, hook_of
 from dvdq_reference.oracle import bit_switching as oracle
 from dvdq_reference.spec.recipe import BitSchedule
 

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 from dvdq_models import DvdqError, Recipe, quantize, save
 from dvdq_models.checkpoint.format import WEIGHTS
 from dvdq_models.cli import app
-from dvdq_models.configurations import empty_transformer, stored_recipe, transformer_configs
-from dvdq_models.inspection import FULL_PRECISION_BYTES, describe, together
+from dvdq_models.families.configurations import empty_transformer, stored_recipe
+from dvdq_models.families.pipelines import transformer_configs
+from dvdq_models.inspecting.sizes import FULL_PRECISION_BYTES, describe, together
 
 TINY: dict[str, Any] = {"num_attention_heads": 2, "attention_head_dim": 64, "ffn_dim": 384}
 

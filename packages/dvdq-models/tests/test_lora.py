@@ -17,8 +17,8 @@ from torch import nn
 
 from dvdq_kernels.registry import forget, operators
 from dvdq_models import DvdqError, Recipe, load, quantize, save, trace
-from dvdq_models.inspection import describe
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.inspecting.sizes import describe
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.lora.layer import LoraQuantizedLinear
 from dvdq_reference.spec.recipe import BitSchedule
 

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from dvdq_models import DvdqError, Recipe, quantize
 from dvdq_models.cli import app
-from dvdq_models.configurations import latent_size
-from dvdq_models.example_inputs import example_inputs
-from dvdq_models.memory import PeakMemory, forward_peak
+from dvdq_models.families.example_inputs import example_inputs
+from dvdq_models.families.pipelines import latent_size
+from dvdq_models.families.wan import WAN
+from dvdq_models.inspecting.memory import PeakMemory, forward_peak
 
 
 def test_the_peak_is_that_of_the_tensors_alive_at_once() -> None:
@@ -86,11 +87,11 @@ def test_inspect_tells_the_memory_of_a_pass(pipeline: Any, pipeline_folder: Path
 
 
 def test_latents_are_as_small_as_the_autoencoder_makes_them(tmp_path: Path) -> None:
-    assert latent_size(tmp_path, (81, 480, 832)) == (21, 60, 104)
+    assert latent_size(tmp_path, (81, 480, 832), WAN) == (21, 60, 104)
     (tmp_path / "vae").mkdir()
     for names in (
         ("scale_factor_temporal", "scale_factor_spatial"),
         ("temporal_compression_ratio", "spatial_compression_ratio"),
     ):
         (tmp_path / "vae/config.json").write_text(json.dumps(dict(zip(names, (2, 16), strict=True))))
-        assert latent_size(tmp_path, (81, 480, 832)) == (41, 30, 52)
+        assert latent_size(tmp_path, (81, 480, 832), WAN) == (41, 30, 52)

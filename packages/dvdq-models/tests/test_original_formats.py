@@ -100,7 +100,7 @@ def test_without_a_config_it_is_the_one_that_from_single_file_takes(
         asked.append(repository)
         return str(folder)
 
-    monkeypatch.setattr("dvdq_models.hub.snapshot_download", download)
+    monkeypatch.setattr("dvdq_models.files.hub.snapshot_download", download)
     quantize_checkpoint(tmp_path / "wan.safetensors", tmp_path / "q", RECIPE)
     assert asked == ["Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"]  # what diffusers takes every other width for
 
@@ -115,7 +115,7 @@ def test_a_pickle_is_refused_unread(tmp_path: Path, name: str) -> None:
 def test_another_model_is_named(tmp_path: Path) -> None:
     save_file({"unet.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(
-        DvdqError, match=r"original checkpoint of HunyuanVideo or Wan, got tensors such as unet\.weight"
+        DvdqError, match=r"original checkpoint of wan or hunyuan-video, got tensors such as unet\.weight"
     ):
         quantize_checkpoint(tmp_path / "other.safetensors", tmp_path / "q", RECIPE)
 

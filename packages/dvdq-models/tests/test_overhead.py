@@ -14,8 +14,8 @@ from torch import nn
 import dvdq_kernels as kernels
 from dvdq_kernels.backend import Backend, Preference
 from dvdq_kernels.registry import registered
-from dvdq_models.activation_state import ActivationState
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.activation_state import ActivationState
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_reference.spec.recipe import ActivationRule, Recipe
 
 RECIPE = Recipe.named("dvd-quant", "W4A6")

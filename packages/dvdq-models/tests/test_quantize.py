@@ -14,7 +14,7 @@ import torch
 from dvdq_kernels.backend import Backend
 from dvdq_kernels.registry import registered
 from dvdq_models import DvdqError, Recipe, quantize
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_reference.oracle import bounds, linear, packing
 from dvdq_reference.oracle.affine import Grid
 from dvdq_reference.oracle.recipe import recipe_linear

@@ -28,11 +28,12 @@ from diffusers import (
 )
 
 from dvdq_models import DvdqError, Recipe, trace
-from dvdq_models.activation_state import ActivationState
-from dvdq_models.bit_switching import TRANSFORMERS, attach, follow, hook_of, set_delta
-from dvdq_models.denoising_loop import DenoisingLoop
+from dvdq_models.families.pipelines import TRANSFORMERS
+from dvdq_models.layers.activation_state import ActivationState
 from dvdq_models.moving_shapes.hunyuan_video import build_vae as build_hunyuan_vae
 from dvdq_models.moving_shapes.wan import build_scheduler, build_text_encoder, build_tokenizer, build_vae
+from dvdq_models.switching.denoising_loop import DenoisingLoop
+from dvdq_models.switching.hook import attach, follow, hook_of, set_delta
 from dvdq_models.teacache import enable_teacache, teacache_trace
 from dvdq_reference.oracle import bit_switching as oracle
 from dvdq_reference.spec.recipe import BitSchedule

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from dvdq_models import DvdqError, DVDQuantConfig, Recipe, load, load_pipeline
 from dvdq_models.checkpoint.format import WEIGHTS
-from dvdq_models.configurations import source_configs
+from dvdq_models.inspecting.sources import source_configs
 from dvdq_models.streaming import quantize_checkpoint
 from dvdq_models.streaming.source import open_source
 

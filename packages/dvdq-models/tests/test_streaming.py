@@ -19,12 +19,13 @@ import torch
 from diffusers import HunyuanVideoTransformer3DModel, WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
-from dvdq_models import DvdqError, Recipe, linear, load_pipeline, quantize, save
+from dvdq_models import DvdqError, Recipe, load_pipeline, quantize, save
 from dvdq_models.checkpoint import stored_dtype, writing
 from dvdq_models.checkpoint.checksums import SUMS, write_sums
 from dvdq_models.checkpoint.format import WEIGHTS
 from dvdq_models.checkpoint.layout import INDEX
 from dvdq_models.checkpoint.lazy import LazyTensor
+from dvdq_models.layers import linear
 from dvdq_models.streaming import quantize_checkpoint, quantizer
 
 RECIPE = Recipe.named("dvd-quant", "W4A6")
@@ -106,14 +107,14 @@ def test_a_large_weight_is_quantized_in_chunks_of_the_same_bits(
 ) -> None:
     expected = in_memory(folder, tmp_path / "expected")
     sizes = []
-    whole = sys.modules["dvdq_models.encoding"].quantize_weight  # type: ignore[attr-defined]
+    whole = sys.modules["dvdq_models.layers.encoding"].quantize_weight  # type: ignore[attr-defined]
 
     def recorded(weight: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         sizes.append(weight.numel())
         return whole(weight, *args, **kwargs)
 
-    monkeypatch.setattr("dvdq_models.encoding.quantize_weight", recorded)
-    monkeypatch.setattr("dvdq_models.encoding._CHUNK", 5000)
+    monkeypatch.setattr("dvdq_models.layers.encoding.quantize_weight", recorded)
+    monkeypatch.setattr("dvdq_models.layers.encoding._CHUNK", 5000)
     quantize_checkpoint(folder, tmp_path / "q", RECIPE)
     assert max(sizes) <= 5000
     assert_same_tensors(tmp_path / "q", expected)
@@ -389,7 +390,7 @@ def test_of_a_hub_id_what_is_needed_is_downloaded(
         return str(pipeline_folder)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dvdq_models.hub.snapshot_download", download)
+    monkeypatch.setattr("dvdq_models.files.hub.snapshot_download", download)
     quantize_checkpoint("someone/some-model", tmp_path / "q", RECIPE)
     assert asked[0]["allow_patterns"] == ["model_index.json", "config.json"]
     assert {"transformer/*", "vae/*", "tokenizer/*"} <= set(asked[1]["allow_patterns"])

@@ -24,8 +24,8 @@ from torch._dynamo.testing import CompileCounter
 from typer.testing import CliRunner
 
 from dvdq_models import DvdqError, Recipe, quantize, trace
-from dvdq_models.bit_switching import relative_change
 from dvdq_models.cli import app
+from dvdq_models.switching.hook import relative_change
 from dvdq_models.teacache import (
     Changes,
     Coefficients,

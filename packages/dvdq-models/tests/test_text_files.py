@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dvdq_models import DvdqError
-from dvdq_models.prompts import read_prompts
-from dvdq_models.text_files import read_json
+from dvdq_models.files.text import read_json
+from dvdq_models.running.prompts import read_prompts
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-32")
 PROMPTS = ("a cat – 猫 – walks", "two\u2028lines? no\x0bone", "a dog")

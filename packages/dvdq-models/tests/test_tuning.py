@@ -16,10 +16,10 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 
 from dvdq_models import DvdqError, Recipe, load, quantize, save
-from dvdq_models.activation_state import ActivationState
-from dvdq_models.bit_schedule import choose_common_delta
-from dvdq_models.bit_switching import attach, hook_of
-from dvdq_models.tuning import best_trial, distances_of, tune_delta, write_delta
+from dvdq_models.layers.activation_state import ActivationState
+from dvdq_models.switching.hook import attach, hook_of
+from dvdq_models.switching.schedule import choose_common_delta
+from dvdq_models.switching.tuning import best_trial, distances_of, tune_delta, write_delta
 from dvdq_reference.spec.recipe import BitSchedule
 
 STEPS = 20

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from dvdq_models.video import Frames, enlarge
+from dvdq_models.running.video import Frames, enlarge
 
 BACKGROUND, TEXT, FRAME = "#12161d", "#e8ecf2", "#2b323d"
 MARGIN, GAP, HEADER, CAPTION, SIZE = 20, 12, 38, 26, 17

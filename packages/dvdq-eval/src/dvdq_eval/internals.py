@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dvdq_kernels import dequantize, quantize_weight, rotate
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_reference.spec.recipe import Rotation
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dvdq_models.late_import import when_imported
+from dvdq_models.diffusers_plugin.late_import import when_imported
 
 if TYPE_CHECKING:
     from dvdq_models.apply import quantize
-    from dvdq_models.bit_switching import trace
     from dvdq_models.checkpoint import load, load_pipeline, save, save_pipeline
     from dvdq_models.quantization_config import DVDQuantConfig
+    from dvdq_models.switching.hook import trace
     from dvdq_reference.spec.errors import DvdqError
     from dvdq_reference.spec.recipe import Recipe
 
@@ -42,7 +42,7 @@ _HOMES = {
     "quantize": "dvdq_models.apply",
     "save": "dvdq_models.checkpoint",
     "save_pipeline": "dvdq_models.checkpoint",
-    "trace": "dvdq_models.bit_switching",
+    "trace": "dvdq_models.switching.hook",
 }
 
 
@@ -58,5 +58,5 @@ def __dir__() -> list[str]:
 
 
 # diffusers' table of quantizers, and the load_lora_weights of its pipelines.
-when_imported("diffusers.quantizers.auto", "dvdq_models.registration", "register")
+when_imported("diffusers.quantizers.auto", "dvdq_models.diffusers_plugin.registration", "register")
 when_imported("diffusers.loaders.lora_pipeline", "dvdq_models.lora.fetching", "register")

@@ -12,16 +12,16 @@ from torch import nn
 
 from dvdq_kernels.registry import offering
 from dvdq_kernels.rotation import check_rotation
-from dvdq_models.activation_state import ActivationState
-from dvdq_models.bit_switching import attach
-from dvdq_models.casting import FLOATS
-from dvdq_models.copying import accept_copies
-from dvdq_models.encoding import check_weight
+from dvdq_models.diffusers_plugin.copying import accept_copies
+from dvdq_models.diffusers_plugin.methods import accept_methods
 from dvdq_models.families import family_of
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.activation_state import ActivationState
+from dvdq_models.layers.casting import FLOATS
+from dvdq_models.layers.encoding import check_weight
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.lora import accept_lora, refuse_adapters
-from dvdq_models.model_methods import accept_methods
 from dvdq_models.quantization_config import DVDQuantConfig, mark_quantized
+from dvdq_models.switching.hook import attach
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.granularity import count_parts
 from dvdq_reference.spec.layout import packed_width
@@ -60,7 +60,7 @@ def quantize(
         DvdqError: an unknown family or layer, a model already quantized, statistics that are missing, not needed or of
             another model, a shape that the recipe cannot take, a weight with NaN or Inf; the model is then as it was.
     """
-    layers = swap_linears(transformer, recipe, channel_maxima, backend=backend, check_values=True)
+    layers = prepare_layers(transformer, recipe, channel_maxima, backend=backend, check_values=True)
     maxima = channel_maxima or {}
     for done, (name, (linear, layer)) in enumerate(layers.items(), start=1):
         layer.quantize_(linear.weight, maxima.get(name))
@@ -71,7 +71,7 @@ def quantize(
     return transformer
 
 
-def swap_linears(
+def prepare_layers(
     transformer: nn.Module,
     recipe: Recipe,
     channel_maxima: Mapping[str, torch.Tensor] | None = None,

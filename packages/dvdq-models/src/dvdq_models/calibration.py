@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,10 +21,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from dvdq_models.bit_switching import TRANSFORMERS
-from dvdq_models.destinations import check_new_file
 from dvdq_models.families import family_of
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.families.pipelines import transformers_of
+from dvdq_models.files.atomic import new_file
+from dvdq_models.files.destinations import check_new_file
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_reference.spec.errors import DvdqError
 
 _KIND = "dvd-quant calibration"
@@ -75,10 +75,8 @@ class Calibration:
             "seconds": repr(self.seconds),
         }
         check_new_file("calibration", path, (), replace=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        save_file(dict(self.maxima), part, metadata=metadata)
-        os.replace(part, path)
+        with new_file(path) as part:
+            save_file(dict(self.maxima), part, metadata=metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
@@ -115,7 +113,7 @@ def calibrate(pipeline: Any, videos: Sequence[tuple[str, Callable[[], Any]]]) ->
     if not videos:
         raise DvdqError("calibrate", expected="at least one prompt", got="none")
     recorder, started = _Recorder(), time.perf_counter()
-    transformers = {name: part for name in TRANSFORMERS if (part := getattr(pipeline, name, None)) is not None}
+    transformers = transformers_of(pipeline)
     if not transformers:
         raise DvdqError("calibrate", expected="a pipeline with a transformer", got=type(pipeline).__name__)
     with ExitStack() as watching:

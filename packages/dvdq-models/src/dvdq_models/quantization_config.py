@@ -11,7 +11,7 @@ import torch
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from torch import nn
 
-from dvdq_models.registration import METHOD, register_config
+from dvdq_models.diffusers_plugin.registration import METHOD, register_config
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 

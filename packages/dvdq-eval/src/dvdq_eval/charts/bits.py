@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from dvdq_eval.charts.plot import LEFT, Plot
-from dvdq_models.bit_schedule import StepDecision
+from dvdq_models.switching.schedule import StepDecision
 
 LEGEND = (("high", "8-bit step"), ("low", "4-bit step"))
 _ROW = 44

@@ -26,7 +26,7 @@ from dvdq_eval.report.sections.weights import error_parts
 from dvdq_eval.sheets.figures import figure
 from dvdq_eval.tables.catalogue import OURS
 from dvdq_eval.videos.records import Quality
-from dvdq_models.video import FPS
+from dvdq_models.running.video import FPS
 
 QUALITY_NOTE = (
     "MB is the transformer’s checkpoint: codes, scales and zero-points as stored, every other number in 16 bits, the "

@@ -12,7 +12,7 @@ from typing import Any
 from dvdq_eval.internals import ChannelPeaks, LayerError
 from dvdq_eval.methods import title_of
 from dvdq_eval.videos.records import Trial
-from dvdq_models.bit_schedule import StepDecision
+from dvdq_models.switching.schedule import StepDecision
 
 SCHEMA = 2
 

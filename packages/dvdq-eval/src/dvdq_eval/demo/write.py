@@ -16,7 +16,7 @@ from dvdq_eval.report.parts import ReportVideo
 from dvdq_eval.videos.method import Method
 from dvdq_eval.videos.store import MethodFolder
 from dvdq_eval.videos.study import Job
-from dvdq_models.video import Frames, enlarge, write_mp4
+from dvdq_models.running.video import Frames, enlarge, write_mp4
 
 CONTENTS = frozenset({"videos", "latents", "side-by-side.mp4", "contact-sheet.png", "results.json", "report.html"})
 SCALE = 4

@@ -27,7 +27,7 @@ from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.prepare import prepared_files, tuned
 from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Study
-from dvdq_models.placement import Offload
+from dvdq_models.running.placement import Offload
 from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "evaluate"

@@ -18,8 +18,8 @@ from dvdq_eval.latency.taps import Dissection
 from dvdq_eval.passes.running import Pass
 from dvdq_eval.passes.sizes import weight_bytes
 from dvdq_kernels.plan import plan_linear
-from dvdq_models.attention import attention_of
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.linear import QuantizedLinear
+from dvdq_models.running.attention import attention_of
 from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
 
 

@@ -20,7 +20,7 @@ from dvdq_eval.passes.subject import Subject
 from dvdq_eval.passes.variants import FULL_WIDTH, Variant, variants_of
 from dvdq_eval.progress import Tell
 from dvdq_eval.videos.method import Method
-from dvdq_models.attention import set_attention
+from dvdq_models.running.attention import set_attention
 from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "latency"

@@ -23,7 +23,7 @@ from torch import nn
 
 from dvdq_eval.latency.clock import Clock
 from dvdq_models.families import family_of
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.linear import QuantizedLinear
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def check_layers(
     spread: float = 0.0,
     tell: Tell = lambda what, done, total: None,
 ) -> LayerTable:
-    """The error of each recipe's :class:`~dvdq_models.linear.QuantizedLinear` on synthetic layers, on the CPU.
+    """The error of each recipe's :class:`~dvdq_models.layers.linear.QuantizedLinear` on synthetic layers, on the CPU.
 
     Each shape has one weight, which is quantized once for all recipes that agree on it
     (:func:`~dvdq_eval.layers.measure.measure`), and for each kind of activations one sample a seed.

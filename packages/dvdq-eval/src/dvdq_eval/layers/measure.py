@@ -10,8 +10,8 @@ import torch
 
 from dvdq_eval.layers.synthetic import Sample
 from dvdq_eval.quality import relative_error
-from dvdq_models.activation_state import ActivationState
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.activation_state import ActivationState
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_reference.spec.recipe import Recipe
 
 Key = tuple[str, int]

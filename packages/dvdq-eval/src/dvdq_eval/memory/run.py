@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +20,9 @@ from dvdq_eval.passes.variants import Variant, variants_of
 from dvdq_eval.progress import Tell
 from dvdq_eval.provenance import provenance
 from dvdq_eval.videos.method import Method
-from dvdq_models.bit_switching import TRANSFORMERS
-from dvdq_models.configurations import empty_transformer, transformer_configs
-from dvdq_models.inspection import describe, together
+from dvdq_models.families.configurations import empty_transformer
+from dvdq_models.families.pipelines import TRANSFORMERS, PipelineFolder, transformer_configs
+from dvdq_models.inspecting.sizes import describe, together
 from dvdq_reference.spec.recipe import Recipe
 
 OPERATION = "memory"
@@ -151,7 +150,7 @@ def component_bytes(subject: Subject) -> dict[str, int]:
     """Bytes of the safetensors of each part of a pipeline that is no transformer."""
     if subject.pipeline is None:
         return {}
-    names = json.loads((subject.pipeline / "model_index.json").read_text(encoding="utf-8"))
+    names = PipelineFolder.open("memory", subject.pipeline).components
     sizes = {
         name: sum(path.stat().st_size for path in (subject.pipeline / name).glob("*.safetensors"))
         for name in names

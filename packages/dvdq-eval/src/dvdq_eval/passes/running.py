@@ -16,11 +16,11 @@ from torch import nn
 from dvdq_eval.device import dtype_on
 from dvdq_eval.passes.subject import Subject
 from dvdq_eval.passes.variants import Variant
-from dvdq_models.apply import quantize, swap_linears
-from dvdq_models.bit_switching import BitSwitch, hook_of
-from dvdq_models.configurations import empty_transformer
-from dvdq_models.example_inputs import Inputs
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.apply import prepare_layers, quantize
+from dvdq_models.families.configurations import empty_transformer
+from dvdq_models.families.family import Inputs
+from dvdq_models.layers.linear import QuantizedLinear
+from dvdq_models.switching.hook import BitSwitch, hook_of
 from dvdq_reference.spec.bits import code_offset
 from dvdq_reference.spec.layout import is_packed
 from dvdq_reference.spec.recipe import BitSchedule, Recipe
@@ -83,7 +83,7 @@ def build_empty(subject: Subject, recipe: Recipe | None, dtype: torch.dtype) -> 
     for name, parameter in transformer.named_parameters():
         parameter.data = parameter.data.to(torch.float32 if precise & set(name.split(".")) else dtype)
     if recipe is not None:
-        for name, (_, layer) in swap_linears(transformer, recipe, encoded=True).items():
+        for name, (_, layer) in prepare_layers(transformer, recipe, encoded=True).items():
             transformer.set_submodule(name, layer)
     return transformer
 

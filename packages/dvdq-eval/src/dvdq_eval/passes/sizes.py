@@ -10,7 +10,7 @@ from torch import nn
 from dvdq_eval.device import dtype_on
 from dvdq_eval.passes.running import build_empty
 from dvdq_eval.passes.subject import Subject
-from dvdq_models.memory import forward_peak
+from dvdq_models.inspecting.memory import forward_peak
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
@@ -24,7 +24,9 @@ def weight_bytes(transformer: nn.Module) -> int:
 
 
 def pass_bytes(operation: str, subject: Subject, recipe: Recipe | None, dtype: torch.dtype) -> int:
-    """Bytes that a pass needs beside weights and inputs, counted on the meta device (:mod:`dvdq_models.memory`).
+    """Bytes that a pass needs beside weights and inputs, counted on the meta device.
+
+    :mod:`dvdq_models.inspecting.memory` counts them.
 
     Raises:
         DvdqError: a transformer that does not run on the example inputs of its family.

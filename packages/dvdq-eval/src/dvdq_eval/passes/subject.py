@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
-from dvdq_models.configurations import empty_transformer, latent_size, stored_recipe, transformer_configs
-from dvdq_models.example_inputs import Inputs, example_inputs
 from dvdq_models.families import family_of
+from dvdq_models.families.configurations import empty_transformer, stored_recipe
+from dvdq_models.families.example_inputs import example_inputs
+from dvdq_models.families.family import Inputs, patch_of
+from dvdq_models.families.pipelines import is_pipeline, latent_size, transformer_configs
 from dvdq_models.moving_shapes import BUNDLED
 from dvdq_reference.spec.errors import DvdqError
 
@@ -21,8 +23,6 @@ PUBLISHED = {path.stem: path for path in sorted((Path(__file__).parent / "publis
 
 STEPS = 50
 """Denoising steps of a video, as the pipelines of both families have them by default."""
-PASSES = {"wan": 2, "hunyuan-video": 1}
-"""Passes of a denoising step, by family: Wan's guidance compares two, HunyuanVideo's is an input."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Subject:
     @property
     def passes(self) -> int:
         """Of the transformer in a denoising step, as the family's pipelines guide it."""
-        return PASSES[family_of(empty_transformer(self.config)).name]
+        return family_of(empty_transformer(self.config)).passes
 
     def inputs(self, transformer: Any, dtype: torch.dtype, device: torch.device) -> Inputs:
         """Keyword arguments of one pass of ``transformer``."""
@@ -101,7 +101,7 @@ def open_subject(
     if weights is not None and stored_recipe(config) is not None:
         expected = "weights in full precision, or the config.json alone, for random ones"
         raise DvdqError(operation, where=str(weights), expected=expected, got="a quantized checkpoint")
-    pipeline = path if (path / "model_index.json").is_file() else None
+    pipeline = path if is_pipeline(path) else None
     folder = path.parent if path.name == "config.json" else path
     name = f"moving shapes, {model}" if model in BUNDLED else folder.resolve().name.removesuffix(".json")
     source = "random" if weights is None else name
@@ -119,8 +119,9 @@ def _parse(operation: str, video: str) -> tuple[int, int, int]:
 
 def _latent(operation: str, path: Path, config: Path, video: tuple[int, int, int]) -> tuple[int, int, int]:
     """The latents of ``video``, which must be whole ones and make whole tokens."""
-    latent, patch = latent_size(path, video), _patch(config)
-    smaller = latent_size(path, (video[0] - 1, video[1] - 1, video[2] - 1))
+    family, patch = family_of(empty_transformer(config)), _patch(config)
+    latent = latent_size(path, video, family)
+    smaller = latent_size(path, (video[0] - 1, video[1] - 1, video[2] - 1), family)
     # One frame or pixel less has fewer latents only where the last latent is full.
     whole = all(less < size for less, size in zip(smaller, latent, strict=True))
     if not whole or any(size % part for size, part in zip(latent, patch, strict=True)):
@@ -131,8 +132,5 @@ def _latent(operation: str, path: Path, config: Path, video: tuple[int, int, int
 
 def _patch(config: Path) -> tuple[int, int, int]:
     """Frames, height and width of the latents that become one token."""
-    values: Any = empty_transformer(config).config
-    if isinstance(values.patch_size, int):
-        return values.patch_size_t, values.patch_size, values.patch_size
-    frames, height, width = values.patch_size
-    return frames, height, width
+    transformer: Any = empty_transformer(config)
+    return patch_of(transformer.config)

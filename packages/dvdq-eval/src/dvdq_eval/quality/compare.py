@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dvdq_eval.quality import measure, relative_error
-from dvdq_models.video import read_mp4
+from dvdq_models.running.video import read_mp4
 from dvdq_reference.spec.errors import DvdqError
 
 VIDEO, LATENT = ".mp4", ".npy"

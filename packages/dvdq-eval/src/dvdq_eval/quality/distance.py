@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from dvdq_models.video import to_bytes
+from dvdq_models.running.video import to_bytes
 from dvdq_reference.spec.errors import DvdqError
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dvdq_eval.quality.distance import check_frames
-from dvdq_models.video import enlarge, to_bytes
+from dvdq_models.running.video import enlarge, to_bytes
 from dvdq_reference.spec.errors import DvdqError
 
 VMAF_MODEL = "vmaf_v0.6.1"

@@ -15,7 +15,7 @@ from dvdq_eval.report.parts import Clip, ReportVideo, Section, Text, Wall
 from dvdq_eval.report.studies import FoundMethod, FoundStudy
 from dvdq_eval.tables.catalogue import OURS
 from dvdq_eval.videos.records import Quality
-from dvdq_models.video import FPS, Frames, enlarge, read_mp4, write_mp4
+from dvdq_models.running.video import FPS, Frames, enlarge, read_mp4, write_mp4
 
 UNASKED = 8
 """Methods that are shown unasked: full precision, ours at each width, the paper's baselines at four bits."""

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dvdq_eval.charts.chart import Charts
 from dvdq_eval.sheets.sheet import Sheet
-from dvdq_models.video import Frames
+from dvdq_models.running.video import Frames
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from dvdq_eval.videos.making import size_of
 from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.prepare import Pipelines
 from dvdq_eval.videos.store import Store
-from dvdq_models.bit_schedule import average_bits
-from dvdq_models.bit_switching import hooks_of
+from dvdq_models.switching.hook import hooks_of
+from dvdq_models.switching.schedule import average_bits
 
 ROUNDS = 5
 """Videos of each method that are timed, in turns; the first of each warms up and does not count."""

@@ -27,7 +27,7 @@ from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Study
 from dvdq_models import quantize
 from dvdq_models.calibration import calibrate
-from dvdq_models.video import Frames, write_mp4
+from dvdq_models.running.video import Frames, write_mp4
 from dvdq_reference.spec.recipe import Recipe, Rotation
 
 SHOWN = 4

@@ -23,8 +23,8 @@ from dvdq_eval.videos.prepare import prepared_files, tuned
 from dvdq_eval.videos.store import MethodFolder, Store
 from dvdq_eval.videos.study import Job, Study
 from dvdq_models.moving_shapes import BUNDLED
-from dvdq_models.placement import check_offload
-from dvdq_models.prompts import read_prompts
+from dvdq_models.running.placement import check_offload
+from dvdq_models.running.prompts import read_prompts
 from dvdq_reference.spec.errors import DvdqError
 
 STANDARD = "standard"

@@ -10,14 +10,15 @@ from typing import Any
 from dvdq_eval.generation import generate, passes_timed
 from dvdq_eval.provenance import provenance
 from dvdq_eval.videos.method import Method
-from dvdq_eval.videos.prepare import Pipelines, transformers_of
+from dvdq_eval.videos.prepare import Pipelines
 from dvdq_eval.videos.records import MethodRecord, VideoRecord
 from dvdq_eval.videos.study import Job
-from dvdq_models.bit_schedule import average_bits
-from dvdq_models.bit_switching import hooks_of
-from dvdq_models.inspection import LayerReport, ModelReport, describe, together
-from dvdq_models.teacache import teacache_trace
-from dvdq_models.video import to_bytes
+from dvdq_models.families.pipelines import transformers_of
+from dvdq_models.inspecting.sizes import LayerReport, ModelReport, describe, together
+from dvdq_models.running.video import to_bytes
+from dvdq_models.switching.hook import hooks_of
+from dvdq_models.switching.schedule import average_bits
+from dvdq_models.teacache.enable import teacache_trace
 from dvdq_reference.spec.recipe import Recipe
 
 

@@ -16,8 +16,8 @@ from dvdq_eval.methods import LABELS
 from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.study import CALIBRATION_VIDEOS, Study
 from dvdq_models.moving_shapes import BUNDLED
-from dvdq_models.placement import Offload, check_offload
-from dvdq_models.prompts import read_prompts
+from dvdq_models.running.placement import Offload, check_offload
+from dvdq_models.running.prompts import read_prompts
 from dvdq_reference.spec.errors import DvdqError
 
 _PIPELINE = f"A bundled pipeline ({', '.join(BUNDLED)}) or the folder of any other."

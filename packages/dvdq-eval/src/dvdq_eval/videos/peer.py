@@ -12,7 +12,7 @@ from dvdq_eval.videos.method import Method
 from dvdq_eval.videos.records import MethodRecord, VideoRecord
 from dvdq_eval.videos.store import Store
 from dvdq_models.families import family_of
-from dvdq_models.video import to_bytes
+from dvdq_models.running.video import to_bytes
 from dvdq_reference.spec.errors import DvdqError
 
 TIMEOUT = 7200.0

@@ -17,10 +17,11 @@ from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import TUNING_VIDEOS, Job, Study
 from dvdq_kernels import quantize_weight
 from dvdq_models.apply import quantize
-from dvdq_models.bit_switching import TRANSFORMERS, attach, follow, hook_of
 from dvdq_models.calibration import Calibration, calibrate
-from dvdq_models.teacache import disable_teacache, enable_teacache
-from dvdq_models.tuning import best_trial, tune_delta
+from dvdq_models.families.pipelines import transformers_of
+from dvdq_models.switching.hook import attach, follow, hook_of
+from dvdq_models.switching.tuning import best_trial, tune_delta
+from dvdq_models.teacache.enable import disable_teacache, enable_teacache
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import BitSchedule, Recipe
 
@@ -35,11 +36,6 @@ def prepared_files(store: Store, method: Method) -> dict[str, bool]:
     if method.average is not None:
         files.append(_trials(method))
     return {name: (store.folder / name).exists() for name in files}
-
-
-def transformers_of(pipeline: Any) -> dict[str, Any]:
-    """A pipeline's transformers by name: one, or two experts."""
-    return {name: part for name in TRANSFORMERS if (part := getattr(pipeline, name, None)) is not None}
 
 
 def _trials(method: Method) -> str:

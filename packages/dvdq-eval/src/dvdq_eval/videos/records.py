@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from dvdq_eval.methods import title_of
-from dvdq_models.bit_schedule import StepDecision
+from dvdq_models.switching.schedule import StepDecision
 
 
 class StudyRecord(msgspec.Struct, frozen=True):

@@ -28,7 +28,7 @@ from dvdq_eval.records import find_record, read_record, replacing, write_record
 from dvdq_eval.videos.method import Method
 from dvdq_eval.videos.records import Failure, MethodRecord, Quality, VideoRecord
 from dvdq_eval.videos.study import Job, Study
-from dvdq_models.video import Frames, read_mp4, write_lossless
+from dvdq_models.running.video import Frames, read_mp4, write_lossless
 
 
 class Store:

@@ -16,11 +16,12 @@ import torch
 import dvdq_eval
 from dvdq_eval.device import let_go
 from dvdq_eval.digests import digests
-from dvdq_models.checkpoint import load_pipeline
+from dvdq_models.checkpoint.pipelines import load_pipeline
+from dvdq_models.families.pipelines import INDEX, PipelineFolder
 from dvdq_models.moving_shapes import BUNDLED
 from dvdq_models.moving_shapes.clips import Scene, all_scenes, split_scenes
-from dvdq_models.placement import Offload, place
-from dvdq_models.video import FPS
+from dvdq_models.running.placement import Offload, place
+from dvdq_models.running.video import FPS
 from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "experiment"
@@ -165,22 +166,15 @@ class Study:
     @property
     def fps(self) -> int:
         """Frames a second that its videos are made for."""
-        index = json.loads((self.folder / "model_index.json").read_text(encoding="utf-8"))
-        rates = {"WanPipeline": 16, "HunyuanVideoPipeline": 24}
         bundled = any(self.folder == bundled.folder for bundled in BUNDLED.values())
-        return FPS if bundled else rates.get(index["_class_name"], FPS)
+        return FPS if bundled else PipelineFolder.open(OPERATION, self.folder).fps
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
         """What the pipeline is read from: its index, and all that its components' folders hold."""
-        index = self.folder / "model_index.json"
-        if not index.is_file():
-            raise DvdqError(
-                OPERATION, where=str(self.folder), expected="a pipeline's folder", got="no model_index.json"
-            )
-        parts = [name for name in json.loads(index.read_text(encoding="utf-8")) if not name.startswith("_")]
+        parts = PipelineFolder.open(OPERATION, self.folder).components
         held = [path for part in parts for path in (self.folder / part).rglob("*") if not path.name.startswith(".")]
-        return tuple(sorted(path for path in [index, *held] if path.is_file()))
+        return tuple(sorted(path for path in [self.folder / INDEX, *held] if path.is_file()))
 
     @cached_property
     def identity(self) -> dict[str, Any]:

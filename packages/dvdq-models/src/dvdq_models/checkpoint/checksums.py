@@ -10,7 +10,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from dvdq_models.text_files import read_text
+from dvdq_models.files.text import read_text
 from dvdq_reference.spec.errors import DvdqError
 
 SUMS = "SHA256SUMS"

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dvdq_models.diffusers_plugin.registration import METHOD
+from dvdq_models.families.configurations import CONFIG, read_config
 from dvdq_models.quantization_config import DVDQuantConfig
-from dvdq_models.registration import METHOD
-from dvdq_models.text_files import read_json
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
@@ -19,31 +19,14 @@ WEIGHTS = "diffusion_pytorch_model"
 def write_config(folder: Path, config: dict[str, Any], recipe: Recipe) -> None:
     """Write the ``config.json`` of a transformer that ``recipe`` quantized."""
     values = {**config, "quantization_config": DVDQuantConfig(recipe).to_dict()}
-    (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def read_config(operation: str, folder: Path) -> dict[str, Any]:
-    """The ``config.json`` of a transformer's folder, quantized or not."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise DvdqError(operation, where=str(folder), expected="a folder with a config.json", got="none")
-    return read_json(operation, path)
+    (folder / CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def read_quantized_config(folder: Path) -> tuple[dict[str, Any], Recipe]:
     """The model's own configuration, and the recipe that quantized it."""
-    config, where = read_config("load", folder), str(folder / "config.json")
+    config, where = read_config("load", folder), str(folder / CONFIG)
     quantization = config.pop("quantization_config", None)
     if not isinstance(quantization, dict):
         expected, got = f"a checkpoint quantized by {METHOD}", "no quantization_config"
         raise DvdqError("load", where=where, expected=expected, got=got)
     return config, DVDQuantConfig.from_dict(quantization, where=where).recipe
-
-
-def is_quantized(folder: str | Path) -> bool:
-    """Whether ``folder`` holds a quantized transformer, or a pipeline with one."""
-    for candidate in (Path(folder), Path(folder) / "transformer"):
-        config = candidate / "config.json"
-        if config.is_file():
-            return "quantization_config" in read_json("load", config)
-    return False

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from dvdq_models.casting import FLOATS
 from dvdq_models.checkpoint.layout import TensorType
+from dvdq_models.layers.casting import FLOATS
 from dvdq_reference.spec.errors import DvdqError
 
 _COMPANIONS = re.compile(

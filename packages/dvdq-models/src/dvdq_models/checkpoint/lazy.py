@@ -18,7 +18,7 @@ import torch
 
 from dvdq_models.checkpoint.format import WEIGHTS
 from dvdq_models.checkpoint.layout import DTYPES, INDEX, TensorType
-from dvdq_models.text_files import one_line, read_json
+from dvdq_models.files.text import one_line, read_json
 from dvdq_reference.spec.errors import DvdqError
 
 _DTYPES = {name: dtype for dtype, name in DTYPES.items()}

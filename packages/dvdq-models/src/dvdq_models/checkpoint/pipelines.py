@@ -7,25 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import diffusers
 from diffusers import DiffusionPipeline
 from torch import nn
 
 from dvdq_models.apply import use_backend
-from dvdq_models.bit_switching import TRANSFORMERS, follow
-from dvdq_models.checkpoint.format import is_quantized
 from dvdq_models.checkpoint.reading import check_stored
-from dvdq_models.checkpoint.staging import complete_or_nothing
 from dvdq_models.checkpoint.writing import save
-from dvdq_models.model_methods import check_dtype
-from dvdq_models.text_files import one_line, read_json
+from dvdq_models.diffusers_plugin.methods import check_dtype
+from dvdq_models.families.pipelines import PipelineFolder
+from dvdq_models.files.atomic import new_folder
+from dvdq_models.files.text import one_line
+from dvdq_models.switching.hook import follow
 from dvdq_reference.spec.errors import DvdqError
 
 
 def save_pipeline(source: str | Path, transformer: nn.Module, folder: str | Path) -> Path:
     """Write the pipeline folder ``source`` to ``folder`` with ``transformer`` in its transformer's place."""
     source = Path(source)
-    with complete_or_nothing(Path(folder)) as staging:
+    with new_folder(Path(folder)) as staging:
         shutil.copytree(source, staging, dirs_exist_ok=True, ignore=_not_the_transformer(source))
         save(transformer, staging / "transformer")
     return Path(folder)
@@ -36,24 +35,18 @@ def load_pipeline(folder: str | Path, *, backend: str = "auto", **kwargs: Any) -
 
     A ``dtype`` or ``torch_dtype`` among them, one for all or a dictionary of components, holds for what stayed in full
     precision of the transformers too; None is as stored. Quantized transformers run one bit schedule over each video
-    (:func:`dvdq_models.bit_switching.follow`).
+    (:func:`dvdq_models.switching.hook.follow`).
 
     Raises:
         DvdqError: no pipeline of an installed class, a file that is missing or altered, a dtype that is none or for a
             component that is not there.
     """
     folder = Path(folder)
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise DvdqError("load", where=str(folder), expected="a pipeline folder", got="no model_index.json")
-    parts = read_json("load", index)
+    found = PipelineFolder.open("load", folder)
     # The class itself, because only it knows its own optional parts.
-    pipeline_class = getattr(diffusers, str(parts.get("_class_name")), None)
-    if pipeline_class is None:
-        expected = f"a pipeline of diffusers {diffusers.__version__}"
-        raise DvdqError("load", where=str(index), expected=expected, got=parts.get("_class_name"))
-    quantized = [name for name in TRANSFORMERS if name not in kwargs and is_quantized(folder / name)]
-    _check_dtypes(kwargs, [name for name, value in parts.items() if isinstance(value, list)])
+    pipeline_class = found.pipeline_class
+    quantized = [name for name in found.quantized if name not in kwargs]
+    _check_dtypes(kwargs, list(found.components))
     try:
         pipeline: DiffusionPipeline = pipeline_class.from_pretrained(str(folder), **kwargs)
     except DvdqError:

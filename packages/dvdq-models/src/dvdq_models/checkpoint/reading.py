@@ -11,8 +11,8 @@ from dvdq_models.apply import use_backend
 from dvdq_models.checkpoint.checksums import check_sums
 from dvdq_models.checkpoint.format import read_quantized_config
 from dvdq_models.checkpoint.lazy import open_folder
-from dvdq_models.families import transformer_class
-from dvdq_models.text_files import one_line
+from dvdq_models.families.configurations import transformer_class
+from dvdq_models.files.text import one_line
 from dvdq_reference.spec.errors import DvdqError
 
 

@@ -11,12 +11,12 @@ from typing import Any, BinaryIO, Self
 
 import torch
 
-from dvdq_models.bit_switching import hook_of
 from dvdq_models.checkpoint.checksums import write_sums
 from dvdq_models.checkpoint.format import write_config
 from dvdq_models.checkpoint.layout import DTYPES, INDEX, MAX_SHARD, TensorType, index_of, lay_out
-from dvdq_models.checkpoint.staging import complete_or_nothing
+from dvdq_models.files.atomic import new_folder
 from dvdq_models.lora import refuse_adapters
+from dvdq_models.switching.hook import hook_of
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
@@ -92,7 +92,7 @@ def save(transformer: Any, folder: str | Path) -> Path:
             got = "one that is offloaded" if tensor.device.type == "meta" else tensor.dtype
             raise DvdqError("save", where=name, expected="a tensor in memory, in 16 bits or more", got=got)
     types = {name: TensorType(tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
-    with complete_or_nothing(Path(folder)) as staging, WeightFiles(staging, types) as files:
+    with new_folder(Path(folder)) as staging, WeightFiles(staging, types) as files:
         for name, tensor in state.items():
             files.write(name, tensor)
         files.finish(json.loads(transformer.to_json_string()), recipe)

@@ -13,9 +13,9 @@ from dvdq_models.cli import options
 from dvdq_models.cli.calls import call_arguments, check_call
 from dvdq_models.cli.console import print_json, progress_bar, say, typed
 from dvdq_models.cli.opening import check_opening, open_pipeline
-from dvdq_models.destinations import check_new_file
-from dvdq_models.placement import Offload
-from dvdq_models.prompts import read_prompts
+from dvdq_models.files.destinations import check_new_file
+from dvdq_models.running.placement import Offload
+from dvdq_models.running.prompts import read_prompts
 from dvdq_reference.spec.errors import DvdqError
 
 

@@ -1,55 +1,21 @@
-"""What each pipeline class calls what the commands' options mean."""
+"""A call of a pipeline from the options of a command, by what its family says of its class."""
 
 from __future__ import annotations
 
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.utils import load_image
 
-from dvdq_models.text_files import one_line
+from dvdq_models.families import call_of, family_of
+from dvdq_models.families.family import OPTIONS, patch_of
+from dvdq_models.families.pipelines import compression_of
+from dvdq_models.files.text import one_line
 from dvdq_reference.spec.errors import DvdqError
-
-
-@dataclass(frozen=True)
-class Call:
-    """The argument that each option sets, and whether the prompt alone has to fit into the tokenizer's length.
-
-    HunyuanVideo puts a template around the prompt, whose tokens come on top of that length.
-    """
-
-    names: Mapping[str, str]
-    prompt_alone: bool = True
-
-
-_SHARED = {
-    "negative_prompt": "negative_prompt",
-    "height": "height",
-    "width": "width",
-    "frames": "num_frames",
-    "steps": "num_inference_steps",
-    "text_tokens": "max_sequence_length",
-}
-_WAN = _SHARED | {"guidance": "guidance_scale", "guidance_2": "guidance_scale_2"}
-_HUNYUAN = _SHARED | {"guidance": "true_cfg_scale", "embedded_guidance": "guidance_scale"}
-_IMAGE = {"image": "image"}
-CALLS: dict[str, Call] = {
-    "WanPipeline": Call(_WAN),
-    "WanImageToVideoPipeline": Call(_WAN | _IMAGE),
-    "WanVACEPipeline": Call(_WAN),
-    "HunyuanVideoPipeline": Call(_HUNYUAN, prompt_alone=False),
-    "HunyuanVideoImageToVideoPipeline": Call(_HUNYUAN | _IMAGE, prompt_alone=False),
-}
-"""By pipeline class."""
-
-
-OPTIONS = tuple(dict.fromkeys(option for call in CALLS.values() for option in call.names))
-"""What a command may set of a call."""
 
 
 def call_arguments(operation: str, pipeline: Any, prompt: str, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,26 +23,26 @@ def call_arguments(operation: str, pipeline: Any, prompt: str, seed: int, option
 
     Args:
         operation: for errors.
-        pipeline: of a class in :data:`CALLS`.
+        pipeline: of a class that its family knows how to call.
         prompt: what to show.
         seed: of the noise.
-        options: of the command; those in :data:`OPTIONS` are looked at.
+        options: of the command; those in :data:`~dvdq_models.families.family.OPTIONS` are looked at.
 
     Raises:
-        DvdqError: an unknown pipeline class, an option that it has no argument for, a seed that is out of range, an
-            image that is missing or none.
+        DvdqError: a pipeline class that is unknown or takes what no option gives, an option that it has no argument
+            for, a seed that is out of range, an image that is missing or none.
     """
     for option, text in (("--prompt", prompt), ("--negative-prompt", options.get("negative_prompt") or "")):
         if any(0xD800 <= ord(character) < 0xE000 for character in text):
             raise DvdqError(operation, where=option, expected="text in UTF-8", got=repr(text))
     name = type(pipeline).__name__
-    if name not in CALLS:
-        raise DvdqError(operation, where=name, expected=f"one of {', '.join(CALLS)}", got=name)
-    call = CALLS[name]
+    call = call_of(operation, name)
+    if call.needs:
+        raise DvdqError(operation, where=name, expected="a call from Python", got=f"a pipeline that takes {call.needs}")
     arguments: dict[str, Any] = {"prompt": prompt, "generator": _generator(operation, seed)}
     for option in OPTIONS:
         value = options.get(option)
-        if value is None:
+        if value is None or (value == "" and option not in call.names):
             continue
         if option not in call.names:
             flag = f"--{option.replace('_', '-')}"
@@ -87,7 +53,7 @@ def call_arguments(operation: str, pipeline: Any, prompt: str, seed: int, option
         arguments[call.names[option]] = _open(operation, value) if option == "image" else value
     if "image" in call.names and "image" not in arguments:
         raise DvdqError(operation, where="--image", expected=f"the first frame, for {name}", got="none")
-    if call.prompt_alone and options.get("text_tokens") is None:
+    if call.prompt_alone and "text_tokens" in call.names and options.get("text_tokens") is None:
         longest = default_of(pipeline, call.names["text_tokens"])
         arguments[call.names["text_tokens"]] = min(longest, pipeline.tokenizer.model_max_length)
     return arguments
@@ -108,12 +74,12 @@ def check_call(operation: str, pipeline: Any, arguments: Mapping[str, Any]) -> N
         DvdqError: a size that is no multiple of what a token takes, or what the pipeline looks at first.
     """
     frames, height, width = video_size(pipeline, arguments)
-    patch = pipeline.transformer.config.patch_size
-    multiple = pipeline.vae_scale_factor_spatial * (patch if isinstance(patch, int) else patch[1])
+    autoencoder = {} if getattr(pipeline, "vae", None) is None else pipeline.vae.config
+    temporal, spatial = compression_of(autoencoder, family_of(pipeline.transformer))
+    multiple = spatial * patch_of(pipeline.transformer.config)[1]
     for option, size in (("--height", height), ("--width", width)):
         if size % multiple:
             raise DvdqError(operation, where=option, expected=f"a multiple of {multiple}", got=size)
-    temporal = pipeline.vae_scale_factor_temporal
     if (frames - 1) % temporal:
         raise DvdqError(operation, where="--frames", expected=f"1 more than a multiple of {temporal}", got=frames)
     call = inspect.signature(pipeline.__call__).parameters

@@ -23,7 +23,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from dvdq_models.text_files import one_line
+from dvdq_models.files.text import one_line
 from dvdq_reference.spec.errors import DvdqError
 
 console = Console()

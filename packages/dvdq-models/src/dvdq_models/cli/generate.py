@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import tempfile
 import time
 import uuid
@@ -15,19 +14,20 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from dvdq_models.attention import attention_of, set_attention
-from dvdq_models.bit_schedule import average_bits
-from dvdq_models.bit_switching import TRANSFORMERS, hooks_of
-from dvdq_models.checkpoint import is_quantized
 from dvdq_models.cli import options
 from dvdq_models.cli.calls import call_arguments, check_call, default_of, video_size
 from dvdq_models.cli.console import print_json, progress_bar, say, typed
 from dvdq_models.cli.opening import check_opening, open_pipeline
-from dvdq_models.destinations import check_new_file, check_space
-from dvdq_models.placement import Offload
+from dvdq_models.families.pipelines import PipelineFolder, transformers_of
+from dvdq_models.files.atomic import new_file, write_text
+from dvdq_models.files.destinations import check_new_file, check_space
+from dvdq_models.files.text import one_line
+from dvdq_models.running.attention import attention_of, set_attention
+from dvdq_models.running.placement import Offload
+from dvdq_models.running.video import VIDEO_ENDINGS, Frames, to_bytes, write_mp4
+from dvdq_models.switching.hook import hooks_of
+from dvdq_models.switching.schedule import average_bits
 from dvdq_models.teacache import enable_teacache, teacache_trace
-from dvdq_models.text_files import one_line
-from dvdq_models.video import VIDEO_ENDINGS, Frames, to_bytes, write_mp4
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -47,7 +47,7 @@ def generate(
     text_tokens: options.TextTokens = None,
     image: options.Image = None,
     seed: options.Seed = 0,
-    fps: Annotated[int, typer.Option(min=1)] = 16,
+    fps: Annotated[int | None, typer.Option(min=1, help="Frames a second; default: the pipeline's own.")] = None,
     device: options.Device = "cpu",
     offload: options.OffloadTo = Offload.NONE,
     backend: options.Backend = "auto",
@@ -63,15 +63,16 @@ def generate(
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Generate one video with a (quantized) pipeline of Wan or HunyuanVideo."""
+    """Generate one video with a (quantized) pipeline."""
     with typed():
         check_opening("generate", pipeline, device, offload)
+        folder = PipelineFolder.open("generate", pipeline)
         check_new_file("generate", out, VIDEO_ENDINGS, replace=overwrite)
         check_new_file("generate", out.with_suffix(".json"), (".json",), replace=overwrite)
         if teacache is None and teacache_coefficients is not None:
             raise DvdqError("generate", where="--teacache-coefficients", expected="--teacache with it", got="none")
     pipe = open_pipeline(pipeline, device=device, offload=offload, backend=backend)
-    transformers = [part for name in TRANSFORMERS if (part := getattr(pipe, name, None)) is not None]
+    transformers = list(transformers_of(pipe).values())
     with typed():
         arguments = call_arguments("generate", pipe, prompt, seed, context.params)
         check_call("generate", pipe, arguments)
@@ -93,8 +94,8 @@ def generate(
             return kwargs
 
         video = to_bytes(pipe(**arguments, callback_on_step_end=advance, output_type="np").frames[0])
-    _write(out, video, fps)
-    decisions = next(iter(hooks_of(pipe).values())).trace if is_quantized(pipeline) else []
+    _write(out, video, fps or folder.fps)
+    decisions = next(iter(hooks_of(pipe).values())).trace if folder.quantized else []
     record = {
         "video": str(out),
         "prompt": prompt,
@@ -108,7 +109,7 @@ def generate(
     if teacache is not None:
         cached = [decision for transformer in transformers for decision in teacache_trace(transformer)]
         record["teacache"] = [dataclasses.asdict(decision) for decision in cached]
-    out.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_text(out.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
     if as_json:
         print_json(record)
     else:
@@ -120,13 +121,11 @@ def generate(
 
 def _write(out: Path, video: Frames, fps: int) -> None:
     """The video under its name, at once; if that fails, its frames beside it, where the error says."""
-    part = out.with_name(f".{out.stem}.part{out.suffix}")
     try:
-        write_mp4(part, video, fps=fps)
-        os.replace(part, out)
+        with new_file(out) as part:
+            write_mp4(part, video, fps=fps)
     # Whatever it is, the video is worth more than its kind.
     except Exception as error:
-        part.unlink(missing_ok=True)
         kept = _keep(out, video)
         got = f"{one_line(error)}; its frames are in {kept}, as numpy.load reads them"
         raise DvdqError("generate", where=str(out), expected="a video that can be written", got=got) from error

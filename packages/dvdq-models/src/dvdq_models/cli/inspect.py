@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,16 +16,13 @@ from dvdq_kernels.plan import Plan
 from dvdq_models.cli.console import console, megabytes, print_json, typed
 from dvdq_models.cli.options import AsJson, Bits, Delta, RecipeName
 from dvdq_models.cli.recipe import recipe_from
-from dvdq_models.configurations import (
-    Config,
-    configuration_folder,
-    empty_transformer,
-    latent_size,
-    source_configs,
-    stored_recipe,
-)
-from dvdq_models.inspection import LayerPlan, ModelReport, describe, plan_layers, together
-from dvdq_models.memory import pass_bytes
+from dvdq_models.families import family_of
+from dvdq_models.families.configurations import Config, empty_transformer, stored_recipe
+from dvdq_models.families.family import Size
+from dvdq_models.families.pipelines import latent_size
+from dvdq_models.inspecting.memory import pass_bytes
+from dvdq_models.inspecting.sizes import LayerPlan, ModelReport, describe, plan_layers, together
+from dvdq_models.inspecting.sources import configuration_folder, source_configs
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
@@ -57,7 +55,7 @@ def inspect(
     reports = {name: describe(empty_transformer(of), stored_recipe(of) or chosen) for name, of in configs.items()}
     report = together(reports) if len(reports) > 1 else next(iter(reports.values()))
     plans = plan_layers(report, tokens, capability) if kernels else ()
-    peak = None if size is None else _pass_bytes(configs, chosen, latent_size(path, size))
+    peak = None if size is None else _pass_bytes(configs, chosen, path, size)
     if as_json:
         parts = {name: _sizes(part) for name, part in reports.items()}
         planned = {"kernels": [dataclasses.asdict(plan) for plan in plans]} if kernels else {}
@@ -72,7 +70,7 @@ def inspect(
         console.print(_kernels(plans))
 
 
-def _size(video: str) -> tuple[int, int, int]:
+def _size(video: str) -> Size:
     match = re.fullmatch(r"(\d{1,6})x(\d{1,6})x(\d{1,6})", video)
     if match is None or 0 in (size := tuple(map(int, match.groups()))):
         raise DvdqError("inspect", where="--video", expected="frames x height x width, as 81x480x832", got=video)
@@ -80,9 +78,14 @@ def _size(video: str) -> tuple[int, int, int]:
     return frames, height, width
 
 
-def _pass_bytes(configs: Mapping[str, Config], chosen: Recipe, latent: tuple[int, int, int]) -> int:
+def _pass_bytes(configs: Mapping[str, Config], chosen: Recipe, path: Path, video: Size) -> int:
     """Of the transformer that needs most."""
-    return max(pass_bytes(empty_transformer(of), stored_recipe(of) or chosen, latent) for of in configs.values())
+    needed = []
+    for config in configs.values():
+        transformer = empty_transformer(config)
+        latent = latent_size(path, video, family_of(transformer))
+        needed.append(pass_bytes(transformer, stored_recipe(config) or chosen, latent))
+    return max(needed)
 
 
 def _sizes(report: ModelReport) -> dict[str, float]:

@@ -8,14 +8,13 @@ from typing import Any
 import torch
 
 from dvdq_models.checkpoint import load_pipeline
-from dvdq_models.placement import Offload, check_device, check_offload, place
-from dvdq_reference.spec.errors import DvdqError
+from dvdq_models.families.pipelines import PipelineFolder
+from dvdq_models.running.placement import Offload, check_device, check_offload, place
 
 
 def check_opening(operation: str, folder: Path, device: str, offload: Offload) -> None:
     """A :class:`DvdqError` for a folder that holds no pipeline, a device that is not here, or offloading from a CPU."""
-    if not (folder / "model_index.json").is_file():
-        raise DvdqError(operation, where=str(folder), expected="a pipeline folder", got="no model_index.json")
+    PipelineFolder.open(operation, folder)
     check_device(operation, device)
     check_offload(operation, device, offload)
 
@@ -26,7 +25,7 @@ def open_pipeline(folder: Path, *, device: str, offload: Offload, backend: str) 
     Args:
         folder: of a pipeline, quantized or not.
         device: that runs it.
-        offload: as :func:`dvdq_models.placement.place` takes it.
+        offload: as :func:`dvdq_models.running.placement.place` takes it.
         backend: which kernels run.
 
     Raises:

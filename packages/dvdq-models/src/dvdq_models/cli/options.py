@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dvdq_kernels.registry import offering
-from dvdq_models.placement import Offload
+from dvdq_models.running.placement import Offload
 
 RecipeName = Annotated[str, typer.Option("--recipe", help="minmax, smoothquant, quarot, vidit-q or dvd-quant.")]
 Bits = Annotated[str, typer.Option("--bits", help="W{weight}A{activation}: W4A8, W4A4, or W4A6, which switches.")]

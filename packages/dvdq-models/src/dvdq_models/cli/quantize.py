@@ -11,7 +11,7 @@ from dvdq_models.calibration import Calibration
 from dvdq_models.cli.console import byte_progress, megabytes, print_json, say, typed
 from dvdq_models.cli.options import AsJson, Backend, Bits, Delta, RecipeName
 from dvdq_models.cli.recipe import recipe_from
-from dvdq_models.placement import check_device
+from dvdq_models.running.placement import check_device
 from dvdq_models.streaming import quantize_checkpoint
 from dvdq_models.streaming.source import check_source
 from dvdq_models.streaming.workspace import check_destination

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from dvdq_models.bit_switching import hooks_of
 from dvdq_models.cli import options
 from dvdq_models.cli.calls import call_arguments, check_call
 from dvdq_models.cli.console import console, print_json, printable, progress_bar, say, typed
 from dvdq_models.cli.opening import check_opening, open_pipeline
-from dvdq_models.placement import Offload
-from dvdq_models.tuning import Trial, best_trial, check_wanted, tune_delta, write_delta
+from dvdq_models.running.placement import Offload
+from dvdq_models.switching.hook import hooks_of
+from dvdq_models.switching.tuning import Trial, best_trial, check_wanted, tune_delta, write_delta
 from dvdq_reference.spec.recipe import BitSchedule
 
 

@@ -1,80 +1,86 @@
-"""What is known of each model family: one rule table a file, over full module names.
+"""What is known of each model family, one file each; everything else asks here.
 
-Adding a family is adding a file and naming it in :data:`FAMILIES`.
+Adding a family is adding a file and naming it below, or, from another package, under the entry points
+``dvdq.families``. ``family`` says what a family is made of, ``configurations`` opens a ``config.json``, ``pipelines``
+reads a folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from functools import cache
+from importlib.metadata import entry_points
 
-import diffusers
-import torch
-from accelerate import init_empty_weights
 from torch import nn
 
+from dvdq_models.families.allegro import ALLEGRO
+from dvdq_models.families.anyflow import ANYFLOW
+from dvdq_models.families.cogvideox import COGVIDEOX
+from dvdq_models.families.cosmos import COSMOS
+from dvdq_models.families.easyanimate import EASYANIMATE
+from dvdq_models.families.family import Call, Family
+from dvdq_models.families.helios import HELIOS
 from dvdq_models.families.hunyuan_video import HUNYUAN_VIDEO
-from dvdq_models.families.rules import Family
+from dvdq_models.families.hunyuan_video15 import HUNYUAN_VIDEO_15
+from dvdq_models.families.kandinsky import KANDINSKY_5
+from dvdq_models.families.latte import LATTE
+from dvdq_models.families.ltx import LTX
+from dvdq_models.families.ltx2 import LTX2
+from dvdq_models.families.minimax_h3 import MINIMAX_H3
+from dvdq_models.families.mochi import MOCHI
+from dvdq_models.families.motif_video import MOTIF_VIDEO
 from dvdq_models.families.wan import WAN
-from dvdq_models.text_files import one_line
+from dvdq_models.families.wan_animate import WAN_ANIMATE
 from dvdq_reference.spec.errors import DvdqError
 
-FAMILIES: tuple[Family, ...] = (WAN, HUNYUAN_VIDEO)
-_MOST_LAYERS = 1000
-"""Of one kind. A model of more is a slip of the pen, and would take hours to build before anything else is wrong."""
-_MOST_BUFFERS = 1 << 30
-"""Bytes that a constructor computes, such as the angles of positions: a megabyte in published models."""
+_OURS = (
+    WAN,
+    HUNYUAN_VIDEO,
+    HUNYUAN_VIDEO_15,
+    WAN_ANIMATE,
+    LTX,
+    LTX2,
+    MINIMAX_H3,
+    HELIOS,
+    ANYFLOW,
+    MOTIF_VIDEO,
+    COGVIDEOX,
+    MOCHI,
+    KANDINSKY_5,
+    ALLEGRO,
+    COSMOS,
+    EASYANIMATE,
+    LATTE,
+)
 
 
-def transformer_class(operation: str, path: Path, config: Mapping[str, Any]) -> Any:
-    """The diffusers class that a ``config.json`` at ``path`` names; it must be of a known family."""
-    name = config.get("_class_name")
-    known = [c for family in FAMILIES for c in family.classes]
-    if name not in known:
-        raise DvdqError(operation, where=str(path), expected=f"_class_name {' or '.join(known)}", got=name)
-    return getattr(diffusers, str(name))
+@cache
+def families() -> tuple[Family, ...]:
+    """All families: ours, and those of other packages."""
+    return (*_OURS, *(found.load() for found in entry_points(group="dvdq.families")))
 
 
-def empty_transformer_of(operation: str, path: Path, config: Mapping[str, Any], *, buffers: bool = True) -> Any:
-    """The transformer that a ``config.json`` at ``path`` describes, without weights.
+def classes() -> tuple[str, ...]:
+    """Of all transformers that are known."""
+    return tuple(name for family in families() for name in family.classes)
 
-    Args:
-        operation: for errors.
-        path: of the configuration, for errors.
-        config: what stands in it.
-        buffers: whether they are without data too, like the weights.
 
-    Raises:
-        DvdqError: a class that is not known, or values that its constructor cannot take or that would fill the memory.
-    """
-    model_class = transformer_class(operation, path, config)
-    for name, value in config.items():
-        if "layers" in name and isinstance(value, int | float) and not 0 <= value <= _MOST_LAYERS:
-            raise DvdqError(operation, where=f"{path}: {name}", expected=f"at most {_MOST_LAYERS}", got=value)
-    try:
-        with init_empty_weights(include_buffers=True), torch.device("meta"):
-            empty = model_class.from_config(dict(config))
-        sizes = {name: buffer.nbytes for name, buffer in empty.named_buffers()}
-        if sum(sizes.values()) <= _MOST_BUFFERS:
-            if buffers:
-                return empty
-            with init_empty_weights(include_buffers=False):
-                return model_class.from_config(dict(config))
-    # Whatever it does with values of another kind or size than it expects.
-    except Exception as error:
-        expected, got = f"the configuration of a {model_class.__name__}", f"{type(error).__name__}: {one_line(error)}"
-        raise DvdqError(operation, where=str(path), expected=expected, got=got) from error
-    largest = max(sizes, key=lambda name: sizes[name])
-    expected, got = f"buffers of at most {_MOST_BUFFERS} bytes", f"{sizes[largest]} bytes of {largest}"
-    raise DvdqError(operation, where=str(path), expected=expected, got=got)
+def family_of_class(operation: str, name: object, *, where: str | None = None) -> Family:
+    """The family of a transformer class of that name; an unknown one is a :class:`DvdqError` that lists the known."""
+    for family in families():
+        if name in family.classes:
+            return family
+    expected = f"a video transformer that is covered ({', '.join(classes())})"
+    raise DvdqError(operation, where=where, expected=expected, got=name)
 
 
 def family_of(transformer: nn.Module) -> Family:
     """The family of a transformer, by its class; an unknown one is a :class:`DvdqError` that lists the known."""
-    name = type(transformer).__name__
-    for family in FAMILIES:
-        if name in family.classes:
-            return family
-    known = ", ".join(c for family in FAMILIES for c in family.classes)
-    raise DvdqError("family_of", expected=f"a transformer of class {known}", got=name)
+    return family_of_class("family_of", type(transformer).__name__)
+
+
+def call_of(operation: str, pipeline_class: object, *, where: str | None = None) -> Call:
+    """How a pipeline class of that name is called; an unknown one is a :class:`DvdqError` that lists the known."""
+    calls = {name: call for family in families() for name, call in family.pipelines.items()}
+    if pipeline_class not in calls:
+        raise DvdqError(operation, where=where, expected=f"one of {', '.join(calls)}", got=pipeline_class)
+    return calls[str(pipeline_class)]

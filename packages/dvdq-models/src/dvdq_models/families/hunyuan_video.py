@@ -7,7 +7,58 @@ embedders and the last projection. How an image conditions the video (``image_co
 
 from __future__ import annotations
 
-from dvdq_models.families.rules import Family, Rule
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from dvdq_models.families.family import USUAL, Caching, Call, Example, Family, Inputs, Rule
+
+IMAGE_TOKENS = 729
+"""Of SigLIP, for the first frame."""
+_HISTORY = {"clean": 2, "history_2x": 2, "history_4x": 16}
+
+
+def _inputs(of: Example) -> Inputs:
+    text = of.normal(1, of.text_tokens, of.config.text_embed_dim)
+    inputs = {
+        "hidden_states": of.normal(1, of.config.in_channels, *of.latent),
+        "timestep": of.timestep,
+        "encoder_hidden_states": text,
+        "encoder_attention_mask": text.new_ones(1, of.text_tokens),
+        "pooled_projections": of.normal(1, of.config.pooled_projection_dim),
+    }
+    if of.config.guidance_embeds:
+        inputs["guidance"] = text.new_full((1,), 6000.0)
+    return inputs if of.config.get("has_image_proj") is None else inputs | _framepack(of)
+
+
+def _framepack(of: Example) -> Inputs:
+    """Beside the chunk that is denoised: frames before it, the further back the more of them in a token."""
+    config, (frames, height, width), device = of.config, of.latent, of.timestep.device
+    inputs = {
+        "image_embeds": of.normal(1, IMAGE_TOKENS, config.image_proj_dim),
+        "indices_latents": torch.arange(frames, device=device),
+    }
+    for name, count in _HISTORY.items():
+        inputs[f"latents_{name}"] = of.normal(1, config.in_channels, count, height, width)
+        inputs[f"indices_latents_{name}"] = torch.arange(count, device=device)
+    return inputs
+
+
+def _modulated(block: Any, argument: Callable[[str], Any]) -> torch.Tensor:
+    """What the first block normalizes and modulates of the latents, as TeaCache's authors take it."""
+    from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTokenReplaceAdaLayerNormZero
+
+    inputs = {"emb": argument("temb")}
+    if isinstance(block.norm1, HunyuanVideoTokenReplaceAdaLayerNormZero):
+        inputs["token_replace_emb"] = argument("token_replace_emb")
+        inputs["first_frame_num_tokens"] = argument("num_tokens")
+    modulated: torch.Tensor = block.norm1(argument("hidden_states"), **inputs)[0]
+    return modulated
+
+
+_CALL = USUAL | {"guidance": "true_cfg_scale", "embedded_guidance": "guidance_scale"}
 
 HUNYUAN_VIDEO = Family(
     name="hunyuan-video",
@@ -48,4 +99,20 @@ HUNYUAN_VIDEO = Family(
         Rule(r"image_projection\.(up|down)", "keep", lambda config: 2 if config.get("has_image_proj") else 0),
         Rule(r"norm_out\.linear|proj_out", "keep", lambda _: 2),
     ),
+    inputs=_inputs,
+    prompt_tokens=256,
+    passes=1,
+    pipelines={
+        "HunyuanVideoPipeline": Call(24, _CALL, prompt_alone=False),
+        "HunyuanVideoImageToVideoPipeline": Call(24, _CALL | {"image": "image"}, prompt_alone=False),
+        "HunyuanVideoFramepackPipeline": Call(30, _CALL | {"image": "image"}, prompt_alone=False),
+    },
+    teacache={
+        "HunyuanVideoTransformer3DModel": Caching(
+            ("transformer_blocks", "single_transformer_blocks"),
+            {"modulated-input": _modulated},
+            returns=("hidden_states", "encoder_hidden_states"),
+        )
+    },
+    originals=("hunyuan-video",),
 )

@@ -1,4 +1,4 @@
-"""Wan 2.1 and 2.2, text- and image-to-video, VACE, and SkyReels V2, which has Wan's layers under another class.
+"""Wan 2.1 and 2.2, text- and image-to-video, VACE, and SkyReels V2 and ChronoEdit, which have Wan's layers.
 
 Their modulation is a parameter (``scale_shift_table``), not a linear, so nothing is weight-only. Both experts of an
 A14B pipeline are ordinary transformers of this family.
@@ -6,23 +6,45 @@ A14B pipeline are ordinary transformers of this family.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dvdq_models.families.family import USUAL, Caching, Call, Config, Embedding, Example, Family, Inputs, Rule
 
-from dvdq_models.families.rules import Family, Rule
+CLIP_TOKENS = 257
+"""Of the image that conditions Wan 2.1: 16 x 16 patches and the class token."""
 
 
-def _blocks(config: Mapping[str, Any]) -> int:
+def _blocks(config: Config) -> int:
     return int(config["num_layers"]) + _vace_blocks(config)
 
 
-def _vace_blocks(config: Mapping[str, Any]) -> int:
+def _vace_blocks(config: Config) -> int:
     return len(config.get("vace_layers") or ())
 
 
+def _inputs(of: Example) -> Inputs:
+    inputs: Inputs = {
+        "hidden_states": of.normal(1, of.config.in_channels, *of.latent),
+        "timestep": of.timestep,
+        "encoder_hidden_states": of.normal(1, of.text_tokens, of.config.text_dim),
+    }
+    if of.config.image_dim is not None:
+        inputs["encoder_hidden_states_image"] = of.normal(1, CLIP_TOKENS, of.config.image_dim)
+    if _vace_blocks(of.config):
+        inputs["control_hidden_states"] = of.normal(1, of.config.vace_in_channels, *of.latent)
+    if of.config.get("inject_sample_info"):
+        inputs["fps"] = [0]  # 16 frames a second
+    return inputs
+
+
+_EXPERTS = USUAL | {"guidance_2": "guidance_scale_2"}
+
 WAN = Family(
     name="wan",
-    classes=("WanTransformer3DModel", "WanVACETransformer3DModel", "SkyReelsV2Transformer3DModel"),
+    classes=(
+        "WanTransformer3DModel",
+        "WanVACETransformer3DModel",
+        "SkyReelsV2Transformer3DModel",
+        "ChronoEditTransformer3DModel",
+    ),
     rules=(
         Rule(
             r"(vace_)?blocks\.\d+\.attn[12]\.to_(q|k|v|out\.0)",
@@ -50,4 +72,29 @@ WAN = Family(
         Rule(r"fps_projection\.net\.(0\.proj|2)", "keep", lambda config: 2 if config.get("inject_sample_info") else 0),
         Rule(r"proj_out", "keep", lambda _: 1),
     ),
+    inputs=_inputs,
+    prompt_tokens=512,
+    pipelines={
+        "WanPipeline": Call(16, _EXPERTS),
+        "WanImageToVideoPipeline": Call(16, _EXPERTS | {"image": "image"}),
+        "WanVACEPipeline": Call(16, _EXPERTS),
+        "WanVideoToVideoPipeline": Call(16, USUAL, needs="a video"),
+        "ChronoEditPipeline": Call(16, USUAL | {"image": "image"}),
+        "SkyReelsV2Pipeline": Call(24, USUAL),
+        "SkyReelsV2ImageToVideoPipeline": Call(24, USUAL | {"image": "image"}),
+        "SkyReelsV2DiffusionForcingPipeline": Call(24, USUAL),
+        "SkyReelsV2DiffusionForcingImageToVideoPipeline": Call(24, USUAL | {"image": "image"}),
+        "SkyReelsV2DiffusionForcingVideoToVideoPipeline": Call(24, USUAL, needs="a video"),
+    },
+    teacache={
+        "WanTransformer3DModel": Caching(
+            ("blocks",),
+            {
+                "timestep": Embedding("condition_embedder", 0),
+                "timestep-projection": Embedding("condition_embedder", 1),
+            },
+        )
+    },
+    originals=("wan-",),
+    experts={"transformer": "high_noise_model", "transformer_2": "low_noise_model"},
 )

@@ -20,8 +20,9 @@ import torch
 from diffusers.utils import logging
 from torch import nn
 
-from dvdq_models.destinations import check_new_file
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.files.atomic import new_file
+from dvdq_models.files.destinations import check_new_file
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.lora.adapter import OPERATION, check_adapter, check_settings
 from dvdq_models.lora.fetching import LOADING, fetch, only_where
 from dvdq_models.lora.origins import Traced, unread
@@ -40,6 +41,8 @@ def accept_lora(transformer: nn.Module) -> None:
         "save_pretrained": partial(_save_pretrained, transformer),
     }
     for name, method in methods.items():
+        if not hasattr(transformer, name):
+            continue  # a model that diffusers loads no adapters into
         # A pipeline asks for it before it passes arguments on.
         vars(method)["__signature__"] = inspect.signature(getattr(transformer, name))
         vars(transformer)[name] = method
@@ -169,8 +172,8 @@ def _save_lora_adapter(
         for key, value in configs[adapter_name].to_dict().items()
     }
     metadata = {"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(settings, indent=2, sort_keys=True)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: tensor.contiguous() for key, tensor in state.items()}, path, metadata=metadata)
+    with new_file(path) as part:
+        save_file({key: tensor.contiguous() for key, tensor in state.items()}, part, metadata=metadata)
 
 
 def _save_pretrained(transformer: Any, *args: Any, **kwargs: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "load LoRA"

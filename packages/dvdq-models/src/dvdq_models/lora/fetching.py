@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.files.text import one_line
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.lora.adapter import OPERATION
 from dvdq_models.lora.origins import Traced
-from dvdq_models.text_files import one_line
 from dvdq_reference.spec.errors import DvdqError
 
 _WHERE_TO_LOOK = (
@@ -77,16 +77,16 @@ def fetch(
 
 
 def register() -> None:
-    """Take over ``load_lora_weights`` of the pipelines whose transformers can be quantized, once."""
-    from diffusers.loaders.lora_pipeline import (
-        HunyuanVideoLoraLoaderMixin,
-        SkyReelsV2LoraLoaderMixin,
-        WanLoraLoaderMixin,
-    )
+    """Take over ``load_lora_weights`` of all pipelines that have a transformer, once.
 
-    for mixin in (WanLoraLoaderMixin, HunyuanVideoLoraLoaderMixin, SkyReelsV2LoraLoaderMixin):
-        if mixin.load_lora_weights.__module__ != __name__:
-            mixin.load_lora_weights = _checked(mixin.load_lora_weights)
+    Which of them can be quantized is not asked: where nothing is quantized, nothing changes.
+    """
+    from diffusers.loaders import lora_pipeline
+
+    for mixin in vars(lora_pipeline).values():
+        method = vars(mixin).get("load_lora_weights") if isinstance(mixin, type) else None
+        if method is not None and "transformer" in mixin._lora_loadable_modules and method.__module__ != __name__:
+            mixin.load_lora_weights = _checked(method)
 
 
 def _checked(original: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from peft.tuners.lora import Linear, LoraLayer
 from torch import nn
 
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_reference.spec.errors import DvdqError
 
 

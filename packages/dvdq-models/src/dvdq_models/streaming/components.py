@@ -6,37 +6,14 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import diffusers
-import transformers
 
 from dvdq_models.checkpoint.lazy import check_file, index_files
-from dvdq_models.text_files import parse_json, read_json
+from dvdq_models.families.configurations import CONFIG
+from dvdq_models.files.text import parse_json
 from dvdq_reference.spec.errors import DvdqError
 
 _WITHOUT_WEIGHTS = re.compile(r".*(Tokenizer(Fast)?|Processor(Fast)?|FeatureExtractor|Scheduler)")
 """Classes of components that are configuration and vocabulary alone."""
-_LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
-
-
-def components(operation: str, folder: Path) -> dict[str, str]:
-    """The class of each component that ``model_index.json`` names, by its folder's name.
-
-    Raises:
-        DvdqError: an index that is none, or a pipeline or component of a class that is not installed.
-    """
-    path = folder / "model_index.json"
-    index = read_json(operation, path)
-    _check_class(operation, path, "_class_name", ["diffusers", index.get("_class_name")])
-    found: dict[str, str] = {}
-    for name, value in index.items():
-        if isinstance(value, list) and len(value) == 2 and value[1] is not None:
-            if Path(name).name != name:
-                raise DvdqError(operation, where=str(path), expected="names of components", got=repr(name))
-            _check_class(operation, path, name, value)
-            found[name] = str(value[1])
-    return found
 
 
 def check_components(operation: str, folder: Path, named: Mapping[str, str]) -> None:
@@ -45,7 +22,7 @@ def check_components(operation: str, folder: Path, named: Mapping[str, str]) -> 
     Args:
         operation: for errors.
         folder: of the pipeline.
-        named: of :func:`components`.
+        named: the class of each component by the name of its folder.
 
     Raises:
         DvdqError: a component without its folder, its configuration or its weights; a file that cannot be opened: a
@@ -90,14 +67,6 @@ def walk(operation: str, folder: Path) -> Iterator[Path]:
                 yield file.relative_to(folder)
 
 
-def _check_class(operation: str, path: Path, name: str, value: list[Any]) -> None:
-    library, class_name = value
-    module = _LIBRARIES.get(library) if isinstance(library, str) else None
-    if not isinstance(class_name, str) or (module is not None and class_name not in dir(module)):
-        expected = f"a class of the installed {library} {getattr(module, '__version__', '')}".rstrip()
-        raise DvdqError(operation, where=f"{path}: {name}", expected=expected, got=class_name)
-
-
 def _check_opens(operation: str, file: Path) -> None:
     if file.suffix == ".json":
         data = file.read_bytes()[:3]
@@ -110,7 +79,7 @@ def _check_opens(operation: str, file: Path) -> None:
 
 
 def _check_model(operation: str, part: Path, class_name: str) -> None:
-    if not (part / "config.json").is_file():
+    if not (part / CONFIG).is_file():
         if any(part.glob("*_config.json")) and not any(part.glob("generation_config.json")):
             return  # a tokenizer, processor or scheduler by another name
         raise DvdqError(operation, where=str(part), expected=f"the config.json of a {class_name}", got="none")

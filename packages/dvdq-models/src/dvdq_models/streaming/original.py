@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_iter, tree_map_only
 
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import LazyTensor
+from dvdq_models.families import families
 from dvdq_reference.spec.errors import DvdqError
 
 _PREFIXES = ("model.diffusion_model.", "model.model.")
@@ -67,12 +68,13 @@ def repository_of(operation: str, where: str, tensors: Mapping[str, LazyTensor])
     """The hub id of the pipeline whose transformer an original checkpoint is, as ``from_single_file`` finds it.
 
     Raises:
-        DvdqError: a checkpoint of anything but HunyuanVideo or Wan.
+        DvdqError: a checkpoint of a family that is not read from such a file.
     """
     stand_ins = _stand_ins(tensors)
     kind = infer_diffusers_model_type(stand_ins)
-    if not kind.startswith(("hunyuan-video", "wan-")):
-        expected = "an original checkpoint of HunyuanVideo or Wan"
+    kinds = tuple(begin for family in families() for begin in family.originals)
+    if not kind.startswith(kinds):
+        expected = f"an original checkpoint of {' or '.join(family.name for family in families() if family.originals)}"
         raise DvdqError(operation, where=where, expected=expected, got=f"tensors such as {next(iter(stand_ins), None)}")
     return str(fetch_diffusers_config(stand_ins)["pretrained_model_name_or_path"])
 

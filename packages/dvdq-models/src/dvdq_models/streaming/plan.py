@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from dvdq_models.apply import swap_linears
-from dvdq_models.casting import cast
+from dvdq_models.apply import prepare_layers
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import LazyTensor, most_common_dtype
-from dvdq_models.encoding import check_weight
-from dvdq_models.families import empty_transformer_of
-from dvdq_models.inspection import ModelReport, describe
+from dvdq_models.families.configurations import empty_transformer_of
+from dvdq_models.inspecting.sizes import ModelReport, describe
+from dvdq_models.layers.casting import cast
+from dvdq_models.layers.encoding import check_weight
 from dvdq_models.streaming.source import OPERATION, TransformerSource
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
@@ -75,7 +75,7 @@ def plan_transformer(
     _check_names(source, expected, transformer._keys_to_ignore_on_load_unexpected or ())
     dtype = most_common_dtype(source.tensors)
     kept = set(transformer._keep_in_fp32_modules or ())
-    swapped = swap_linears(transformer, recipe, channel_maxima, backend=backend)
+    swapped = prepare_layers(transformer, recipe, channel_maxima, backend=backend)
     layers, maxima = {name: layer for name, (_, layer) in swapped.items()}, channel_maxima or {}
     steps: list[Step] = []
     types: dict[str, torch.dtype] = {}

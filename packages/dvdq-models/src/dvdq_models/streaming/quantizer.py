@@ -23,13 +23,14 @@ from dvdq_models.checkpoint.checksums import check_sum
 from dvdq_models.checkpoint.format import read_quantized_config
 from dvdq_models.checkpoint.lazy import open_folder
 from dvdq_models.checkpoint.writing import WeightFiles
-from dvdq_models.inspection import ModelReport
-from dvdq_models.placement import check_device
+from dvdq_models.files.atomic import sync
+from dvdq_models.inspecting.sizes import ModelReport
 from dvdq_models.quantization_config import FORMAT
+from dvdq_models.running.placement import check_device
 from dvdq_models.streaming.components import check_components
 from dvdq_models.streaming.plan import Step, TransformerPlan, plan_transformer
 from dvdq_models.streaming.source import OPERATION, Source, open_source
-from dvdq_models.streaming.workspace import Workspace, check_destination, sync
+from dvdq_models.streaming.workspace import Workspace, check_destination
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 

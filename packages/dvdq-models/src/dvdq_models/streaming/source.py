@@ -9,22 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dvdq_models.bit_switching import TRANSFORMERS
 from dvdq_models.checkpoint.checksums import listed_sums
-from dvdq_models.checkpoint.format import read_config
 from dvdq_models.checkpoint.full_precision import check_full_precision
 from dvdq_models.checkpoint.lazy import LazyTensor, open_file, open_folder
-from dvdq_models.families import FAMILIES
-from dvdq_models.hub import download, is_hub_id
-from dvdq_models.streaming.components import check_components, components, walk
+from dvdq_models.families import classes, families, family_of_class
+from dvdq_models.families.configurations import CONFIG, read_config
+from dvdq_models.families.pipelines import INDEX, TRANSFORMERS, PipelineFolder, is_pipeline
+from dvdq_models.files.hub import download, is_hub_id
+from dvdq_models.files.text import read_json
+from dvdq_models.streaming.components import check_components, walk
 from dvdq_models.streaming.original import convert, repository_of
-from dvdq_models.text_files import read_json
 from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "quantize"
-_CLASSES = [name for family in FAMILIES for name in family.classes]
-_EXPERTS = dict(zip(TRANSFORMERS, ("high_noise_model", "low_noise_model"), strict=True))
-"""How the original repositories of Wan 2.2's A14B call what diffusers calls so."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +93,12 @@ def open_source(source: str | Path, config: str | Path | None = None) -> Source:
         if path.suffix != ".safetensors":
             raise DvdqError(OPERATION, where=str(path), expected="safetensors; a pickle can run code", got=path.name)
         return Source(path.parent, (_original("", path, open_file(OPERATION, path), config),), ())
-    if (path / "model_index.json").is_file():
+    if is_pipeline(path):
         return _pipeline(path, config)
-    experts = {name: path / folder for name, folder in _EXPERTS.items()}
-    if any(folder.is_dir() for folder in experts.values()):
-        return Source(path, tuple(_transformer(name, folder, config) for name, folder in experts.items()), ())
+    for family in families():
+        experts = {name: path / folder for name, folder in family.experts.items()}
+        if any(folder.is_dir() for folder in experts.values()):
+            return Source(path, tuple(_transformer(name, folder, config) for name, folder in experts.items()), ())
     return Source(path, (_transformer("", path, config),), ())
 
 
@@ -112,9 +110,11 @@ def check_source(source: str | Path) -> None:
 
 
 def _pipeline(path: Path, config: str | Path | None) -> Source:
-    named = components(OPERATION, path)
+    folder = PipelineFolder.open(OPERATION, path)
+    folder.check_classes()
+    named = {name: class_name for name, (_, class_name) in folder.components.items()}
     check_components(OPERATION, path, named)
-    names = [name for name in TRANSFORMERS if name in named or (path / name / "config.json").is_file()]
+    names = folder.transformers
     if not names:
         raise DvdqError(OPERATION, where=str(path), expected="a pipeline with a transformer", got="none")
     copies = tuple(file for file in walk(OPERATION, path) if file.parts[0] not in names)
@@ -122,11 +122,11 @@ def _pipeline(path: Path, config: str | Path | None) -> Source:
 
 
 def _transformer(subfolder: str, folder: Path, config: str | Path | None) -> TransformerSource:
-    found = read_config(OPERATION, folder) if (folder / "config.json").is_file() else {}
+    found = read_config(OPERATION, folder) if (folder / CONFIG).is_file() else {}
     if "quantization_config" in found:
         raise DvdqError(OPERATION, where=str(folder), expected="a model in full precision", got="a quantized one")
     tensors = open_folder(OPERATION, folder)
-    if found.get("_class_name") not in _CLASSES:
+    if found.get("_class_name") not in classes():
         return _original(subfolder, folder, tensors, config)
     if config is not None:
         expected, got = "a configuration for original checkpoints alone", "one in diffusers' format, which has its own"
@@ -142,17 +142,16 @@ def _original(
     chosen = repository_of(OPERATION, str(where), tensors) if config is None else config
     parts = [subfolder, TRANSFORMERS[0], ""] if subfolder else [TRANSFORMERS[0], ""]
     if is_hub_id(chosen):
-        path = download(OPERATION, str(chosen), [f"{part}/config.json".lstrip("/") for part in parts])
+        path = download(OPERATION, str(chosen), [f"{part}/{CONFIG}".lstrip("/") for part in parts])
     else:
         path = Path(chosen)
     if path.is_file():
         found, place = read_json(OPERATION, path), path
     else:
-        place = next((path / part for part in parts if (path / part / "config.json").is_file()), path)
+        place = next((path / part for part in parts if (path / part / CONFIG).is_file()), path)
         found = read_config(OPERATION, place)
-    model_class = found.get("_class_name")
-    if model_class not in _CLASSES:
-        raise DvdqError(OPERATION, where=str(place), expected=f"_class_name {' or '.join(_CLASSES)}", got=model_class)
+    model_class = str(found.get("_class_name"))
+    family_of_class(OPERATION, model_class, where=f"{place}: _class_name")
     return TransformerSource(subfolder, where, found, convert(model_class, tensors), _files(tensors))
 
 
@@ -162,13 +161,11 @@ def _files(tensors: Mapping[str, LazyTensor]) -> tuple[Path, ...]:
 
 def _download(repository: str) -> Path:
     """What is needed of a repository, into the hub's cache: a pipeline's components, or a transformer."""
-    folder = download(OPERATION, repository, ["model_index.json", "config.json"])
-    if (folder / "model_index.json").is_file():
-        named = components(OPERATION, folder)
-        return download(
-            OPERATION, repository, ["model_index.json", "LICENSE*", "README.md", *(f"{n}/*" for n in named)]
-        )
-    weights = ["config.json", "*.safetensors", "*.safetensors.index.json"]
-    return download(
-        OPERATION, repository, [*weights, *(f"{folder}/{file}" for folder in _EXPERTS.values() for file in weights)]
-    )
+    folder = download(OPERATION, repository, [INDEX, CONFIG])
+    if is_pipeline(folder):
+        found = PipelineFolder.open(OPERATION, folder)
+        found.check_classes()
+        return download(OPERATION, repository, [INDEX, "LICENSE*", "README.md", *(f"{n}/*" for n in found.components)])
+    weights = [CONFIG, "*.safetensors", "*.safetensors.index.json"]
+    folders = [folder for family in families() for folder in family.experts.values()]
+    return download(OPERATION, repository, [*weights, *(f"{folder}/{file}" for folder in folders for file in weights)])

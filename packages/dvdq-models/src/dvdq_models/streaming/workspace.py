@@ -16,9 +16,10 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from dvdq_models.destinations import check_new_folder
+from dvdq_models.files.atomic import sync, write_text
+from dvdq_models.files.destinations import check_new_folder
+from dvdq_models.files.text import read_json
 from dvdq_models.streaming.source import OPERATION
-from dvdq_models.text_files import read_json
 from dvdq_reference.spec.errors import DvdqError
 
 _IDENTITY = "identity.json"
@@ -101,10 +102,7 @@ class Workspace:
             self._identity.unlink(missing_ok=True)
             self._journal.unlink(missing_ok=True)
             shutil.rmtree(self.result, ignore_errors=True)
-            new = self.folder / "identity.new"
-            new.write_text(json.dumps(self.identity, indent=2, sort_keys=True), encoding="utf-8")
-            sync(new)
-            new.rename(self._identity)
+            write_text(self._identity, json.dumps(self.identity, indent=2, sort_keys=True), durable=True)
         self.result.mkdir(exist_ok=True)
         text = self._journal.read_text(encoding="ascii") if self._journal.is_file() else ""
         whole = text[: text.rfind("\n") + 1]
@@ -127,19 +125,3 @@ def check_destination(destination: Path) -> Path:
 
 def _folder(destination: Path) -> Path:
     return destination.with_name(f".{destination.name}.part")
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk; a folder only where the system can say so, which Windows cannot."""
-    if not path.is_dir():
-        with path.open("r+b") as file:
-            os.fsync(file.fileno())
-        return
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

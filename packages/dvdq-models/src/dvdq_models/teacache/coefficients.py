@@ -11,16 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 from torch import nn
 
-from dvdq_models.text_files import read_json
+from dvdq_models.families.family import Signal
+from dvdq_models.files.atomic import write_text
+from dvdq_models.files.text import read_json
 from dvdq_reference.spec.errors import DvdqError
-
-Signal = Literal["timestep", "timestep-projection", "modulated-input"]
-"""Wan's time embedding, what its blocks are modulated with ("ret steps"), or HunyuanVideo's first normalized input."""
 
 DEGREE = 4
 FOLDER = Path(__file__).parent / "data"
@@ -83,7 +82,7 @@ class Coefficients:
     def save(self, path: str | Path) -> None:
         """Writes a JSON file, one field a line."""
         lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in vars(self).items())
-        Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        write_text(Path(path), "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 @cache

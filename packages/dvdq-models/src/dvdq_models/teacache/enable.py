@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import nn
 
-from dvdq_models.teacache.coefficients import Coefficients, Signal, coefficients_of
+from dvdq_models.families import families
+from dvdq_models.families.family import Caching, Embedding, Signal
+from dvdq_models.teacache.coefficients import Coefficients, coefficients_of
 from dvdq_models.teacache.decision import CacheDecision
 from dvdq_models.teacache.hooks import HOOK, BlockHook, EmbeddingHook, TeaCacheHook
 from dvdq_reference.spec.errors import DvdqError
 
-_BLOCKS: Mapping[str, tuple[str, ...]] = {
-    "WanTransformer3DModel": ("blocks",),
-    "HunyuanVideoTransformer3DModel": ("transformer_blocks", "single_transformer_blocks"),
-}
-_SIGNALS: Mapping[str, tuple[Signal, ...]] = {
-    "WanTransformer3DModel": ("timestep", "timestep-projection"),
-    "HunyuanVideoTransformer3DModel": ("modulated-input",),
-}
 _OTHER_CACHES = "enable_cache"
 """The method of diffusers' models that turns on a cache of its own."""
-_EMBEDDING_OUTPUT: Mapping[str, int] = {"timestep": 0, "timestep-projection": 1}
 
 
 def enable_teacache(
@@ -42,8 +34,8 @@ def enable_teacache(
     and a batch as a whole. Enabling anew replaces what was enabled.
 
     Args:
-        transformer: a ``WanTransformer3DModel`` or ``HunyuanVideoTransformer3DModel``, quantized or not. A pipeline
-            with two needs a call for each.
+        transformer: of a class whose family says where TeaCache hooks in, quantized or not. A pipeline with two needs a
+            call for each.
         threshold: e.g. 0.1; at 0 every step is computed and the video is the one without a cache, bit for bit.
         coefficients: a name of :func:`~dvdq_models.teacache.names`, or what
             :func:`~dvdq_models.teacache.fit_coefficients` gives. None takes those of the one known model of this
@@ -72,14 +64,21 @@ def enable_teacache(
 
 def check_signal(transformer: nn.Module, signal: Signal | None = None) -> Signal:
     """``signal``, or the first that the transformer has; an unknown class or signal is a :class:`DvdqError`."""
-    name = type(transformer).__name__
-    if name not in _BLOCKS:
-        raise DvdqError("teacache", expected=f"a transformer of class {' or '.join(_BLOCKS)}", got=name)
+    signals = _caching_of(transformer).signals
     if signal is None:
-        return _SIGNALS[name][0]
-    if signal not in _SIGNALS[name]:
-        raise DvdqError("teacache", where=name, expected=f"signal {' or '.join(_SIGNALS[name])}", got=signal)
+        return next(iter(signals))
+    if signal not in signals:
+        where = type(transformer).__name__
+        raise DvdqError("teacache", where=where, expected=f"signal {' or '.join(signals)}", got=signal)
     return signal
+
+
+def _caching_of(transformer: nn.Module) -> Caching:
+    known = {name: caching for family in families() for name, caching in family.teacache.items()}
+    name = type(transformer).__name__
+    if name not in known:
+        raise DvdqError("teacache", expected=f"a transformer of class {' or '.join(known)}", got=name)
+    return known[name]
 
 
 def attach(transformer: Any, cache: TeaCacheHook) -> None:
@@ -87,12 +86,16 @@ def attach(transformer: Any, cache: TeaCacheHook) -> None:
     disable_teacache(transformer)
     _register(transformer, cache)
     vars(transformer)[_OTHER_CACHES] = _refuse_other_caches
-    signal = cache.coefficients.signal
-    if signal in _EMBEDDING_OUTPUT:
-        _register(transformer.condition_embedder, EmbeddingHook(cache, _EMBEDDING_OUTPUT[signal]))
-    blocks = [block for name in _BLOCKS[type(transformer).__name__] for block in getattr(transformer, name)]
+    caching = _caching_of(transformer)
+    signal = caching.signals[cache.coefficients.signal]
+    if isinstance(signal, Embedding):
+        _register(transformer.get_submodule(signal.module), EmbeddingHook(cache, signal.index))
+    modulated = None if isinstance(signal, Embedding) else signal
+    blocks = [block for name in caching.blocks for block in getattr(transformer, name)]
     for block in blocks:
-        _register(block, BlockHook(cache, first=block is blocks[0], last=block is blocks[-1]))
+        _register(
+            block, BlockHook(cache, caching.returns, modulated, first=block is blocks[0], last=block is blocks[-1])
+        )
 
 
 def disable_teacache(transformer: nn.Module) -> None:

@@ -12,8 +12,9 @@ from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
 from torch import nn
 
-from dvdq_models.bit_switching import relative_change
-from dvdq_models.teacache.coefficients import DEGREE, Coefficients, Signal
+from dvdq_models.families.family import Signal
+from dvdq_models.switching.hook import relative_change
+from dvdq_models.teacache.coefficients import DEGREE, Coefficients
 from dvdq_models.teacache.enable import attach, check_signal, disable_teacache
 from dvdq_models.teacache.hooks import TeaCacheHook
 from dvdq_reference.spec.errors import DvdqError

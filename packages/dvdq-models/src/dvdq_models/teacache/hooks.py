@@ -6,19 +6,20 @@ one, and the other blocks hand that on. State belongs to the hooks of one transf
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers.hooks import HookRegistry, ModelHook
-from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.hooks.hooks import BaseState, StateManager
-from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTokenReplaceAdaLayerNormZero
 from torch import nn
 
-from dvdq_models import bit_switching
-from dvdq_models.bit_switching import relative_change
-from dvdq_models.denoising_loop import DenoisingLoop, Place
+from dvdq_models.families.family import Modulated
+from dvdq_models.switching.denoising_loop import DenoisingLoop, Place, latents_and_time
+from dvdq_models.switching.hook import HOOK as BIT_SWITCH
+from dvdq_models.switching.hook import relative_change
 from dvdq_models.teacache.coefficients import Coefficients
 from dvdq_models.teacache.decision import Accumulator, CacheDecision
 from dvdq_reference.spec.errors import DvdqError
@@ -58,7 +59,7 @@ class TeaCacheHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Place the pass that begins."""
-        latents, timestep = (*args, *(kwargs[name] for name in ("hidden_states", "timestep")[len(args) :]))[:2]
+        latents, timestep = latents_and_time(module, args, kwargs)
         self._place = self._loop.enter(self.context_receiver._context, latents, timestep)
         if self._place.num_steps is None:
             expected = "the pipeline, since it does not tell its transformer how many steps there are"
@@ -99,7 +100,7 @@ class TeaCacheHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
         self.trace.append(current.accumulator.decide(place.step, place.name, distance, last=last))
         current.signal = signal
         self._input = hidden_states.detach()
-        switch = self._registry.get_hook(bit_switching.HOOK)
+        switch = self._registry.get_hook(BIT_SWITCH)
         if self.reusing and switch is not None:
             switch.mark_skipped("TeaCache")
 
@@ -124,14 +125,17 @@ class TeaCacheHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
 class BlockHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
     """On a block: the first decides, all are skipped on a reused step, the last tells what was added."""
 
-    def __init__(self, cache: TeaCacheHook, *, first: bool, last: bool) -> None:
+    def __init__(
+        self, cache: TeaCacheHook, returns: Sequence[str], modulated: Modulated | None, *, first: bool, last: bool
+    ) -> None:
         super().__init__()
-        self._cache, self._first, self._last = cache, first, last
-        self._metadata: TransformerBlockMetadata
+        self._cache, self._returns, self._modulated = cache, returns, modulated
+        self._first, self._last = first, last
+        self._names: list[str] = []
 
     def initialize_hook(self, module: nn.Module) -> nn.Module:
-        """Looks up which arguments and outputs of the block are the hidden states."""
-        self._metadata = TransformerBlockRegistry.get(type(module))
+        """Looks up what the arguments of the block are called."""
+        self._names = list(inspect.signature(type(module).forward).parameters)[1:]
         return module
 
     # Not recursively: decisions stay out of a compiled graph, the block's own forward does not.
@@ -144,41 +148,31 @@ class BlockHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What stands for the block on a reused step, else None."""
-        hidden_states = self._argument("hidden_states", args, kwargs)
+        hidden_states = self._argument(self._returns[0], args, kwargs)
         if self._first:
-            if self._cache.coefficients.signal == "modulated-input":
-                self._cache.signal = self._modulated_input(block, args, kwargs)
+            if self._modulated is not None:
+                self._cache.signal = self._modulated(block, lambda name: self._argument(name, args, kwargs))
             self._cache.decide(hidden_states)
         if not self._cache.reusing:
             return None
         if self._first:
             hidden_states = self._cache.reuse(hidden_states)
-        if self._metadata.return_encoder_hidden_states_index is None:
-            return hidden_states
-        return hidden_states, self._argument("encoder_hidden_states", args, kwargs)
+        others = [self._argument(name, args, kwargs) for name in self._returns[1:]]
+        return (hidden_states, *others) if others else hidden_states
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _after(self, output: Any) -> Any:
         """The block's output, from which the last one tells what was added."""
         if self._last:
-            hidden_states = output[self._metadata.return_hidden_states_index] if isinstance(output, tuple) else output
-            self._cache.store(hidden_states)
+            self._cache.store(output[0] if isinstance(output, tuple) else output)
         return output
 
     def _argument(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self._metadata._get_parameter_from_args_kwargs(name, args, kwargs)
-
-    def _modulated_input(self, block: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-        inputs = {"emb": self._argument("temb", args, kwargs)}
-        if isinstance(block.norm1, HunyuanVideoTokenReplaceAdaLayerNormZero):
-            inputs["token_replace_emb"] = self._argument("token_replace_emb", args, kwargs)
-            inputs["first_frame_num_tokens"] = self._argument("num_tokens", args, kwargs)
-        modulated: torch.Tensor = block.norm1(self._argument("hidden_states", args, kwargs), **inputs)[0]
-        return modulated
+        return kwargs[name] if name in kwargs else args[self._names.index(name)]
 
 
 class EmbeddingHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
-    """On Wan's ``condition_embedder``: hands the time embedding on, which no block is given."""
+    """On what embeds the time step: hands the embedding on, which no block is given."""
 
     def __init__(self, cache: TeaCacheHook, index: int) -> None:
         super().__init__()
@@ -186,5 +180,5 @@ class EmbeddingHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
 
     def post_forward(self, module: nn.Module, output: Any) -> Any:
         """Leaves the output as it is."""
-        self._cache.signal = output[self._index]
+        self._cache.signal = output[self._index] if isinstance(output, tuple) else output
         return output

@@ -11,7 +11,7 @@ from dvdq_eval.report.material import Material
 from dvdq_eval.report.parts import Part, Section, Text
 from dvdq_eval.report.studies import FoundMethod
 from dvdq_eval.tables.catalogue import OURS
-from dvdq_models.bit_schedule import StepDecision, average_bits
+from dvdq_models.switching.schedule import StepDecision, average_bits
 
 _TRACED = 2
 """Videos whose switch is drawn step by step."""

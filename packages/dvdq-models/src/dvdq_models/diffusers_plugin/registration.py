@@ -28,7 +28,7 @@ def register_config(configuration: type) -> None:
 
 
 def _quantizer(*args: Any, **kwargs: Any) -> Any:
-    from dvdq_models.diffusers_plugin import DVDQuantizer
+    from dvdq_models.diffusers_plugin.quantizer import DVDQuantizer
 
     return DVDQuantizer(*args, **kwargs)
 

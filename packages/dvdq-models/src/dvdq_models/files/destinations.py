@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from dvdq_models.text_files import one_line
+from dvdq_models.files.text import one_line
 from dvdq_reference.spec.errors import DvdqError
 
 _MARGIN = 24

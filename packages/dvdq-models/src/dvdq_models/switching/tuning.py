@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dvdq_models.bit_schedule import StepDecision, average_bits, choose_common_delta
-from dvdq_models.bit_switching import TRANSFORMERS, hooks_of, set_delta
-from dvdq_models.text_files import read_json
+from dvdq_models.families.configurations import CONFIG, is_ours, read_config, stored_recipe
+from dvdq_models.families.pipelines import TRANSFORMERS
+from dvdq_models.files.atomic import write_text
+from dvdq_models.switching.hook import hooks_of, set_delta
+from dvdq_models.switching.schedule import StepDecision, average_bits, choose_common_delta
 from dvdq_reference.spec.errors import DvdqError
-from dvdq_reference.spec.recipe import BitSchedule, Recipe
+from dvdq_reference.spec.recipe import BitSchedule
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Trial:
 
 
 def distances_of(trace: Sequence[StepDecision]) -> list[float]:
-    """The distances that a trace holds, as :func:`~dvdq_models.bit_schedule.choose_delta` takes them."""
+    """The distances that a trace holds, as :func:`~dvdq_models.switching.schedule.choose_delta` takes them."""
     return [step.distance for step in trace if step.distance is not None]
 
 
@@ -115,10 +116,10 @@ def write_delta(pipeline_folder: str | Path, delta: float) -> None:
     """
     configs = {}
     for name in TRANSFORMERS:
-        path = Path(pipeline_folder) / name / "config.json"
-        config = read_json("write_delta", path) if path.is_file() else {}
-        if "quantization_config" in config:
-            recipe = Recipe.from_dict(config["quantization_config"]["recipe"])
+        path = Path(pipeline_folder) / name / CONFIG
+        config = read_config("write_delta", path.parent) if path.is_file() else {}
+        recipe = stored_recipe(config) if is_ours(config) else None
+        if recipe is not None:
             if recipe.schedule.kind != "delta":
                 raise DvdqError("write_delta", where=str(path), expected="a delta schedule", got=recipe.schedule.kind)
             config["quantization_config"]["recipe"]["schedule"]["delta"] = delta
@@ -127,9 +128,7 @@ def write_delta(pipeline_folder: str | Path, delta: float) -> None:
         where = str(pipeline_folder)
         raise DvdqError("write_delta", where=where, expected="a pipeline with a quantized transformer", got="none")
     for path, config in configs.items():
-        new = path.with_name(f".{path.name}.part")
-        new.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(new, path)
+        write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _run(pipeline: Any, videos: Sequence[Callable[[], Any]], delta: float) -> Trial:

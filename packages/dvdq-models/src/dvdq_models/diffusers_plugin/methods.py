@@ -19,8 +19,8 @@ from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
 from diffusers.models._modeling_parallel import TensorParallelConfig
 from torch import nn
 
-from dvdq_models.casting import check_cast
-from dvdq_models.linear import STORED, QuantizedLinear
+from dvdq_models.layers.casting import check_cast
+from dvdq_models.layers.linear import STORED, QuantizedLinear
 from dvdq_reference.spec.errors import DvdqError
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -16,7 +16,7 @@ from dvdq_reference.spec.recipe import BitSchedule
 FIRST_HIGH = 2
 """Steps that run high because no distance exists before them."""
 
-NUM_STEPS = "the number of steps, which dvdq_models.bit_switching.follow(pipeline) finds out"
+NUM_STEPS = "the number of steps, which dvdq_models.switching.hook.follow(pipeline) finds out"
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from dvdq_kernels.call import Call, place_of
 from dvdq_kernels.plan import Plan, plan_linear
 from dvdq_kernels.selection import select
 from dvdq_models.families import family_of
-from dvdq_models.families.rules import Treatment
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.families.family import Treatment
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.lora import refuse_adapters
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.quantized import stored_tensors

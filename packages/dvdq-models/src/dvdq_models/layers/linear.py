@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from dvdq_kernels import QuantizedActivation, QuantizedWeight, quantized_linear
-from dvdq_models.activation_state import ActivationState
-from dvdq_models.encoding import encode_weight
+from dvdq_models.layers.activation_state import ActivationState
+from dvdq_models.layers.encoding import encode_weight
 from dvdq_reference.spec.quantized import stored_tensors
 from dvdq_reference.spec.recipe import Recipe, Rotation
 
@@ -70,7 +70,7 @@ class QuantizedLinear(nn.Module):
         return layer.train(linear.training)
 
     def encode(self, weight: torch.Tensor, channel_max: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        """What the layer stores of ``weight`` ``[out, in]``: :func:`~dvdq_models.encoding.encode_weight`."""
+        """What the layer stores of ``weight`` ``[out, in]``: :func:`~dvdq_models.layers.encoding.encode_weight`."""
         return encode_weight(weight, self.recipe, channel_max, backend=self.backend)
 
     def quantize_(self, weight: torch.Tensor, channel_max: torch.Tensor | None = None) -> None:

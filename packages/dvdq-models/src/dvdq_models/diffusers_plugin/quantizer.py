@@ -25,15 +25,15 @@ from diffusers.quantizers.base import DiffusersQuantizer
 from diffusers.utils import logging
 from torch import nn
 
-from dvdq_models.apply import swap_linears
-from dvdq_models.casting import cast, check_cast
+from dvdq_models.apply import prepare_layers
 from dvdq_models.checkpoint.checksums import check_sums
 from dvdq_models.checkpoint.full_precision import check_full_precision
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import open_file
-from dvdq_models.encoding import check_weight
-from dvdq_models.linear import STORED, QuantizedLinear
-from dvdq_models.model_methods import check_dtype
+from dvdq_models.diffusers_plugin.methods import check_dtype
+from dvdq_models.layers.casting import cast, check_cast
+from dvdq_models.layers.encoding import check_weight
+from dvdq_models.layers.linear import STORED, QuantizedLinear
 from dvdq_models.quantization_config import DVDQuantConfig, mark_quantized
 from dvdq_reference.spec.errors import DvdqError
 
@@ -116,7 +116,7 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
             self._check(model)
         config = self.quantization_config
         self._maxima = config.channel_maxima or {}
-        for name, (_linear, layer) in swap_linears(
+        for name, (_linear, layer) in prepare_layers(
             model, config.recipe, config.channel_maxima, backend=config.backend, encoded=self.pre_quantized
         ).items():
             model.set_submodule(name, layer)

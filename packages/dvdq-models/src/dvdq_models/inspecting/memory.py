@@ -18,8 +18,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dvdq_models.apply import swap_linears
-from dvdq_models.example_inputs import example_inputs
+from dvdq_models.apply import prepare_layers
+from dvdq_models.families.example_inputs import example_inputs
+from dvdq_models.files.text import one_line
+from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
 
@@ -68,19 +70,29 @@ class _FlashAttention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def forward_peak(transformer: nn.Module, inputs: Mapping[str, torch.Tensor]) -> int:
+def forward_peak(transformer: nn.Module, inputs: Mapping[str, Any]) -> int:
     """Bytes that one forward pass needs at its worst moment, neither the weights nor the inputs counted.
 
     The class's own forward runs, without the hooks of this model: nothing on the meta device can decide a bit width.
 
     Args:
         transformer: full precision or quantized, on the meta device unless it is small.
-        inputs: keyword arguments on the same device, e.g. of :func:`dvdq_models.example_inputs.example_inputs`.
+        inputs: keyword arguments on the same device, e.g. of
+            :func:`~dvdq_models.families.example_inputs.example_inputs`.
+
+    Raises:
+        DvdqError: a model whose pass cannot run on the meta device.
     """
-    known = (*transformer.parameters(), *transformer.buffers(), *inputs.values())
+    given = [value for value in tree_leaves(inputs) if isinstance(value, torch.Tensor)]
+    known = (*transformer.parameters(), *transformer.buffers(), *given)
     memory = PeakMemory(known)
-    with torch.no_grad(), _FlashAttention(), memory:
-        type(transformer).forward(transformer, **inputs, return_dict=False)
+    try:
+        with torch.no_grad(), _FlashAttention(), memory:
+            type(transformer).forward(transformer, **inputs, return_dict=False)
+    # A model that looks at values, or computes where only a real device can.
+    except (NameError, NotImplementedError, RuntimeError, ValueError) as error:
+        expected, where = "a pass that runs without data", type(transformer).__name__
+        raise DvdqError("memory of a pass", where=where, expected=expected, got=one_line(error)) from error
     return memory.peak
 
 
@@ -95,7 +107,7 @@ def pass_bytes(transformer: nn.Module, recipe: Recipe, latent: tuple[int, int, i
     transformer.to("meta")
     for parameter in transformer.parameters():
         parameter.data = parameter.data.to(torch.bfloat16)
-    for name, (_, layer) in swap_linears(transformer, recipe, encoded=True).items():
+    for name, (_, layer) in prepare_layers(transformer, recipe, encoded=True).items():
         transformer.set_submodule(name, layer)
     return forward_peak(transformer, example_inputs(transformer, latent))
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from dvdq_models.bit_switching import HOOK, attach, hook_of
-from dvdq_models.linear import QuantizedLinear
+from dvdq_models.layers.linear import QuantizedLinear
+from dvdq_models.switching.hook import HOOK, attach, hook_of
 from dvdq_reference.spec.errors import DvdqError
 
 _METHOD = "__deepcopy__"

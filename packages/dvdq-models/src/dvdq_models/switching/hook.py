@@ -16,16 +16,15 @@ from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.hooks.hooks import BaseState, CacheContext, StateManager
 from torch import nn
 
-from dvdq_models.activation_state import ActivationState
-from dvdq_models.bit_schedule import DeltaGuided, Planned, StepDecision, decider
-from dvdq_models.denoising_loop import DenoisingLoop
+from dvdq_models.families.pipelines import transformers_of
+from dvdq_models.layers.activation_state import ActivationState
 from dvdq_models.quantization_config import DVDQuantConfig, mark_quantized, with_delta
+from dvdq_models.switching.denoising_loop import DenoisingLoop, latents_and_time
+from dvdq_models.switching.schedule import DeltaGuided, Planned, StepDecision, decider
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import BitSchedule, Recipe
 
 HOOK = "dvdq_bit_switching"
-TRANSFORMERS = ("transformer", "transformer_2")
-"""A pipeline's denoisers: Wan 2.2's A14B has one for the first, noisy steps and one for the rest."""
 
 _OUTSIDE = "a width is decided from measured outputs, so between graphs and not in one"
 
@@ -96,7 +95,7 @@ class BitSwitch:
         """w of ``v_u + w (v_c - v_u)``, as the pipeline of two passes tells."""
         pipeline: Any = None if self._pipeline is None else self._pipeline()
         if not hasattr(pipeline, "do_classifier_free_guidance"):
-            expected = "a pipeline that tells its guidance scale, followed by dvdq_models.bit_switching.follow"
+            expected = "a pipeline that tells its guidance scale, followed by dvdq_models.switching.hook.follow"
             raise DvdqError("bit schedule", where="guided", expected=expected, got=type(pipeline).__name__)
         scale: float = pipeline.guidance_scale
         second: float | None = getattr(pipeline, "_guidance_scale_2", None)
@@ -142,7 +141,7 @@ class BitSwitchHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
     @torch.compiler.disable(reason=_OUTSIDE)  # type: ignore[untyped-decorator]
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Set the width of a pass that begins."""
-        latents, timestep = (*args, *(kwargs[name] for name in ("hidden_states", "timestep")[len(args) :]))[:2]
+        latents, timestep = latents_and_time(module, args, kwargs)
         self.state.bits = self.switch.before(self.context_receiver._context, latents, timestep)
         return args, kwargs
 
@@ -196,7 +195,7 @@ def hook_of(transformer: nn.Module) -> BitSwitchHook:
 
 def hooks_of(pipeline: Any) -> dict[str, BitSwitchHook]:
     """The hooks of a pipeline's quantized transformers by their names; a :class:`DvdqError` if there is none."""
-    found = {name: _find_hook(getattr(pipeline, name, None)) for name in TRANSFORMERS}
+    found = {name: _find_hook(transformer) for name, transformer in transformers_of(pipeline).items()}
     hooks = {name: hook for name, hook in found.items() if hook is not None}
     if not hooks:
         raise DvdqError("schedule", expected="a pipeline with a quantized transformer", got=type(pipeline).__name__)

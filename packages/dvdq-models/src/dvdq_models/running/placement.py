@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from dvdq_models.text_files import one_line
+from dvdq_models.files.text import one_line
 from dvdq_reference.spec.errors import DvdqError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from dvdq_models.text_files import one_line
+from dvdq_models.files.text import one_line
 from dvdq_reference.spec.errors import DvdqError
 
 _ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from dvdq_models.text_files import read_text
+from dvdq_models.files.text import read_text
 
 
 def read_prompts(operation: str, path: Path) -> tuple[str, ...]:

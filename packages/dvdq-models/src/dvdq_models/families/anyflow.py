@@ -1,0 +1,44 @@
+"""AnyFlow, Wan distilled to any number of steps, of whole videos and, as FAR, chunk after chunk.
+
+Wan's layers, and an embedder of the time that a step ends at (``r_timestep``).
+"""
+
+from __future__ import annotations
+
+from dvdq_models.families.family import USUAL, Call, Example, Family, Inputs, Rule
+from dvdq_models.families.wan import CLIP_TOKENS
+
+
+def _inputs(of: Example) -> Inputs:
+    frames, height, width = of.latent
+    of_frames = of.timestep.expand(1, frames)
+    inputs: Inputs = {
+        "hidden_states": of.normal(1, frames, of.config.in_channels, height, width),
+        "timestep": of_frames,
+        "r_timestep": of_frames / 2,
+        "encoder_hidden_states": of.normal(1, of.text_tokens, of.config.text_dim),
+    }
+    if "chunk_partition" in of.config:
+        inputs["chunk_partition"] = [frames]
+    if of.config.image_dim is not None:
+        inputs["encoder_hidden_states_image"] = of.normal(1, CLIP_TOKENS, of.config.image_dim)
+    return inputs
+
+
+ANYFLOW = Family(
+    name="anyflow",
+    classes=("AnyFlowTransformer3DModel", "AnyFlowFARTransformer3DModel"),
+    rules=(
+        Rule(r"blocks\.\d+\.attn[12]\.to_(q|k|v|out\.0)", "quantize", lambda config: 8 * config["num_layers"]),
+        Rule(r"blocks\.\d+\.ffn\.net\.(0\.proj|2)", "quantize", lambda config: 2 * config["num_layers"]),
+        Rule(r"condition_embedder\.((time|delta|text)_embedder\.linear_[12]|time_proj)|proj_out", "keep", lambda _: 8),
+        Rule(
+            r"condition_embedder\.image_embedder\.ff\.net\.(0\.proj|2)",
+            "keep",
+            lambda config: 2 if config["image_dim"] is not None else 0,
+        ),
+    ),
+    inputs=_inputs,
+    prompt_tokens=512,
+    pipelines={"AnyFlowPipeline": Call(16, USUAL), "AnyFlowFARPipeline": Call(16, USUAL)},
+)

@@ -1,0 +1,69 @@
+"""HunyuanVideo 1.5, text- and image-to-video: blocks of two streams alone, and guidance in two passes.
+
+A third of the parameters only modulate, one token a step: they keep full activations. Embedders of both texts and of
+the image, and the token refiner, stay.
+"""
+
+from __future__ import annotations
+
+from dvdq_models.families.family import Call, Example, Family, Inputs, Rule
+
+IMAGE_TOKENS, GLYPH_TOKENS = 729, 256
+"""Of SigLIP for the first frame, and of ByT5 for text to be shown."""
+
+
+def _inputs(of: Example) -> Inputs:
+    config = of.config
+    text = of.normal(1, of.text_tokens, config.text_embed_dim)
+    return {
+        "hidden_states": of.normal(1, config.in_channels, *of.latent),
+        "timestep": of.timestep,
+        "encoder_hidden_states": text,
+        "encoder_attention_mask": text.new_ones(1, of.text_tokens),
+        "encoder_hidden_states_2": of.normal(1, GLYPH_TOKENS, config.text_embed_2_dim),
+        "encoder_attention_mask_2": text.new_ones(1, GLYPH_TOKENS),
+        "image_embeds": of.normal(1, IMAGE_TOKENS, config.image_embed_dim),
+    }
+
+
+_CALL = {"negative_prompt": "negative_prompt", "frames": "num_frames", "steps": "num_inference_steps"}
+
+HUNYUAN_VIDEO_15 = Family(
+    name="hunyuan-video-1.5",
+    classes=("HunyuanVideo15Transformer3DModel",),
+    rules=(
+        Rule(
+            r"transformer_blocks\.\d+\.attn\.(to_(q|k|v|out\.0|add_out)|add_(q|k|v)_proj)",
+            "quantize",
+            lambda config: 8 * config["num_layers"],
+        ),
+        Rule(
+            r"transformer_blocks\.\d+\.ff(_context)?\.net\.(0\.proj|2)",
+            "quantize",
+            lambda config: 4 * config["num_layers"],
+        ),
+        Rule(
+            r"transformer_blocks\.\d+\.norm1(_context)?\.linear", "weight-only", lambda config: 2 * config["num_layers"]
+        ),
+        Rule(
+            r"context_embedder\.token_refiner\.refiner_blocks\.\d+\.(attn\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2)|norm_out\.linear)",
+            "keep",
+            lambda config: 7 * config["num_refiner_layers"],
+        ),
+        Rule(r"context_embedder\.(proj_in|time_text_embed\.\w+\.linear_[12])", "keep", lambda _: 5),
+        Rule(r"context_embedder_2\.linear_[123]|image_embedder\.linear_[12]", "keep", lambda _: 5),
+        Rule(
+            r"time_embed\.timestep_embedder(_r)?\.linear_[12]",
+            "keep",
+            lambda config: 4 if config["use_meanflow"] else 2,
+        ),
+        Rule(r"norm_out\.linear|proj_out", "keep", lambda _: 2),
+    ),
+    inputs=_inputs,
+    prompt_tokens=1000,
+    compression=(4, 16),
+    pipelines={
+        "HunyuanVideo15Pipeline": Call(24, _CALL | {"height": "height", "width": "width"}, prompt_alone=False),
+        "HunyuanVideo15ImageToVideoPipeline": Call(24, _CALL | {"image": "image"}, prompt_alone=False),
+    },
+)

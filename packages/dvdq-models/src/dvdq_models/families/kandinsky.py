@@ -1,0 +1,79 @@
+"""Kandinsky 5 and 6: blocks of the text alone, which stay, then blocks of the video that attend to it.
+
+Latents are ``[1, frames, height, width, channels]``. Modulation sees one token a step and keeps full activations.
+Kandinsky 6 runs a stream of sound beside the video, and its upscaler (SR) has neither text nor sound.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from dvdq_models.families.family import USUAL, Call, Config, Example, Family, Inputs, Rule, Size
+
+POOLED = 768
+
+
+def _positions(of: Example, size: Size, text_tokens: int) -> dict[str, object]:
+    device = of.timestep.device
+    return {
+        "visual_rope_pos": [torch.arange(length, device=device) for length in size],
+        "text_rope_pos": torch.arange(text_tokens, device=device),
+    }
+
+
+def _inputs(of: Example) -> Inputs:
+    config, (frames, height, width) = of.config, of.latent
+    channels = 2 * config.in_visual_dim + 1 if config.visual_cond else config.in_visual_dim
+    patches = tuple(size // patch for size, patch in zip(of.latent, config.patch_size, strict=True))
+    return {
+        "hidden_states": of.normal(1, frames, height, width, channels),
+        "encoder_hidden_states": of.normal(1, of.text_tokens, config.in_text_dim),
+        "timestep": of.timestep,
+        "pooled_projections": of.normal(1, config.in_text_dim2),
+        **_positions(of, patches, of.text_tokens),
+    }
+
+
+def _text(config: Config) -> int:
+    return int(config["num_text_blocks"])
+
+
+def _video(config: Config) -> int:
+    return int(config["num_visual_blocks"])
+
+
+_ATTENTION = r"to_(query|key|value)|out_layer"
+
+KANDINSKY_5 = Family(
+    name="kandinsky-5",
+    classes=("Kandinsky5Transformer3DModel",),
+    rules=(
+        Rule(
+            rf"visual_transformer_blocks\.\d+\.(self|cross)_attention\.({_ATTENTION})",
+            "quantize",
+            lambda config: 8 * _video(config),
+        ),
+        Rule(
+            r"visual_transformer_blocks\.\d+\.feed_forward\.(in|out)_layer",
+            "quantize",
+            lambda config: 2 * _video(config),
+        ),
+        Rule(r"visual_transformer_blocks\.\d+\.visual_modulation\.out_layer", "weight-only", _video),
+        Rule(
+            rf"text_transformer_blocks\.\d+\.(self_attention\.({_ATTENTION})|feed_forward\.(in|out)_layer|text_modulation\.out_layer)",
+            "keep",
+            lambda config: 7 * _text(config),
+        ),
+        Rule(
+            r"time_embeddings\.(in|out)_layer|(text|pooled_text|visual)_embeddings\.in_layer|out_layer\.(modulation\.)?out_layer",
+            "keep",
+            lambda _: 7,
+        ),
+    ),
+    inputs=_inputs,
+    prompt_tokens=512,
+    pipelines={
+        "Kandinsky5T2VPipeline": Call(24, USUAL, prompt_alone=False),
+        "Kandinsky5I2VPipeline": Call(24, USUAL | {"image": "image"}, prompt_alone=False),
+    },
+)

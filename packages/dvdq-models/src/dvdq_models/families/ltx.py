@@ -1,0 +1,46 @@
+"""LTX-Video: one stream, whose modulation is one linear for all blocks and a table in each.
+
+Latents come as tokens, ``[1, tokens, channels]``: 8 frames and 32 x 32 pixels are one.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from dvdq_models.families.family import USUAL, Call, Example, Family, Inputs, Rule
+
+
+def _inputs(of: Example) -> Inputs:
+    text, (frames, height, width) = of.normal(1, of.text_tokens, of.config.caption_channels), of.latent
+    return {
+        "hidden_states": of.normal(1, prod(of.latent), of.config.in_channels),
+        "encoder_hidden_states": text,
+        "timestep": of.timestep,
+        "encoder_attention_mask": text.new_ones(1, of.text_tokens),
+        "num_frames": frames,
+        "height": height,
+        "width": width,
+        "rope_interpolation_scale": (8 / 25, 32, 32),
+    }
+
+
+LTX = Family(
+    name="ltx",
+    classes=("LTXVideoTransformer3DModel",),
+    rules=(
+        Rule(
+            r"transformer_blocks\.\d+\.attn[12]\.to_(q|k|v|out\.0)", "quantize", lambda config: 8 * config["num_layers"]
+        ),
+        Rule(r"transformer_blocks\.\d+\.ff\.net\.(0\.proj|2)", "quantize", lambda config: 2 * config["num_layers"]),
+        Rule(r"proj_(in|out)|time_embed\.(emb\.timestep_embedder\.linear_[12]|linear)", "keep", lambda _: 5),
+        Rule(r"caption_projection\.linear_[12]", "keep", lambda _: 2),
+    ),
+    inputs=_inputs,
+    prompt_tokens=128,
+    compression=(8, 32),
+    pipelines={
+        "LTXPipeline": Call(25, USUAL),
+        "LTXImageToVideoPipeline": Call(25, USUAL | {"image": "image"}),
+        "LTXConditionPipeline": Call(25, USUAL | {"image": "image"}),
+    },
+)
