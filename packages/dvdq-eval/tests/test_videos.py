@@ -82,7 +82,7 @@ def test_a_study_asks_for_what_the_model_never_saw() -> None:
 
 
 def test_a_store_keeps_studies_apart(study: Study) -> None:
-    keys = {study.key, Study.bundled("wan", videos=3, steps=5).key, Study.bundled("wan", videos=3).key}
+    keys = {study.key, Study.bundled("wan", videos=3, steps=5).key, Study.bundled("wan", videos=3, steps=6).key}
     assert len(keys) == 3
     # More prompts of the same study do not make another: the first videos are the same.
     assert Study.bundled("wan", videos=2, steps=4).key == study.key
