@@ -87,10 +87,8 @@ def check_style(session: nox.Session) -> None:
 def interpret_triton(session: nox.Session) -> None:
     """Triton's kernels on a CPU, in its interpreter, which a process either is in or not: conformance and mutants."""
     if sys.platform == "linux":
-        # tests/benchmarks holds the run of the tuner.
-        folders = ("tests/conformance", "tests/mutants", "tests/benchmarks")
-        chosen = ("-k", "triton or tuning")
-        session.run("pytest", "--numprocesses=auto", *folders, *chosen, env={"TRITON_INTERPRET": "1"})
+        folders = ("tests/conformance", "tests/mutants")
+        session.run("pytest", "--numprocesses=auto", *folders, "-k", "triton", env={"TRITON_INTERPRET": "1"})
 
 
 def emulate_cupy(session: nox.Session) -> None:

@@ -6,7 +6,6 @@ A test holds it against a new compilation.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -103,9 +102,8 @@ def _bound(
     unit, x_bytes = ("s4", 0.5) if packed else ("s8", 1.0)
     found = estimate_product(gpu, (shape[0], shape[1], shape[2]), tile, unit, x_bytes, loops[key])
     times = (round(time, 3) for time in (found.tensor, found.issue, found.bytes, found.least))
-    kernel = re.sub(r" \(.*\)$", "", launch.description)
     bf16 = round(2 * prod(shape) / gpu.tensor["bf16"] / 1e9, 3)
-    return Bound(gpu.name, name(tuple(shape)), title, backend.name, kernel, *times, found.bound, bf16)
+    return Bound(gpu.name, name(tuple(shape)), title, backend.name, launch.description, *times, found.bound, bf16)
 
 
 def _last(operator: Operator, target: int) -> Any:

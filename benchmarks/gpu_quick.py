@@ -77,7 +77,20 @@ def sanitized(tool: str) -> Stage:
     return Stage(tool, "benchmarks.quick.checks:watched", 75, 40, "cupy", ("compute-sanitizer", *options), alone)
 
 
-NCU = ("ncu", "--clock-control", "none", "--set", "detailed", "-k", "regex:product_|integer_product", "-c", "3", "-f")
+NCU = (
+    "ncu",
+    "--clock-control",
+    "none",
+    "--set",
+    "detailed",
+    "-k",
+    "regex:product_|integer_product",
+    "-c",
+    "6",
+    "-f",
+    "-o",
+    "counters",
+)
 
 STAGES: tuple[tuple[Stage, ...], ...] = (
     (Stage("probe", "benchmarks.quick.checks:probe", 60, 10),),
@@ -90,10 +103,8 @@ STAGES: tuple[tuple[Stage, ...], ...] = (
     of_each("conformance", "benchmarks.quick.checks:conformance", 90, 20),
     (Stage("weight only", "benchmarks.quick.timings:weight_only", 45, 20),),
     (Stage("bgr", "benchmarks.quick.timings:bgr", 150, 30),),
-    (Stage("ranking", "benchmarks.quick.timings:ranking", 30, 10),),
-    of_each("offsets", "benchmarks.quick.checks:offsets", 60, 20),
-    *((Stage(f"counters {of}", "benchmarks.quick.checks:counted", 60, 25, of, (*NCU, "-o", f"counters-{of}")),)
-      for of in ("cupy", "triton")),
+    *((stage,) for stage in of_each("offsets", "benchmarks.quick.checks:offsets", 60, 20)),
+    (Stage("counters", "benchmarks.quick.checks:counted", 60, 25, tool=NCU),),
     (sanitized("memcheck"),),
     (sanitized("racecheck"),),
 )  # fmt: skip

@@ -15,6 +15,7 @@ from conformance import cases, checks
 from conformance.exact import SMALL, WIDE, Linear
 
 import dvdq_kernels as kernels
+from benchmarks.measuring.suite import GPU_BACKENDS
 from benchmarks.quick.steps import Steps
 from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
 
@@ -32,6 +33,11 @@ BEHAVIOUR = (
 )  # fmt: skip
 TWO_31 = ((200_000, 12288, 3072), (800_000, 1536, 3072))
 """Linears with more than 2^31 outputs, and with more than 2^31 activations."""
+
+
+def able() -> list[str]:
+    """The backends for GPUs that can run here."""
+    return [name for name in GPU_BACKENDS if kernels.backends()[name] is None]
 
 
 def probe(step: Steps) -> None:
@@ -181,5 +187,6 @@ def _same_alone(step: Steps, tokens: int, out_features: int, in_features: int) -
 
 
 def counted(step: Steps) -> None:
-    """What runs under the profiler: a product whose counters say what it waits for."""
-    _exact(step, "8192 tokens", Linear(8192, 4096, 3072), 0)
+    """What runs under the profiler: a product of each backend, whose counters say what it waits for."""
+    for backend in able():
+        step(backend, Linear(8192, 4096, 3072).check, backend, step.device)

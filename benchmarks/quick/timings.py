@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 
-from benchmarks import gpu_bgr, gpu_linear, gpu_rotate_quantize, gpu_weight_only, rank_backends
+from benchmarks import gpu_bgr, gpu_linear, gpu_rotate_quantize, gpu_weight_only
 from benchmarks.measuring import workloads
-from benchmarks.measuring.suite import GPU_BACKENDS, OWN
+from benchmarks.measuring.suite import OWN
+from benchmarks.quick.checks import able
 from benchmarks.quick.steps import Steps
 from dvdq_kernels.backend import Preference
-from dvdq_kernels.registry import backends, forget, registry
+from dvdq_kernels.registry import forget, registry
 
 LINEARS: tuple[workloads.Shape, ...] = (
     (118_800, 12288, 3072),
@@ -27,11 +28,6 @@ ACTIVATIONS: tuple[workloads.Shape, ...] = ((118_800, 3072), (75_600, 5120), (32
 PASSES = {"wan2.1-1.3b": ("81x480x832", 3, 40, 16), "hunyuan-video-13b": ("129x544x960", 1, 120, 64)}
 """Models, the videos that their makers show, rounds of one pass; seconds and gigabytes without which none is begun."""
 METHODS = ("dvd-quant:W4A8", "dvd-quant:W4A4")
-
-
-def able() -> list[str]:
-    """The GPU backends that can run here."""
-    return [name for name in GPU_BACKENDS if backends()[name] is None]
 
 
 def linears(step: Steps) -> None:
@@ -62,12 +58,6 @@ def bgr(step: Steps) -> None:
         step(backend, gpu_bgr.main, ["--backend", backend], least=20)
 
 
-def ranking(step: Steps) -> None:
-    """What ``"auto"`` would follow, from the rows of this run."""
-    path = step.log.path.with_name("ranking.json")
-    step("ranking", rank_backends.main, ["--output", str(path)])
-
-
 def passes(step: Steps) -> None:
     """A pass of a whole model with random weights in bfloat16, W4A8 and W4A4, by each backend; needs diffusers."""
     room = torch.cuda.get_device_properties(0).total_memory if step.device == "cuda" else 0
@@ -79,7 +69,7 @@ def passes(step: Steps) -> None:
             step(f"{model} {backend}", _pass, step, model, backend, video, rounds, least=least)
 
 
-def _pass(step: Steps, model: str, backend: str, video: str, rounds: int) -> dict[str, float]:
+def _pass(step: Steps, model: str, backend: str, video: str, rounds: int) -> dict[str, Any]:
     from dvdq_eval.experiments.opening import parse_methods
     from dvdq_eval.latency.subject import open_subject
 
@@ -88,9 +78,7 @@ def _pass(step: Steps, model: str, backend: str, video: str, rounds: int) -> dic
     subject = open_subject("gpu_quick", model, video)
     methods = parse_methods("gpu_quick", METHODS)
     with preferred(backend):
-        found = measure_latency(subject, methods, rounds=rounds, device=torch.device(step.device)).to_dict()
-    step.log.path.with_name(f"{model}-{backend}.json").write_text(json.dumps(found))
-    return {f"{method['label']} {method['bits']}": method["step"]["p50"] for method in found["methods"]}
+        return measure_latency(subject, methods, rounds=rounds, device=torch.device(step.device)).to_dict()
 
 
 @contextmanager

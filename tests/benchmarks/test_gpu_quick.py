@@ -93,7 +93,7 @@ def test_stages_that_no_gpu_is_needed_for_run_from_a_copy_of_the_tree(tmp_path: 
     for name in ("pytest", "nox", "av", "imageio_ffmpeg"):
         (blocked / f"{name}.py").write_text("raise ImportError('not on a bare machine')")
     environment = {**os.environ, "PYTHONPATH": str(blocked), "GPU_QUICK_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "benchmarks", "gpu_quick", "--device", "cpu", "--budget", "300", "--out", "found"]
+    command = [sys.executable, "-m", "benchmarks", "gpu_quick", "--device", "cpu", "--budget", "900", "--out", "found"]
     names = ("probe", "smoke triton", "smoke cupy")
     done = subprocess.run(
         [*command, "--stages", ",".join(names)], cwd=copy, env=environment, capture_output=True, text=True
@@ -103,8 +103,8 @@ def test_stages_that_no_gpu_is_needed_for_run_from_a_copy_of_the_tree(tmp_path: 
     assert not [line for line in lines if line.get("ok") is False]
     for name in names:
         steps = [line["step"] for line in lines if line["stage"] == name and line.get("ok")]
-        assert len(steps) == (2 if name == "probe" else 15), name
-    assert sum("wgmma" in line.get("step", "") for line in lines) == 4
+        assert len(steps) == (2 if name == "probe" else 14), name
+    assert sum("wgmma" in line.get("step", "") for line in lines) == 3
     for name in names:
         assert f"{name:20} " in done.stdout
 

@@ -17,10 +17,10 @@ if not DEVICES:
     pytest.skip(f"cupy: {backends()['cupy']}", allow_module_level=True)
 
 from dvdq_kernels.activation_codes import pack_codes
-from dvdq_kernels.backends.cupy import linear, mma, tuning
+from dvdq_kernels.backends.cupy import linear, mma, product_tiles
 from dvdq_kernels.backends.cupy.code_sums import code_sums
+from dvdq_kernels.backends.cupy.product_tiles import Config, Task
 from dvdq_kernels.backends.cupy.target import target_of
-from dvdq_kernels.backends.cupy.tuning import Config, Task
 from dvdq_kernels.gpu import recording, shared_memory
 from dvdq_reference.oracle import packing
 from dvdq_reference.spec.bits import code_offset
@@ -107,7 +107,7 @@ def test_every_tile_gives_the_same(device: str, case: Linear, config: Config, mo
 
     def choose(task: Task, _: torch.device) -> Config:
         fits = config if not task.decodes else replace(config, block_k=max(64, config.block_k))
-        assert tuning.is_legal(fits, task, 90 if device == "cpu" else target_of(torch.device(device)))
+        assert product_tiles.is_legal(fits, task, 90 if device == "cpu" else target_of(torch.device(device)))
         return fits
 
     monkeypatch.setattr(mma, "choose", choose)
@@ -163,7 +163,6 @@ def test_there_is_a_rule_for_every_product(target: int, tokens: int) -> None:
         if (packed and decodes) or ((packed or decodes) and width % 64):
             continue
         task = Task(tokens, 1536, width, parts, grouped and parts > 1, packed, decodes)
-        config = tuning.rule(task, target)
-        assert tuning.is_legal(config, task, target)
+        config = product_tiles.rule(task, target)
+        assert product_tiles.is_legal(config, task, target)
         assert config.shared_memory(task) <= shared_memory(target)
-        assert all(getattr(config, name) in values for name, values in tuning.SPACE.items()), "not tuned over"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from importlib.metadata import version
-from importlib.resources import files
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +14,12 @@ import torch
 if find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("compiles, which needs Triton and not its interpreter", allow_module_level=True)
 
-from dvdq_kernels.backends.triton.compilation import Compiled, compile_launch
-from dvdq_kernels.backends.triton.tuning import Task
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+from dvdq_kernels.backends.triton.compilation import Compiled, compile_launch, machine_code
+from dvdq_kernels.backends.triton.launch import options
 from dvdq_kernels.gpu import recording
 from dvdq_kernels.registry import operators
 from dvdq_reference.spec.recipe import BGR_BOUNDS, BGR_TOLERANCE
@@ -33,12 +36,11 @@ On 10.x a rotation's sums are in tensor memory from 3.9 on, and in registers bef
 """
 
 
-def compiled(target: int, operator: str, *args: Any, device: str | None = None) -> list[Compiled]:
+def compiled(target: int, operator: str, *args: Any) -> list[Compiled]:
     """What ``operator`` would start on a GPU of capability ``target``; products spill nothing, others next to."""
-    with recording(target, device) as record:
+    with recording(target) as record:
         getattr(operators("triton"), operator)(*args)
     assert record.launches
-    assert device is None or record.launches[-1].note.startswith("measured")
     results = [compile_launch(launch, target) for launch in record.launches]
     for result in results:
         assert "trap;" not in result.ptx, f"{result.name} ends in a trap on {target}"
@@ -55,25 +57,23 @@ def instructions(results: list[Compiled]) -> set[str]:
     return set().union(*(result.tensor_core_instructions for result in results))
 
 
-def integer_linear(
-    target: int, tokens: int, out: int, in_features: int, blocks: int, groups: int, device: str | None = None
-) -> list[Compiled]:
+def integer_linear(target: int, tokens: int, out: int, in_features: int, blocks: int, groups: int) -> list[Compiled]:
     codes = empty(tokens, in_features, dtype=torch.int8)
     x_scale, token_sum = empty(tokens, blocks, dtype=torch.float32), empty(tokens, dtype=torch.float32)
     qweight = empty(out, in_features // 2, dtype=torch.uint8)
     scale, zero = empty(out, groups, dtype=torch.float32), empty(out, groups, dtype=torch.int16)
     bias = empty(out, dtype=torch.bfloat16)
     quantized = codes, x_scale, token_sum, qweight, scale, zero, bias
-    return compiled(target, "integer_linear", *quantized, 4, 4, torch.bfloat16, device=device)
+    return compiled(target, "integer_linear", *quantized, 4, 4, torch.bfloat16)
 
 
 def float_linear(
-    target: int, tokens: int, out: int, in_features: int, groups: int, dtype: torch.dtype, device: str | None = None
+    target: int, tokens: int, out: int, in_features: int, groups: int, dtype: torch.dtype
 ) -> list[Compiled]:
     qweight = empty(out, in_features // 2, dtype=torch.uint8)
     scale, zero = empty(out, groups, dtype=torch.float32), empty(out, groups, dtype=torch.int16)
     x, bias = empty(tokens, in_features, dtype=dtype), empty(out, dtype=dtype)
-    return compiled(target, "float_linear", x, qweight, scale, zero, bias, 4, None, None, device=device)
+    return compiled(target, "float_linear", x, qweight, scale, zero, bias, 4, None, None)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -162,19 +162,54 @@ def test_weights(target: int, out: int, in_features: int, grid: str, group_size:
     compiled(target, "dequantize", qweight, scale, zero, 4, in_features)
 
 
+class Driver:
+    """Of a GPU of compute capability 9.0, on which nothing is started."""
+
+    class Utilities:
+        def get_device_properties(self, device: int) -> dict[str, int]:
+            return {"max_shared_mem": 232448, "multiprocessor_count": 132, "warpSize": 32, "max_num_regs": 65536}
+
+        def load_binary(self, *of: object) -> tuple[int, ...]:
+            return 1, 2, 0, 0, 1024
+
+        def unload_module(self, *of: object) -> None: ...
+
+    class Launcher:
+        def __init__(self, *of: object) -> None: ...
+
+    utils, launcher_cls = Utilities(), Launcher
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("tokens", [1, 32])
+def test_what_was_compiled_ahead_is_what_a_launch_looks_up(
+    tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes of 1, multiples of 16 and others, and tensors that are not there, are each specialised in their way."""
+    monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
+    with recording(90) as record:
+        operators("triton").rotate(empty(tokens, 96, dtype=torch.float32), "full", None)
+        operators("triton").rotate_quantize(
+            empty(tokens, 40, dtype=torch.float32), 8, None, "absmax", None, None, False
+        )
+    monkeypatch.setattr(driver, "_active", Driver())
+    for launch in record.launches:
+        machine_code(launch, 90)
+        before = sorted(tmp_path.iterdir())
+        asked = {**launch.arguments, **launch.constants, **options(launch.warps, launch.stages)}
+        launch.kernel.warmup(grid=launch.grid, **asked)
+        launch.kernel.device_caches.clear()
+        assert sorted(tmp_path.iterdir()) == before
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_rotation(target: int) -> None:
     compiled(target, "rotate", empty(12288, 3072, dtype=torch.float32), "full", None)
-
-
-def test_every_recorded_pick_compiles() -> None:
-    picks = json.loads(files("dvdq_kernels.backends.triton").joinpath("picks.json").read_text())
-    for run in picks["runs"]:
-        for row in run["rows"]:
-            task = Task(**row["task"])
-            blocks, groups = (1, task.parts) if task.grouped else (task.parts, 1)
-            shape = task.tokens, task.out_features, task.width * task.parts
-            if task.kernel == "integer":
-                integer_linear(run["capability"], *shape, blocks, groups, device=run["device"])
-            else:
-                float_linear(run["capability"], *shape, groups, torch.bfloat16, device=run["device"])

@@ -142,13 +142,6 @@ def test_shapes_of_a_class_are_averaged(measure: Callable[..., None]) -> None:
     assert found.times == pytest.approx({"cupy": 0.5, "triton": 1.0})
 
 
-def test_the_shipped_ranking_can_be_read() -> None:
-    for run in json.loads(ranking.RANKING.read_text())["runs"]:
-        for row in run["rows"]:
-            call = Call(row["operation"], Place("cuda", 80, run["device"]), None, row["x_bits"], row["bits"])
-            assert ranking.measured(call._replace(shape=tuple(row["shape"]))) is not None
-
-
 def test_a_refused_backend_is_told_with_the_next(able: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry(), "cupy", replace(registry()["cupy"], refusal=lambda: "away"))
     selection = select(linear(89, packed=False))

@@ -51,6 +51,11 @@ class Call(NamedTuple):
     dtype: torch.dtype | None = None
 
 
+def power_of_two(size: int) -> int:
+    """The least that is not below ``size``."""
+    return 1 << max(0, size - 1).bit_length()
+
+
 def capability_of(device: torch.device) -> int | None:
     """The compute capability of a GPU, e.g. 90; None for any other device."""
     if device.type != "cuda":

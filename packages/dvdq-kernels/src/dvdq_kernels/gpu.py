@@ -27,13 +27,12 @@ _MULTIPROCESSORS = 132
 
 @dataclass
 class Recording:
-    """What :func:`recording` gathers, for a GPU of compute capability ``target`` (90 for 9.0) and of this name.
+    """What :func:`recording` gathers, for a GPU of compute capability ``target``, 90 for 9.0.
 
     Each of the ``launches`` is a backend's own and has a ``description``.
     """
 
     target: int
-    device_name: str | None
     launches: list[Any] = field(default_factory=list)
 
 
@@ -41,9 +40,9 @@ _recording: ContextVar[Recording | None] = ContextVar("dvdq_recording", default=
 
 
 @contextmanager
-def recording(target: int, device_name: str | None = None) -> Iterator[Recording]:
-    """In a ``with`` block, launches are written down and not run; a GPU of no name is one that nobody measured."""
-    record = Recording(target, device_name)
+def recording(target: int) -> Iterator[Recording]:
+    """In a ``with`` block, launches are written down and not run."""
+    record = Recording(target)
     token = _recording.set(record)
     try:
         yield record
@@ -58,7 +57,7 @@ def recorded() -> Recording | None:
 
 def launches(place: Place, steps: Sequence[Step], otherwise: Callable[[], int]) -> list[str]:
     """What ``steps`` would start at ``place``, recorded and not run; ``otherwise`` gives the capability of no GPU."""
-    with recording(otherwise() if place.capability is None else place.capability, place.gpu) as record:
+    with recording(otherwise() if place.capability is None else place.capability) as record:
         for operator, arguments in steps:
             operator(*arguments)
     return [launched.description for launched in record.launches]
@@ -70,14 +69,6 @@ def target_of(device: torch.device, otherwise: int) -> int:
     if record is not None:
         return record.target
     return capability_of(device) or otherwise
-
-
-def device_name_of(device: torch.device) -> str | None:
-    """The name under which a GPU's measurements are kept; None where none is at hand."""
-    record = recorded()
-    if record is not None:
-        return record.device_name
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
 def is_capturing(device: torch.device) -> bool:

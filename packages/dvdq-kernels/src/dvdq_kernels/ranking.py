@@ -21,8 +21,7 @@ from math import log2
 from pathlib import Path
 from statistics import geometric_mean
 
-from dvdq_kernels.call import Call
-from dvdq_kernels.picks import power_of_two
+from dvdq_kernels.call import Call, power_of_two
 
 RANKING = Path(__file__).with_name("ranking.json")
 

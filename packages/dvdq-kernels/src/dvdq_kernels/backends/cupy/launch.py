@@ -35,7 +35,6 @@ class Launch:
         threads: in a block.
         shared: bytes of dynamic shared memory a block.
         tile: how it divides its work, in words.
-        note: where that choice comes from, if there were several.
     """
 
     kernel: str
@@ -46,13 +45,12 @@ class Launch:
     threads: int
     shared: int = 0
     tile: str = ""
-    note: str = ""
 
     @property
     def description(self) -> str:
-        """The kernel, its tile and threads, e.g. ``product_mma 128×256×128, 256 threads (rule)``."""
+        """The kernel, its tile and threads, e.g. ``product_mma 128×256×128, 256 threads``."""
         words = [f"{self.kernel} {self.tile}".strip(), f"{self.threads} threads"]
-        return ", ".join(words) + (f" ({self.note})" if self.note else "")
+        return ", ".join(words)
 
 
 def launch(launch: Launch) -> None:

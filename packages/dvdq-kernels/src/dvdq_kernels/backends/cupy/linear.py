@@ -12,7 +12,7 @@ from dvdq_kernels.backends.cupy import mma, wgmma
 from dvdq_kernels.backends.cupy.alignment import aligned
 from dvdq_kernels.backends.cupy.code_sums import code_sums
 from dvdq_kernels.backends.cupy.product import Product
-from dvdq_kernels.backends.cupy.tuning import unpack_from
+from dvdq_kernels.backends.cupy.product_tiles import unpack_from
 from dvdq_kernels.backends.cupy.unpack import unpack
 from dvdq_reference.spec.bits import code_offset
 from dvdq_reference.spec.errors import DvdqError
@@ -83,8 +83,8 @@ def _operands(
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Both operands as a kernel multiplies them, and the channels of a part in them.
 
-    A weight is multiplied as it is stored, or unpacked first: from :func:`~.tuning.unpack_from` tokens on, where the
-    loop cannot decode it, or where 16 u, which is what it decodes, does not fit.
+    A weight is multiplied as it is stored, or unpacked first: from :func:`~.product_tiles.unpack_from` tokens on, where
+    the loop cannot decode it, or where 16 u, which is what it decodes, does not fit.
     """
     if v.dtype == torch.uint8:
         if is_packed(bits) and width % 64 == 0:

@@ -7,7 +7,7 @@ import torch
 
 from dvdq_kernels.backends.cupy.launch import Launch, launch
 from dvdq_kernels.backends.cupy.product import Product
-from dvdq_kernels.backends.cupy.tuning import Task, choose
+from dvdq_kernels.backends.cupy.product_tiles import Task, choose
 from dvdq_reference.spec.bits import code_offset
 from dvdq_reference.spec.layout import is_packed
 
@@ -65,7 +65,6 @@ def multiply(product: Product) -> None:
             threads=config.threads,
             shared=config.shared_memory(task),
             tile=config.tile,
-            note=config.source,
         )
     )
 

@@ -35,6 +35,8 @@ _POINTERS = {
     torch.float64: "*fp64",
 }
 _ALIGNED = [["tt.divisibility", 16]]
+_LISTS_CONSTANTS = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 7)
+"""Whether a launch has an empty list for what is constant: its cache knows a kernel by its lists."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,9 @@ def _specialise(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tu
     attributes: dict[tuple[int], list[list[Any]]] = {}
     for position, name in enumerate(launch.kernel.arg_names):
         value = launch.constants[name] if name in launch.constants else launch.arguments[name]
-        # Of every position, or Triton's cache does not know it again.
-        attributes[(position,)] = []
+        varies = name in launch.arguments and value is not None and not (type(value) is int and value == 1)
+        if varies or _LISTS_CONSTANTS:
+            attributes[(position,)] = []
         if name in launch.constants or value is None or (type(value) is int and value == 1):
             signature[name], constants[name] = "constexpr", value
         elif isinstance(value, torch.Tensor):

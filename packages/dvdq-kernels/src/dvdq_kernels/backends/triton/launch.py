@@ -24,10 +24,7 @@ _TILE = ("BLOCK_M", "BLOCK_N", "BLOCK_K")
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel with its arguments by name; tensors among ``arguments`` may be on the meta device.
-
-    ``note`` says where its tiles come from, if they were chosen among several.
-    """
+    """One kernel with its arguments by name; tensors among ``arguments`` may be on the meta device."""
 
     kernel: Any
     grid: tuple[int, ...]
@@ -35,14 +32,13 @@ class Launch:
     constants: dict[str, Any]
     warps: int
     stages: int
-    note: str
 
     @property
     def description(self) -> str:
-        """The kernel, its tile, warps and stages, e.g. ``integer_product 128×256×128, 8 warps, 4 stages (rule)``."""
+        """The kernel, its tile, warps and stages, e.g. ``integer_product 128×256×128, 8 warps, 4 stages``."""
         tile = "×".join(str(self.constants[name]) for name in _TILE if name in self.constants)
         words = [f"{self.kernel.__name__.strip('_')} {tile}".strip(), f"{self.warps} warps", f"{self.stages} stages"]
-        return ", ".join(words) + (f" ({self.note})" if self.note else "")
+        return ", ".join(words)
 
 
 def options(warps: int, stages: int) -> dict[str, int | bool]:
@@ -99,13 +95,12 @@ def launch(
         constants: ``tl.constexpr`` arguments by name.
         warps: warps a program.
         stages: software-pipelining depth.
-        note: where its tiles come from.
     """
     if 0 in grid:
         return
     record = recorded()
     if record is not None:
-        record.launches.append(Launch(kernel, grid, arguments, constants, warps, stages, note))
+        record.launches.append(Launch(kernel, grid, arguments, constants, warps, stages))
         return
     device = next(a.device for a in arguments.values() if isinstance(a, torch.Tensor))
     current = torch.cuda.device(device if device.type == "cuda" else -1)  # a negative one changes nothing

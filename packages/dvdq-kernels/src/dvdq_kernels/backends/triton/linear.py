@@ -8,8 +8,8 @@ import torch
 import triton
 
 from dvdq_kernels.backends.triton.launch import held_dtype, launch
+from dvdq_kernels.backends.triton.product_tiles import Task, choose, unpack_from
 from dvdq_kernels.backends.triton.products import code_sums, integer_product
-from dvdq_kernels.backends.triton.tuning import Task, choose, unpack_from
 from dvdq_kernels.backends.triton.unpack import unpack
 from dvdq_reference.spec.bits import code_offset
 from dvdq_reference.spec.errors import DvdqError
@@ -79,7 +79,6 @@ def integer_linear(
         },
         warps=config.warps,
         stages=config.stages,
-        note=config.source,
     )
     return out.to(dtype)
 

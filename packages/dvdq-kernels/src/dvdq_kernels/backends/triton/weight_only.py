@@ -6,8 +6,8 @@ import triton.language as tl
 
 from dvdq_kernels.backends.triton.hadamard import rotate
 from dvdq_kernels.backends.triton.launch import held_dtype, launch
+from dvdq_kernels.backends.triton.product_tiles import Task, choose
 from dvdq_kernels.backends.triton.products import store_tile, tile_of
-from dvdq_kernels.backends.triton.tuning import Task, choose
 from dvdq_kernels.backends.triton.weight import dequantize
 from dvdq_reference.spec.bits import code_offset
 
@@ -150,7 +150,6 @@ def float_linear(
         },
         warps=config.warps,
         stages=config.stages,
-        note=config.source,
     )
     return out.to(x.dtype)
 

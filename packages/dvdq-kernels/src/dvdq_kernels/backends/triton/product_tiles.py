@@ -1,31 +1,20 @@
-"""Which tiles the products run with: what is legal, what was measured to be fast, and a rule where nothing was.
-
-Measured picks are data, ``picks.json``, in the form that :mod:`~dvdq_kernels.picks` tells.
-"""
+"""Which tiles the products run with: what is legal, and a rule."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product, starmap
-from pathlib import Path
 
 import torch
 
 from dvdq_kernels.backends.triton.target import target_of
-from dvdq_kernels.gpu import device_name_of, shared_memory
-from dvdq_kernels.picks import measured, power_of_two
-
-PICKS = Path(__file__).with_name("picks.json")
+from dvdq_kernels.call import power_of_two
+from dvdq_kernels.gpu import shared_memory
 
 
 @dataclass(frozen=True)
 class Config:
-    """Tiles ``block_m × block_n`` of the output, ``block_k`` channels a step; ``group_m`` rows of tiles share L2.
-
-    ``source`` says whether it was measured or follows from the rule.
-    """
+    """Tiles ``block_m × block_n`` of the output, ``block_k`` channels a step; ``group_m`` rows of tiles share L2."""
 
     block_m: int
     block_n: int
@@ -33,7 +22,6 @@ class Config:
     group_m: int
     warps: int
     stages: int
-    source: str = field(default="rule", compare=False)
 
     def blocks(self) -> dict[str, int]:
         """What a kernel takes as constants."""
@@ -66,21 +54,6 @@ class Task:
     per_byte: int
     decodes: bool
 
-    def shape_class(self) -> Task:
-        """Tasks of a class share a pick: sizes rounded up to powers of two, and many parts are as many as two."""
-        tokens, out_features = power_of_two(self.tokens), power_of_two(self.out_features)
-        return replace(self, tokens=tokens, out_features=out_features, parts=min(self.parts, 2))
-
-
-SPACE = {
-    "block_m": (16, 32, 64, 128, 256),
-    "block_n": (16, 32, 64, 128, 256),
-    "block_k": (32, 64, 128, 256, 512),
-    "group_m": (4, 8, 16),
-    "warps": (2, 4, 8),
-    "stages": (2, 3, 4, 5, 6),
-}
-"""What is tuned over, where :func:`is_legal`."""
 
 _SUMS = 128
 """Sums, int32 and float32 together, that a thread can hold besides addresses; more would be spilled."""
@@ -123,27 +96,19 @@ def is_legal(config: Config, task: Task, target: int) -> bool:
     return sums >= _LEAST_SUMS and held <= _SUMS
 
 
-def space(task: Task, target: int) -> Iterator[Config]:
-    """Every legal config."""
-    return (c for c in starmap(Config, product(*SPACE.values())) if is_legal(c, task, target))
-
-
 def choose(task: Task, device: torch.device) -> Config:
-    """What was measured for this GPU and class of shapes, if anything was and it is legal here, else :func:`rule`."""
-    target = target_of(device)
-    pick = measured(PICKS, device_name_of(device), Task, Config)[0].get(task.shape_class())
-    return pick if pick is not None and is_legal(pick, task, target) else rule(task, target)
+    """The tiles of a product on ``device``."""
+    return rule(task, target_of(device))
 
 
 def unpack_from(device: torch.device) -> int:
     """Tokens from which a weight is unpacked before its product, not in the product's loop."""
-    threshold = measured(PICKS, device_name_of(device), Task, Config)[1]
-    return _UNPACK_FROM if threshold is None else threshold
+    return _UNPACK_FROM
 
 
 @lru_cache
 def rule(task: Task, target: int) -> Config:
-    """What runs where nothing was measured: the first legal of a list.
+    """The first legal of a list.
 
     Many tokens are bound by operations: the largest tile goes first, since an operand's bytes are moved once a tile.
     Few are bound by the bytes of the weight: a narrow tile, so that every multiprocessor has a program, and deep steps,

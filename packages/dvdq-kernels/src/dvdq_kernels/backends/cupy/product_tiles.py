@@ -1,23 +1,15 @@
-"""Which tiles ``product_mma.cu`` runs with: what is legal, what was measured to be fast, and a rule otherwise.
-
-Measured picks are data, ``picks.json``, in the form that :mod:`~dvdq_kernels.picks` tells.
-"""
+"""Which tiles ``product_mma.cu`` runs with: what is legal, and a rule."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product, starmap
-from pathlib import Path
 
 import torch
 
 from dvdq_kernels.backends.cupy.target import target_of
-from dvdq_kernels.gpu import device_name_of, shared_memory
-from dvdq_kernels.picks import measured, power_of_two
-
-PICKS = Path(__file__).with_name("picks.json")
+from dvdq_kernels.call import power_of_two
+from dvdq_kernels.gpu import shared_memory
 
 
 @dataclass(frozen=True)
@@ -25,7 +17,7 @@ class Config:
     """Tiles ``block_m × block_n`` of the output, shared by ``warps_m × warps_n`` warps.
 
     A step is ``block_k`` bytes of an activation row, with ``stages`` steps in shared memory; ``group_m`` rows of tiles
-    share L2. ``source`` says whether it was measured or follows from the rule.
+    share L2.
     """
 
     block_m: int
@@ -35,7 +27,6 @@ class Config:
     warps_n: int
     stages: int
     group_m: int
-    source: str = field(default="rule", compare=False)
 
     @property
     def threads(self) -> int:
@@ -86,22 +77,6 @@ class Task:
         """Of activation codes in a part."""
         return self.width // 2 if self.packed else self.width
 
-    def shape_class(self) -> Task:
-        """Tasks of a class share a pick: sizes rounded up to powers of two, and many parts are as many as two."""
-        tokens, out_features = power_of_two(self.tokens), power_of_two(self.out_features)
-        return replace(self, tokens=tokens, out_features=out_features, parts=min(self.parts, 2))
-
-
-SPACE = {
-    "block_m": (16, 32, 64, 128, 256),
-    "block_n": (16, 32, 64, 128, 256),
-    "block_k": (32, 64, 128, 256, 512),
-    "warps_m": (1, 2, 4),
-    "warps_n": (1, 2, 4, 8),
-    "stages": (2, 3, 4, 5, 6),
-    "group_m": (4, 8, 16),
-}
-"""What is tuned over, where :func:`is_legal`."""
 
 _REGISTERS = 255
 """A thread can have."""
@@ -136,29 +111,19 @@ def is_legal(config: Config, task: Task, target: int) -> bool:
     return _registers(config, task) + called <= min(_REGISTERS, 65536 // config.threads)
 
 
-def space(task: Task, target: int) -> Iterator[Config]:
-    """Every legal config."""
-    return (c for c in starmap(Config, product(*SPACE.values())) if is_legal(c, task, target))
-
-
 def choose(task: Task, device: torch.device) -> Config:
-    """What was measured for this GPU and class of shapes, if anything was and it is legal here, else :func:`rule`."""
-    target = target_of(device)
-    pick = measured(PICKS, device_name_of(device), Task, Config)[0].get(task.shape_class())
-    return pick if pick is not None and is_legal(pick, task, target) else rule(task, target)
+    """The tiles of a product on ``device``."""
+    return rule(task, target_of(device))
 
 
 def unpack_from(device: torch.device) -> int:
     """Tokens from which a weight is unpacked before its product, not in the product's loop."""
-    threshold = measured(PICKS, device_name_of(device), Task, Config)[1]
-    if threshold is not None:
-        return threshold
     return _UNPACK_FROM_HOPPER if target_of(device) // 10 == 9 else _UNPACK_FROM
 
 
 @lru_cache
 def rule(task: Task, target: int) -> Config:
-    """What runs where nothing was measured: the first legal of a list.
+    """The first legal of a list.
 
     Many tokens are bound by operations: the largest tile goes first, since an operand's bytes are moved once a tile.
     Few are bound by the bytes of the weight: a narrow tile, so that every multiprocessor has a block, and deep steps,
