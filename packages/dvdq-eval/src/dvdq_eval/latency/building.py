@@ -13,7 +13,7 @@ from torch import nn
 
 from dvdq_eval.device import dtype_on
 from dvdq_eval.latency.subject import Subject
-from dvdq_models.apply import quantize, prepare_layers
+from dvdq_models.apply import prepare_layers, quantize
 from dvdq_models.families.configurations import empty_transformer
 from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_reference.spec.bits import code_offset
