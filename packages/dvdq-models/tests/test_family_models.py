@@ -18,6 +18,7 @@ from dvdq_models.inspecting.memory import forward_peak
 from dvdq_models.inspecting.sizes import describe
 from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.streaming import quantize_checkpoint
+from dvdq_reference.oracle import bounds
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,25 @@ def test_a_model_comes_back_bit_for_bit_and_streams_to_the_same_files(name: str,
     quantize_checkpoint(tmp_path / "full", tmp_path / "streamed", RECIPE)
     weights = [(tmp_path / folder / "SHA256SUMS").read_text() for folder in ("saved", "streamed")]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("name", [name for name in TINY if hasattr(getattr(diffusers, name), "load_lora_adapter")])
+def test_an_adapter_adds_its_product_to_a_quantized_layer(name: str) -> None:
+    transformer = quantize(build(name), RECIPE)
+    target = next(
+        key for key, m in transformer.named_modules() if isinstance(m, QuantizedLinear) and m.activation is not None
+    )
+    layer = transformer.get_submodule(target)
+    x, generator = torch.randn(3, layer.in_features), torch.Generator().manual_seed(0)
+    down = torch.randn(2, layer.in_features, generator=generator)
+    up = torch.randn(layer.out_features, 2, generator=generator)
+    before = layer(x)
+    adapter = {f"{target}.lora_A.weight": down, f"{target}.lora_B.weight": up}
+    transformer.load_lora_adapter(adapter, prefix=None)
+    added = x @ down.T @ up.T
+    # Roundings of the two products, and of the sum.
+    allowed = bounds.gamma(layer.in_features + 4) * (x.abs() @ down.abs().T @ up.abs().T + before.abs())
+    assert ((transformer.get_submodule(target)(x) - before - added).abs() <= allowed).all()
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -29,12 +29,13 @@ def latents_and_time(
     transformer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What a pass of ``transformer`` is given to denoise, and when; not every class has them first."""
-    given = dict(zip(_parameters(type(transformer)), args, strict=False)) | dict(kwargs)
+    model_class: Any = type(transformer)
+    given = dict(zip(_parameters(model_class), args, strict=False)) | dict(kwargs)
     return given["hidden_states"], given["timestep"]
 
 
 @cache
-def _parameters(transformer_class: type[nn.Module]) -> tuple[str, ...]:
+def _parameters(transformer_class: Any) -> tuple[str, ...]:
     return tuple(inspect.signature(transformer_class.forward).parameters)[1:]
 
 
