@@ -17,7 +17,8 @@ from torch import nn
 from dvdq_kernels import dequantize
 from dvdq_kernels.functions import rotate
 from dvdq_models import Recipe, quantize
-from dvdq_models.families import family_of
+from dvdq_models.families import classes, family_of
+from dvdq_models.families.configurations import empty_transformer
 from dvdq_models.inspecting.sizes import describe
 from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_reference.oracle import bounds
@@ -120,3 +121,13 @@ def test_a_linear_that_is_missing_is_counted(transformer: Any) -> None:
 def test_an_unknown_class_is_named_beside_the_known() -> None:
     with pytest.raises(DvdqError, match=r"WanTransformer3DModel, .*got Linear"):
         family_of(nn.Linear(2, 2))
+
+
+def test_every_other_transformer_of_diffusers_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    named = [name for name in dir(diffusers) if "Transformer" in name and name.endswith("Model")]
+    others = sorted(set(named) - set(classes()))
+    assert {"SanaVideoTransformer3DModel", "Kandinsky6Transformer3DModel", "FluxTransformer2DModel"} <= set(others)
+    for name in others:
+        (tmp_path / "config.json").write_text(json.dumps({"_class_name": name}))
+        with pytest.raises(DvdqError, match=rf"_class_name: expected .* covered \(Wan.*\), got {name}$"):
+            empty_transformer(tmp_path / "config.json")
