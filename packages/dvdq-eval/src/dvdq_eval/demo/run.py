@@ -61,7 +61,7 @@ def run_demo(study: Study, out: Path, tell: Tell) -> Results:
         store = Store(Path(kept), study, tell)
         pipelines = Pipelines(store, tell)
         original, _ = pipelines.load(FULL_PRECISION)
-        peaks = _peaks(study, original, tell)
+        peaks = _peaks(store, original, pipelines, tell)
         # What shares weights comes last, so that they are still there to be looked into.
         fill_wholly(store, sorted(METHODS, key=lambda m: m.label == SWITCHING.label), tell, "demo", pipelines=pipelines)
         quantized, _ = pipelines.load(tuned(store, SWITCHING))
@@ -140,15 +140,15 @@ def _bit_switching(store: Store, measured: Measured) -> BitSwitching:
     return BitSwitching(found.delta, found.wanted, list(found.trials), traces)
 
 
-def _peaks(study: Study, original: Any, tell: Tell) -> ChannelPeaks:
-    """The activations of one layer while full precision makes the first video once more."""
-    rotation, job = Recipe.named("dvd-quant").rotation, study.jobs[0]
+def _peaks(store: Store, original: Any, pipelines: Pipelines, tell: Tell) -> ChannelPeaks:
+    """The activations of one layer while full precision makes the first video."""
+    rotation = Recipe.named("dvd-quant").rotation
     assert rotation is not None
     recorder = PeakRecorder(_probed_layer(original.transformer), rotation)
-    tell("Watching activations", 0, 1)
+    # Who records slows the passes down: one video is enough, and the median of their seconds is that of the others.
+    first = Store(store.folder.parent, dataclasses.replace(store.study, prompts=store.study.prompts[:1]), tell)
     with recorder.watching(original.transformer):
-        original(prompt=job.prompt, generator=job.noise(), output_type="latent", **study.settings)
-    tell("Watching activations", 1, 1)
+        fill_wholly(first, (FULL_PRECISION,), tell, "demo", pipelines=pipelines)
     return recorder.peaks
 
 

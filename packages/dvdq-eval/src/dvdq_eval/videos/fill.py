@@ -75,7 +75,7 @@ def fill(
         if threads is not None:
             torch.set_num_threads(threads)
         pipelines, streak = pipelines or Pipelines(store, tell), Streak()
-        failures = sum(_make_here(pipelines, method, streak, tell) for method in ours)
+        failures = sum(_make_here(store, pipelines, method, streak, tell) for method in ours)
     elif ours:
         device = store.study.device
         if device not in ("cpu", "cuda"):
@@ -102,8 +102,7 @@ def fill_wholly(store: Store, methods: Sequence[Method], tell: Tell, operation: 
         raise DvdqError(operation, where=str(store.folder), expected=expected, got=f"{failures} .failed.json")
 
 
-def _make_here(pipelines: Pipelines, method: Method, streak: Streak, tell: Tell) -> int:
-    store = pipelines.store
+def _make_here(store: Store, pipelines: Pipelines, method: Method, streak: Streak, tell: Tell) -> int:
     ready = pipelines.tuned(method)
     folder = store.method(ready)
     jobs, what, failures = folder.missing(store.study.jobs), f"{ready.title}: generating", 0
