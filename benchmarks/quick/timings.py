@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -72,12 +73,15 @@ def passes(step: Steps) -> None:
 def _pass(step: Steps, model: str, backend: str, video: str, rounds: int) -> dict[str, Any]:
     from dvdq_eval.latency.run import measure_latency
     from dvdq_eval.passes.subject import open_subject
+    from dvdq_eval.records import to_json
     from dvdq_eval.videos.options import parse_methods
 
     subject = open_subject("gpu_quick", model, video)
     methods = parse_methods("gpu_quick", METHODS)
     with preferred(backend):
-        return measure_latency(subject, methods, rounds=rounds, device=torch.device(step.device)).to_dict()
+        measured = measure_latency(subject, methods, rounds=rounds, device=torch.device(step.device))
+    record: dict[str, Any] = json.loads(to_json(measured))
+    return record
 
 
 @contextmanager
