@@ -176,8 +176,12 @@ def test_a_cluster_that_is_not_there_is_named(store: Store, monkeypatch: pytest.
         fill(store, [W4A4], silent, address="host:6379")
 
 
-def test_workers_make_the_same_bytes_though_one_is_killed(study: Study, tmp_path: Path) -> None:
+def test_workers_make_the_same_bytes_though_one_is_killed(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("ray", reason="the extra [scale] is not installed")
+    # Ray has its workers give way to all other processes, and tests run beside this one.
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     alone, together = Store(tmp_path / "alone", study), Store(tmp_path / "together", study)
     methods = [FULL_PRECISION, W4A6, SMOOTH]
     assert fill(alone, methods, silent) == 0
