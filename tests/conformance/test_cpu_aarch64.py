@@ -120,8 +120,14 @@ def cases() -> dict[str, tuple[Write, dict[str, Any], list[Argument], list[int]]
         arguments = [*inputs, out, size, size]
         made[f"rotate, m = {core}"] = (write_rotate, {**constants, "work": F32}, arguments, [3])
         outs = np.zeros((3, size), np.int8), np.zeros((3, 2), np.float32), np.zeros(3, np.float32)
-        arguments = [*inputs, *outs, size, size, size // 2, -8, 7, float_bits(7.0)]
-        made[f"rotate_quantize, m = {core}"] = (write_rotate_quantize, constants, arguments, [3, 4, 5])
+        signed = core > 1
+        arguments = [*inputs, *outs, size, size, size // 2, -8, 7, float_bits(-8.0 if signed else 7.0)]
+        made[f"rotate_quantize, m = {core}"] = (
+            write_rotate_quantize,
+            {**constants, "signed": signed},
+            arguments,
+            [3, 4, 5],
+        )
     for stored in (4, 8):
         rng = np.random.default_rng(stored)
         weight = rng.integers(0, 256, (9, 128 * stored // 8), dtype=np.uint8)

@@ -83,10 +83,10 @@ def test_every_other_kernel_compiles(instructions: InstructionSet) -> None:
     rotations = ((256, 1), (8, 1), (3072, 12), (140, 140), (8960, 140))
     kernels: list[tuple[Write, dict[str, Any]]] = [
         (write_rotate, {"element": F64, "work": F64, "size": 24, "core": 12}),
-        (write_rotate_quantize, {"element": F32, "size": 0, "core": 0}),
+        (write_rotate_quantize, {"element": F32, "size": 0, "core": 0, "signed": True}),
     ]
     for element, (size, core) in zip(cycle(kinds), rotations, strict=False):
-        kernels.append((write_rotate_quantize, {"element": element, "size": size, "core": core}))
+        kernels.append((write_rotate_quantize, {"element": element, "size": size, "core": core, "signed": False}))
     kernels += [(write_rotate, {"element": kind, "work": F32, "size": 1536, "core": 12}) for kind in kinds]
     for stored in (4, 8):
         kernels.append((write_dequantize, {"stored": stored}))
