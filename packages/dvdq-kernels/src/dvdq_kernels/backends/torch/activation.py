@@ -38,8 +38,7 @@ def rotate_quantize(
     else:
         largest = blocks.abs().amax(dim=-1)
     scale = largest / limit_of(clip, bits, width)
-    scale = torch.where(scale.abs() < _SMALLEST_SCALE, scale.new_tensor(_SMALLEST_SCALE).copysign(scale), scale)
-    scale = scale.masked_fill_(largest == 0, 1.0)
+    scale = scale.abs().clamp_min_(_SMALLEST_SCALE).copysign_(scale).masked_fill_(largest == 0, 1.0)
     rounded = (blocks / scale.unsqueeze(-1)).round_().clamp_(low, high)
     token_sum = (rounded.sum(dim=-1) * scale).sum(dim=-1)
     codes = rounded.to(torch.int8).view(x.shape)
