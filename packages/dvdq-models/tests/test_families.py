@@ -19,6 +19,7 @@ from dvdq_kernels.functions import rotate
 from dvdq_models import Recipe, quantize
 from dvdq_models.families import classes, family_of
 from dvdq_models.families.configurations import empty_transformer
+from dvdq_models.families.pipelines import PipelineFolder
 from dvdq_models.inspecting.sizes import describe
 from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_reference.oracle import bounds
@@ -131,3 +132,13 @@ def test_every_other_transformer_of_diffusers_is_refused_in_one_sentence(tmp_pat
         (tmp_path / "config.json").write_text(json.dumps({"_class_name": name}))
         with pytest.raises(DvdqError, match=rf"_class_name: expected .* covered \(Wan.*\), got {name}$"):
             empty_transformer(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("name", [None, 7, ["WanPipeline"], {"of": "WanPipeline"}, "SomebodysPipeline"])
+def test_an_index_may_name_anything_as_its_class(name: Any, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
+    folder = PipelineFolder.open("read", tmp_path)
+    with pytest.raises(DvdqError, match=r"read: .*model_index\.json: _class_name: expected a class of the installed"):
+        folder.check_classes()
+    with pytest.raises(DvdqError, match=r"read: .*model_index\.json: expected one of WanPipeline, "):
+        _ = folder.fps

@@ -81,6 +81,6 @@ def family_of(transformer: nn.Module) -> Family:
 def call_of(operation: str, pipeline_class: object, *, where: str | None = None) -> Call:
     """How a pipeline class of that name is called; an unknown one is a :class:`DvdqError` that lists the known."""
     calls = {name: call for family in families() for name, call in family.pipelines.items()}
-    if pipeline_class not in calls:
+    if pipeline_class not in tuple(calls):
         raise DvdqError(operation, where=where, expected=f"one of {', '.join(calls)}", got=pipeline_class)
     return calls[str(pipeline_class)]

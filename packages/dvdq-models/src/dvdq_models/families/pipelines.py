@@ -67,7 +67,8 @@ class PipelineFolder:
     @property
     def pipeline_class(self) -> Any:
         """The pipeline's class; one that is not installed is a :class:`DvdqError`."""
-        module = next((f.module for f in families() if self.class_name in f.pipelines), "diffusers")
+        # Whatever stands in the file: a list has no hash.
+        module = next((f.module for f in families() if self.class_name in tuple(f.pipelines)), "diffusers")
         return self._class("_class_name", module, self.class_name)
 
     @property
