@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,12 @@ def test_another_model_is_named(tmp_path: Path) -> None:
 def test_a_class_without_a_converter_is_named() -> None:
     with pytest.raises(DvdqError, match="diffusers converts, got HunyuanVideoFramepackTransformer3DModel"):
         convert("HunyuanVideoFramepackTransformer3DModel", {})
+
+
+@pytest.mark.parametrize("shape", [[0, 2**63], [2**40, 0, 2**40]])
+def test_a_shape_that_nothing_can_count_is_refused(shape: list[int], tmp_path: Path) -> None:
+    """Though it has no values, and so is as many bytes as it says."""
+    header = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(DvdqError, match=r"read: .*x\.safetensors: expected .*beyond 64 bits"):
+        open_file("read", tmp_path / "x.safetensors")

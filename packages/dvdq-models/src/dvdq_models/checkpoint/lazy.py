@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -205,6 +206,9 @@ def _lazy(operation: str, path: Path, name: str, entry: Mapping[str, Any], base:
     found = TensorType(tuple(entry["shape"]), _DTYPES[entry["dtype"]])
     if not all(type(number) is int and number >= 0 for number in (*found.shape, begin, end)):
         raise ValueError(f"{name} of shape {list(found.shape)} at {begin} to {end}")
+    # What torch counts with, which a tensor without values need not stay below.
+    if prod(max(number, 1) for number in found.shape) >= 2**63:
+        raise ValueError(f"{name} of shape {list(found.shape)}, beyond 64 bits")
     if end - begin != found.nbytes:
         raise ValueError(f"{name} in {end - begin} bytes where its shape says {found.nbytes}")
 
