@@ -152,15 +152,17 @@ def versions(*packages: str) -> str:
 def commit() -> str:
     """The commit of the working tree, short; in a copy without its repository, what ``BENCHMARK_COMMIT`` says.
 
-    Where nobody says, it is ``unknown``: what was measured is worth more than its label.
+    Where nobody says, it is ``unknown``: what was measured is worth more than its label, and a repository that only
+    surrounds the copy says nothing of it.
     """
     if said := os.environ.get("BENCHMARK_COMMIT"):
         return said
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    command = ["git", "-C", str(ROOT), "rev-parse", "--show-cdup", "--short", "HEAD"]
     try:
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        up, short = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return short if not up else "unknown"
 
 
 def now() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -192,7 +193,12 @@ def test_one_of_ours_that_fails_costs_the_others_nothing(rows: Rows, monkeypatch
 def test_rows_say_their_commit_where_there_is_no_repository(
     rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "ROOT", tmp_path)
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    for command in (["init"], [*who, "commit", "--allow-empty", "--message=another project"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True, capture_output=True)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    monkeypatch.setattr(records, "ROOT", copy)
     for said, expected in (("", "unknown"), ("abc1234", "abc1234")):
         records.commit.cache_clear()
         monkeypatch.setenv("BENCHMARK_COMMIT", said)
