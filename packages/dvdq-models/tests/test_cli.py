@@ -27,23 +27,25 @@ SMALL = ["--height", "16", "--width", "16", "--frames", "5", "--steps", "4", "--
 
 def test_quantize_inspect_generate(pipeline_folder: Path, tmp_path: Path) -> None:
     destination, video = tmp_path / "q", tmp_path / "out" / "video.mp4"
-    result = run(
-        app, ["quantize", str(pipeline_folder), str(destination), "--bits", "W4A6", "--delta", "0.5", "--json"]
-    )
+    options = ["--bits", "W4A6", "--delta", "0.5", "--first-high", "1", "--json"]
+    result = run(app, ["quantize", str(pipeline_folder), str(destination), *options])
     assert result.exit_code == 0, result.output
     quantized = json.loads(result.stdout)
     result = run(app, ["inspect", str(destination), "--json"])
     assert result.exit_code == 0, result.output
     inspected = json.loads(result.stdout)
     assert inspected["recipe"]["schedule"] == {"kind": "delta", "low": 4, "high": 8, "delta": 0.5, "seed": 0} | {
-        "measured": "conditional"
+        "measured": "conditional",
+        "first_high": 1,
     }
     assert inspected["bytes_after"] == quantized["bytes_after"]
-    result = run(app, ["generate", str(destination), "--prompt", PROMPT, "--out", str(video), *SMALL])
+    options = ["--prompt", PROMPT, "--out", str(video), "--last-high", "2", *SMALL]
+    result = run(app, ["generate", str(destination), *options])
     assert result.exit_code == 0, result.output
     record = json.loads(result.stdout)
     assert record == json.loads(video.with_suffix(".json").read_text())
-    assert len(record["trace"]) == 4
+    assert [step["finishing"] for step in record["trace"]] == [False, False, True, True]
+    assert record["trace"][0]["reason"] == "the first step"
     assert record["average_bits"] == sum(step["bits"] for step in record["trace"]) / 4
     assert read_mp4(video).shape == (5, 16, 16, 3)
 
@@ -77,6 +79,12 @@ def test_inspect_shows_a_table_of_every_layer(pipeline_folder: Path) -> None:
         (["quantize", "{full}", "{new}", "--recipe", "gptq"], 2, "expected one of minmax"),
         (["quantize", "{full}", "{new}", "--bits", "W4"], 2, "expected W{weight}A{activation}"),
         (["quantize", "{full}", "{new}", "--bits", "W4A8", "--delta", "1"], 2, "expected a schedule that switches"),
+        (
+            ["quantize", "{full}", "{new}", "--bits", "W4A8", "--last-high", "2"],
+            2,
+            "expected a schedule with steps below",
+        ),
+        (["generate", "{full}", "--prompt", "x", "--last-high", "2"], 2, "expected a pipeline with a quantized transf"),
         (["quantize", "{full}", "{full}"], 2, "expected a folder that does not exist yet"),
         (["quantize", "{new}", "{new}"], 2, "expected a pipeline or transformer folder"),
         (["quantize", "{full}", "{new}", "--device", "gpu"], 2, "device gpu: expected a device that is here"),

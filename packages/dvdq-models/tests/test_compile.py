@@ -33,6 +33,7 @@ OPERATORS = {
 SCHEDULES = [
     BitSchedule("constant"),
     BitSchedule("delta", delta=0.3),
+    BitSchedule("low", last_high=2),
     *(BitSchedule(kind) for kind in ("stp", "itp", "abs", "sba")),
 ]
 

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from dvdq_models import DvdqError, DVDQuantConfig, Recipe, load, quantize, save, trace
 from dvdq_models.layers import linear
 from dvdq_models.layers.linear import QuantizedLinear
+from dvdq_reference.spec.recipe import BitSchedule
 
 RECIPE = Recipe.named("dvd-quant", "W4A6")
 CONFIG = DVDQuantConfig("dvd-quant", "W4A6")
@@ -202,7 +203,7 @@ def test_checksums_are_checked_where_they_are(saved: Path) -> None:
         ({"bits": "W4A8", "delta": 0.1}, "delta: expected a schedule that switches"),
         (
             {"modules_to_not_convert": ["proj_out"]},
-            "recipe, bits, delta, channel_maxima and backend, got modules_to_not_convert",
+            "recipe, bits, delta, first_high, last_high, channel_maxima and backend, got modules_to_not_convert",
         ),
     ],
 )
@@ -214,6 +215,13 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str) -> N
 def test_a_delta_replaces_that_of_the_recipe() -> None:
     config = DVDQuantConfig("dvd-quant", "W4A6", delta=0.5)
     assert config.recipe.schedule.delta == 0.5
+    assert DVDQuantConfig.from_dict(json.loads(json.dumps(config.to_dict()))).recipe == config.recipe
+
+
+def test_steps_that_run_high_need_no_schedule_by_hand() -> None:
+    config = DVDQuantConfig("dvd-quant", "W4A4", last_high=2)
+    assert config.recipe.schedule == BitSchedule("low", low=4, high=8, last_high=2)
+    assert DVDQuantConfig(config.recipe, first_high=1).recipe.schedule == BitSchedule("low", first_high=1, last_high=2)
     assert DVDQuantConfig.from_dict(json.loads(json.dumps(config.to_dict()))).recipe == config.recipe
 
 

@@ -33,7 +33,7 @@ from dvdq_models.layers.activation_state import ActivationState
 from dvdq_models.moving_shapes.hunyuan_video import build_vae as build_hunyuan_vae
 from dvdq_models.moving_shapes.wan import build_scheduler, build_text_encoder, build_tokenizer, build_vae
 from dvdq_models.switching.denoising_loop import DenoisingLoop
-from dvdq_models.switching.hook import attach, follow, hook_of, set_delta
+from dvdq_models.switching.hook import attach, follow, hook_of, set_delta, set_ends
 from dvdq_models.teacache import enable_teacache, teacache_trace
 from dvdq_reference.oracle import bit_switching as oracle
 from dvdq_reference.spec.recipe import BitSchedule
@@ -189,6 +189,20 @@ def test_every_pipeline_runs_a_planned_schedule(build: Any, name: str, passes: i
         assert [d.bits for d in trace(pipeline.transformer)] == planned
         assert [d.step for d in trace(pipeline.transformer)] == list(range(steps))
         assert seen == [bits for bits in planned for _ in range(passes)]
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+@pytest.mark.parametrize("name", BUILD)
+def test_every_pipeline_runs_its_last_steps_high(build: Any, name: str, passes: int) -> None:
+    pipeline, schedule = build(name), BitSchedule("delta", delta=1e9, last_high=2)
+    seen = _schedule(pipeline, schedule)
+    for steps in (STEPS, 2):
+        seen.clear()
+        _call(pipeline, passes=passes, steps=steps)
+        decisions = trace(pipeline.transformer)
+        assert [d.finishing for d in decisions] == [step >= steps - 2 for step in range(steps)]
+        assert [d.bits for d in decisions] == oracle.delta_guided([d.distance for d in decisions[1:]], schedule)
+        assert seen == [d.bits for d in decisions for _ in range(passes)]
 
 
 @pytest.mark.parametrize("name", BUILD)
@@ -370,6 +384,25 @@ def test_another_delta_holds_from_the_next_video_on(build: Any) -> None:
         set_delta(pipeline, 0.1)
     with pytest.raises(DvdqError, match="expected a pipeline with a quantized transformer, got WanPipeline"):
         set_delta(build("wan"), 0.1)
+
+
+def test_other_ends_hold_from_the_next_video_on(build: Any) -> None:
+    pipeline = build("wan, two experts")
+    seen = _schedule(pipeline, BitSchedule("constant", low=4, high=4))
+    set_ends(pipeline, last_high=1)
+    _call(pipeline)
+    assert seen == [4, 4, 4, 4, 8]
+    set_ends(pipeline, first_high=2)
+    seen.clear()
+    _call(pipeline)
+    assert seen == [8, 8, 4, 4, 8]
+    kept = {hook_of(getattr(pipeline, name)).recipe.schedule for name in TRANSFORMERS}
+    assert kept == {BitSchedule("low", first_high=2, last_high=1)}
+    _schedule(pipeline, BitSchedule("constant", low=8, high=8))
+    with pytest.raises(
+        DvdqError, match="last_high: expected a schedule with steps below 8 bits, got 8 bits throughout"
+    ):
+        set_ends(pipeline, last_high=1)
 
 
 VIDEO = [PIL.Image.new("RGB", (16, 16), (20 * i, 60, 90)) for i in range(5)]

@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from dvdq_models import DvdqError, Recipe, quantize, trace
 from dvdq_models.cli import app
-from dvdq_models.switching.hook import relative_change
+from dvdq_models.switching.hook import follow, relative_change
 from dvdq_models.teacache import (
     Changes,
     Coefficients,
@@ -38,6 +38,7 @@ from dvdq_models.teacache import (
 )
 from dvdq_models.teacache.coefficients import coefficients_of
 from dvdq_models.teacache.decision import Accumulator
+from dvdq_reference.spec.recipe import BitSchedule
 
 STEPS = 6
 CALL = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": STEPS, "max_sequence_length": 16}
@@ -264,13 +265,17 @@ def test_disabled_it_leaves_nothing_behind(family: tuple[Any, Generate, Coeffici
 def test_a_skipped_step_leaves_the_sum_of_the_bit_schedule(family: tuple[Any, Generate, Coefficients]) -> None:
     """DESIGN: the sum stays as it is, and the trace says so; what was computed decides as if nothing was in between."""
     pipe, run, coefficients = family
-    quantize(pipe.transformer, Recipe.named("dvd-quant", "W4A6"))
+    schedule = BitSchedule("delta", delta=0.12, last_high=2)
+    quantize(pipe.transformer, Recipe.named("dvd-quant", "W4A6", schedule=schedule))
+    follow(pipe)
     enable_teacache(pipe.transformer, 1e9, coefficients=coefficients, pipeline=pipe)
     run(pipe, STEPS, 4.0)
     bits = trace(pipe.transformer)
     reused = [d.reused for d in teacache_trace(pipe.transformer) if d.name == "cond"]
     assert [d.skipped for d in bits] == reused == [False, *[True] * (STEPS - 2), False]
     assert {d.reason for d in bits if d.skipped} == {"skipped: TeaCache"}
+    assert [d.finishing for d in bits] == [*[False] * (STEPS - 2), True, True]
+    assert bits[-1].reason == "one of the last 2 steps"
     assert all(d.distance is None for d in bits[:-1])
     assert bits[-1].distance is not None
 

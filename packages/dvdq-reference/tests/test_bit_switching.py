@@ -5,17 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dvdq_reference.oracle.bit_switching import choose_delta, delta_guided, relative_change, schedule_bits
+from dvdq_reference.oracle.bit_switching import choose_delta, delta_guided, finishes, relative_change, schedule_bits
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import BitSchedule
 
 STEPS = st.integers(1, 60)
 DISTANCES = st.lists(st.floats(0.0, 10.0), min_size=2, max_size=30)
 RIVALS = st.sampled_from(["stp", "itp", "abs", "sba"])
+ENDS = st.integers(0, 5)
 
 
-def delta(value, low=4, high=8):
-    return BitSchedule("delta", low=low, high=high, delta=value)
+def delta(value, low=4, high=8, **ends):
+    return BitSchedule("delta", low=low, high=high, delta=value, **ends)
 
 
 def test_delta_by_hand():
@@ -70,8 +71,40 @@ def test_the_rivals_give_half_the_steps_to_each_width(kind, num_steps, seed):
 
 
 @given(STEPS)
-def test_constant_is_high(num_steps):
+def test_constant_is_high_and_low_is_low(num_steps):
     assert schedule_bits(BitSchedule("constant", low=4, high=8), num_steps) == [8] * num_steps
+    assert schedule_bits(BitSchedule("low", low=4, high=8), num_steps) == [4] * num_steps
+
+
+@given(st.sampled_from(["constant", "low", "stp", "itp", "abs", "sba"]), STEPS, ENDS, ENDS)
+def test_the_ends_of_a_plan_run_high_and_the_rest_as_it_says(kind, num_steps, first, last):
+    plan = schedule_bits(BitSchedule(kind), num_steps)
+    bits = schedule_bits(BitSchedule(kind, first_high=first, last_high=last), num_steps)
+    ends = {*range(first), *range(num_steps - last, num_steps)}
+    assert bits == [8 if step in ends else plan[step] for step in range(num_steps)]
+
+
+@given(DISTANCES, st.floats(0.0, 20.0), st.integers(2, 6), ENDS)
+def test_under_delta_the_ends_change_what_follows_as_a_reset_does(distances, value, first, last):
+    n = len(distances) + 1
+    bits = delta_guided(distances, delta(value, first_high=first, last_high=last))
+    # After the last of the first steps the trace goes on as if it had begun one step before that one.
+    between = delta_guided(distances[first - 2 :], delta(value))[2:]
+    assert bits == [*[8] * min(first, n), *between[: max(n - last - first, 0)], *[8] * min(last, max(n - first, 0))]
+
+
+def test_first_steps_that_run_high_reset_the_sum():
+    # Without the reset of step 2 the sum would be 0.6 at step 3, which would run high, and 4 would not.
+    assert delta_guided([0.3] * 5, delta(0.5, first_high=3)) == [8, 8, 8, 4, 8, 4]
+    # A first step that a cache skipped resets nothing.
+    assert delta_guided([0.3, None, 0.3, 0.3], delta(0.5, first_high=3)) == [8, 8, 8, 4, 8]
+
+
+def test_steps_that_finish_by_hand():
+    schedule = BitSchedule("low", last_high=2)
+    assert schedule_bits(schedule, 5) == [4, 4, 4, 8, 8]
+    assert [finishes(step, 5, schedule) for step in range(5)] == [False, False, False, True, True]
+    assert not finishes(4, 5, BitSchedule("low", first_high=5))
 
 
 def test_the_rivals_by_hand():
@@ -84,13 +117,15 @@ def test_sba_is_drawn_from_its_seed():
     assert draws[0] == draws[1] != draws[2]
 
 
-@given(DISTANCES, st.floats(4.0, 8.0))
-def test_no_delta_comes_nearer_to_the_wanted_average(distances, wanted):
+@given(DISTANCES, st.floats(4.0, 8.0), ENDS, ENDS)
+def test_no_delta_comes_nearer_to_the_wanted_average(distances, wanted, first, last):
+    ends = {"first_high": first, "last_high": last}
+
     def miss(value):
-        bits = delta_guided(distances, delta(value))
+        bits = delta_guided(distances, delta(value, **ends))
         return abs(sum(bits) / len(bits) - wanted)
 
-    chosen = miss(choose_delta(distances, wanted))
+    chosen = miss(choose_delta(distances, wanted, **ends))
     runs = [sum(distances[i:j]) for i in range(len(distances)) for j in range(i, len(distances) + 1)]
     candidates = runs + [np.nextafter(run, np.inf) for run in runs] + [1e6]
     assert chosen <= min(miss(value) for value in candidates)

@@ -24,6 +24,29 @@ def test_a6_is_a_switch_between_4_and_8():
     assert Recipe.named("dvd-quant", "W4A4").schedule == BitSchedule("constant", low=4, high=4)
 
 
+def test_a_recipe_without_younger_fields_is_written_and_read_as_it_always_was():
+    stored = {
+        "name": "dvd-quant",
+        "weight": {
+            "bits": 4,
+            "grid": "bgr",
+            "group_size": None,
+            "symmetric": False,
+            "num_bounds": 6,
+            "tolerance": 0.001,
+        },
+        "activation": {"bits": 8, "block": 128, "clip": "absmax"},
+        "schedule": {"kind": "delta", "low": 4, "high": 8, "delta": 0.12, "seed": 0, "measured": "conditional"},
+        "rotation": {"kind": "full", "seed": None},
+        "smoothing": None,
+    }
+    assert Recipe.from_dict(stored) == Recipe.named("dvd-quant", "W4A6")
+    assert Recipe.named("dvd-quant", "W4A6").to_dict() == stored
+    ends = Recipe.named("dvd-quant", "W4A4", schedule=BitSchedule("low", last_high=2))
+    assert ends.to_dict()["schedule"] == {**stored["schedule"], "kind": "low", "delta": None, "last_high": 2}
+    assert Recipe.from_dict(json.loads(json.dumps(ends.to_dict()))) == ends
+
+
 def test_what_a_weight_is_made_of():
     tensors = stored_tensors(12, 256, WeightRule(4, "bgr", 64))
     assert [(t.name, t.shape, t.dtype) for t in tensors] == [
@@ -55,6 +78,8 @@ def test_what_a_weight_is_made_of():
         (lambda: Smoothing("smoothquant", twice=True), "recipe: smoothing.twice: expected vidit-q"),
         (lambda: BitSchedule(measured="both"), "recipe: schedule.measured: expected conditional or guided"),
         (lambda: BitSchedule("delta"), "recipe: schedule.delta"),
+        (lambda: BitSchedule(last_high=-1), "recipe: schedule.last_high: expected a whole number >= 0, got -1"),
+        (lambda: BitSchedule(first_high=True), "recipe: schedule.first_high: expected a whole number >= 0, got True"),
         (lambda: BitSchedule(low=8, high=4), "recipe: schedule: expected low <= high, got 8 > 4"),
         (lambda: stored_tensors(2, 3, WeightRule(4)), "stored_tensors: expected an even number .* got 3"),
     ],

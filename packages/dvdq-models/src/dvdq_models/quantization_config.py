@@ -18,6 +18,8 @@ from dvdq_reference.spec.recipe import Recipe
 FORMAT = 1
 """Version of what the tensors mean; a reader refuses a newer one."""
 _OPERATION = "DVDQuantConfig"
+_HIGHEST = 8
+"""Bits of the steps that are to run high, where a recipe has but one width."""
 
 
 class _Method(StrEnum):
@@ -33,13 +35,16 @@ class DVDQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffuser
         recipe: the name of a recipe, or a :class:`~dvdq_models.Recipe`.
         bits: ``W{w}A{a}`` of a named recipe; W4A8 if not given.
         delta: threshold of the bit switch, for a recipe that switches.
+        first_high: how many first steps run high, and
+        last_high: how many last ones, as in :func:`with_ends`; None is as the recipe says.
         channel_maxima: for a recipe that smooths, as in :func:`dvdq_models.quantize`; not stored, only what was made of
             them is.
         backend: which kernels run, as in :func:`dvdq_kernels.quantized_linear`; it is not stored.
 
     Raises:
-        DvdqError: an unknown recipe, bits beside a whole recipe, a δ without a switch, or any other argument: which
-            layers are quantized is the family's rule table, so there is nothing like ``modules_to_not_convert``.
+        DvdqError: an unknown recipe, bits beside a whole recipe, a δ without a switch, steps that cannot run higher, or
+            any other argument: which layers are quantized is the family's rule table, so there is nothing like
+            ``modules_to_not_convert``.
     """
 
     def __init__(
@@ -48,19 +53,22 @@ class DVDQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffuser
         bits: str | None = None,
         *,
         delta: float | None = None,
+        first_high: int | None = None,
+        last_high: int | None = None,
         channel_maxima: Mapping[str, torch.Tensor] | None = None,
         backend: str = "auto",
         **unsupported: Any,
     ) -> None:
         if unsupported:
-            expected = "recipe, bits, delta, channel_maxima and backend"
+            expected = "recipe, bits, delta, first_high, last_high, channel_maxima and backend"
             raise DvdqError(_OPERATION, expected=expected, got=", ".join(unsupported))
         if isinstance(recipe, str):
             recipe = Recipe.named(recipe, bits or "W4A8")
         elif bits is not None:
             raise DvdqError(_OPERATION, where="bits", expected="a recipe's name beside it", got=f"a recipe, and {bits}")
         self.quant_method = _Method.DVD_QUANT
-        self.recipe = recipe if delta is None else with_delta(recipe, delta)
+        recipe = recipe if delta is None else with_delta(recipe, delta)
+        self.recipe = with_ends(recipe, first_high=first_high, last_high=last_high)
         self.channel_maxima = channel_maxima
         self.backend = backend
 
@@ -95,6 +103,26 @@ def with_delta(recipe: Recipe, delta: float) -> Recipe:
         expected, got = "a schedule that switches (W4A6)", f"a {recipe.schedule.kind} one"
         raise DvdqError("recipe", where="delta", expected=expected, got=got)
     return dataclasses.replace(recipe, schedule=dataclasses.replace(recipe.schedule, delta=delta))
+
+
+def with_ends(recipe: Recipe, *, first_high: int | None = None, last_high: int | None = None) -> Recipe:
+    """``recipe`` with other numbers of first and last steps that run high; None leaves one as it is.
+
+    A constant schedule has no higher width: below 8 bits it becomes ``low``, with 8 above.
+
+    Raises:
+        DvdqError: a number that is negative or not whole, or any but 0 beside a width of 8 throughout.
+    """
+    before = recipe.schedule
+    first = before.first_high if first_high is None else first_high
+    last = before.last_high if last_high is None else last_high
+    schedule = dataclasses.replace(before, first_high=first, last_high=last)
+    if schedule.kind == "constant" and (first or last):
+        if schedule.high >= _HIGHEST:
+            expected, got = f"a schedule with steps below {_HIGHEST} bits", f"{schedule.high} bits throughout"
+            raise DvdqError("recipe", where="first_high, last_high", expected=expected, got=got)
+        schedule = dataclasses.replace(schedule, kind="low", low=schedule.high, high=_HIGHEST)
+    return dataclasses.replace(recipe, schedule=schedule)
 
 
 def mark_quantized(transformer: nn.Module, config: DVDQuantConfig) -> None:

@@ -25,7 +25,7 @@ from dvdq_models.files.text import one_line
 from dvdq_models.running.attention import attention_of, set_attention
 from dvdq_models.running.placement import Offload
 from dvdq_models.running.video import VIDEO_ENDINGS, Frames, to_bytes, write_mp4
-from dvdq_models.switching.hook import hooks_of
+from dvdq_models.switching.hook import hooks_of, set_ends
 from dvdq_models.switching.schedule import average_bits
 from dvdq_models.teacache import enable_teacache, teacache_trace
 from dvdq_reference.spec.errors import DvdqError
@@ -60,6 +60,8 @@ def generate(
     teacache_coefficients: Annotated[
         str | None, typer.Option(help="Whose coefficients, e.g. wan2.1-t2v-14b, where the architecture leaves it open.")
     ] = None,
+    first_high: options.FirstHigh = None,
+    last_high: options.LastHigh = None,
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -74,6 +76,8 @@ def generate(
     pipe = open_pipeline(pipeline, device=device, offload=offload, backend=backend)
     transformers = list(transformers_of(pipe).values())
     with typed():
+        if first_high is not None or last_high is not None:
+            set_ends(pipe, first_high=first_high, last_high=last_high)
         arguments = call_arguments("generate", pipe, prompt, seed, context.params)
         check_call("generate", pipe, arguments)
         check_space("generate", out.absolute(), 3 * prod(video_size(pipe, arguments)))  # more than it ever takes

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from dvdq_kernels.plan import Plan
 from dvdq_models.cli.console import console, megabytes, print_json, typed
-from dvdq_models.cli.options import AsJson, Bits, Delta, RecipeName
+from dvdq_models.cli.options import AsJson, Bits, Delta, FirstHigh, LastHigh, RecipeName
 from dvdq_models.cli.recipe import recipe_from
 from dvdq_models.families import family_of
 from dvdq_models.families.configurations import Config, empty_transformer, stored_recipe
@@ -32,6 +32,8 @@ def inspect(
     recipe: RecipeName = "dvd-quant",
     bits: Bits = "W4A6",
     delta: Delta = None,
+    first_high: FirstHigh = None,
+    last_high: LastHigh = None,
     layers: Annotated[bool, typer.Option("--layers", help="List every layer.")] = False,
     kernels: Annotated[bool, typer.Option("--kernels", help="Tell which kernels run for each kind of layer.")] = False,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens of the video, for --kernels.")] = 32760,
@@ -46,7 +48,7 @@ def inspect(
 ) -> None:
     """Show sizes before and after, of both transformers if there are two; a quantized one tells its own recipe."""
     with typed():
-        chosen = recipe_from(recipe, bits, delta)
+        chosen = recipe_from(recipe, bits, delta, first_high, last_high)
         size = None if video is None else _size(video)
         if capability is not None and not kernels:
             raise DvdqError("inspect", where="--capability", expected="--kernels with it", got="none")

@@ -13,6 +13,12 @@ from dvdq_models.running.placement import Offload
 RecipeName = Annotated[str, typer.Option("--recipe", help="minmax, smoothquant, quarot, vidit-q or dvd-quant.")]
 Bits = Annotated[str, typer.Option("--bits", help="W{weight}A{activation}: W4A8, W4A4, or W4A6, which switches.")]
 Delta = Annotated[float | None, typer.Option("--delta", help="Threshold of the bit switch (W4A6 only).")]
+FirstHigh = Annotated[
+    int | None, typer.Option("--first-high", min=0, help="First steps that run at 8 bits whatever the schedule says.")
+]
+LastHigh = Annotated[
+    int | None, typer.Option("--last-high", min=0, help="Last steps that do, which nothing after them corrects; try 2.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
 Backend = Annotated[str, typer.Option("--backend", help=f"auto, {', '.join(offering('quantized_linear'))}.")]
 

@@ -9,7 +9,7 @@ import typer
 
 from dvdq_models.calibration import Calibration
 from dvdq_models.cli.console import byte_progress, megabytes, print_json, say, typed
-from dvdq_models.cli.options import AsJson, Backend, Bits, Delta, RecipeName
+from dvdq_models.cli.options import AsJson, Backend, Bits, Delta, FirstHigh, LastHigh, RecipeName
 from dvdq_models.cli.recipe import recipe_from
 from dvdq_models.running.placement import check_device
 from dvdq_models.streaming import quantize_checkpoint
@@ -23,6 +23,8 @@ def quantize(
     recipe: RecipeName = "dvd-quant",
     bits: Bits = "W4A6",
     delta: Delta = None,
+    first_high: FirstHigh = None,
+    last_high: LastHigh = None,
     calibration: Annotated[
         Path | None, typer.Option(help="What dvdq calibrate wrote, for smoothquant and vidit-q.")
     ] = None,
@@ -36,7 +38,7 @@ def quantize(
 ) -> None:
     """Quantize a checkpoint of any size, tensor by tensor; a run that was killed goes on."""
     with typed():
-        chosen = recipe_from(recipe, bits, delta)
+        chosen = recipe_from(recipe, bits, delta, first_high, last_high)
         check_source(source)
         check_destination(destination)
         check_device("quantize", device)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dvdq_models.quantization_config import with_delta
+from dvdq_models.quantization_config import with_delta, with_ends
 from dvdq_reference.spec.recipe import Recipe
 
 
-def recipe_from(name: str, bits: str, delta: float | None = None) -> Recipe:
-    """``Recipe.named(name, bits)`` with δ replaced; δ without a switch is an error."""
+def recipe_from(
+    name: str, bits: str, delta: float | None = None, first_high: int | None = None, last_high: int | None = None
+) -> Recipe:
+    """``Recipe.named(name, bits)`` with what is given replaced; δ without a switch is an error."""
     recipe = Recipe.named(name, bits)
-    return recipe if delta is None else with_delta(recipe, delta)
+    recipe = recipe if delta is None else with_delta(recipe, delta)
+    return with_ends(recipe, first_high=first_high, last_high=last_high)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,9 +19,9 @@ from torch import nn
 
 from dvdq_models.families.pipelines import transformers_of
 from dvdq_models.layers.activation_state import ActivationState
-from dvdq_models.quantization_config import DVDQuantConfig, mark_quantized, with_delta
+from dvdq_models.quantization_config import DVDQuantConfig, mark_quantized, with_delta, with_ends
 from dvdq_models.switching.denoising_loop import DenoisingLoop, latents_and_time
-from dvdq_models.switching.schedule import DeltaGuided, Planned, StepDecision, decider
+from dvdq_models.switching.schedule import Decider, StepDecision, decider
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import BitSchedule, Recipe
 
@@ -45,11 +46,11 @@ class BitSwitch:
         self._deciding = False
         self._outputs: list[torch.Tensor] = []
         self._guidance = 1.0
-        self._decider: DeltaGuided | Planned | None = None
+        self._decider: Decider | None = None
         self._previous: torch.Tensor | None = None
 
-    def before(self, context: CacheContext | None, latents: torch.Tensor, timestep: torch.Tensor) -> int:
-        """The width of the pass that begins with these inputs."""
+    def before(self, context: CacheContext | None, latents: torch.Tensor, timestep: torch.Tensor) -> StepDecision:
+        """The decision for the step of the pass that begins with these inputs."""
         place = self._loop.enter(context, latents, timestep)
         self._deciding = place.first_pass or place.new_video
         if self._deciding and not place.new_video:
@@ -61,7 +62,7 @@ class BitSwitch:
         if self._deciding:
             assert self._decider is not None
             self.trace.append(self._decider.decide(place.step))
-        return self.trace[-1].bits
+        return self.trace[-1]
 
     def after(self, output: torch.Tensor, expert: nn.Module) -> None:
         """Keep the output of a pass that ends, and measure as soon as the step has all that counts."""
@@ -142,7 +143,7 @@ class BitSwitchHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Set the width of a pass that begins."""
         latents, timestep = latents_and_time(module, args, kwargs)
-        self.state.bits = self.switch.before(self.context_receiver._context, latents, timestep)
+        self.state.bits = self.switch.before(self.context_receiver._context, latents, timestep).bits
         return args, kwargs
 
     @torch.compiler.disable(reason=_OUTSIDE)  # type: ignore[untyped-decorator]
@@ -206,7 +207,8 @@ def follow(pipeline: Any) -> None:
     """Run one schedule over each whole video of ``pipeline``, at the pace of its scheduler.
 
     Two experts then share one trace. The scheduler tells where a video begins and how many steps it has, which STP,
-    ITP, ABS and SBA need and only ``WanPipeline`` tells otherwise. :func:`dvdq_models.load_pipeline` does this.
+    ITP, ABS, SBA and last steps that run high need, and only ``WanPipeline`` tells otherwise.
+    :func:`dvdq_models.load_pipeline` does this.
 
     Raises:
         DvdqError: no quantized transformer, or experts whose schedules differ.
@@ -227,8 +229,28 @@ def set_delta(pipeline: Any, delta: float) -> None:
     for name, hook in hooks_of(pipeline).items():
         if hook.recipe.schedule.kind != "delta":
             raise DvdqError("set_delta", where=name, expected="a delta schedule", got=hook.recipe.schedule.kind)
-        hook.recipe = with_delta(hook.recipe, delta)
-        mark_quantized(getattr(pipeline, name), DVDQuantConfig(hook.recipe))
+    _change(pipeline, lambda recipe: with_delta(recipe, delta))
+
+
+def set_ends(pipeline: Any, *, first_high: int | None = None, last_high: int | None = None) -> None:
+    """Let other numbers of first and last steps run high, from the next video on, which the schedule then follows.
+
+    Args:
+        pipeline: with a quantized transformer.
+        first_high: None leaves it as it is, here and below.
+        last_high: of all steps that run, whatever the pipeline calls them.
+
+    Raises:
+        DvdqError: what :func:`~dvdq_models.quantization_config.with_ends` refuses; the pipeline is then as it was.
+    """
+    _change(pipeline, lambda recipe: with_ends(recipe, first_high=first_high, last_high=last_high))
+
+
+def _change(pipeline: Any, change: Callable[[Recipe], Recipe]) -> None:
+    changed = {name: (hook, change(hook.recipe)) for name, hook in hooks_of(pipeline).items()}
+    for name, (hook, recipe) in changed.items():
+        hook.recipe = recipe
+        mark_quantized(getattr(pipeline, name), DVDQuantConfig(recipe))
     follow(pipeline)
 
 

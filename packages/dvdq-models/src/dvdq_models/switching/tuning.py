@@ -31,7 +31,7 @@ class Trial:
         return average_bits(list(chain(*self.traces)))
 
     @property
-    def distances(self) -> list[list[float]]:
+    def distances(self) -> list[list[float | None]]:
         """The distances of each video."""
         return [distances_of(trace) for trace in self.traces]
 
@@ -40,9 +40,12 @@ class Trial:
         return sum(step.bits == bits and not step.skipped for step in chain(*self.traces))
 
 
-def distances_of(trace: Sequence[StepDecision]) -> list[float]:
-    """The distances that a trace holds, as :func:`~dvdq_models.switching.schedule.choose_delta` takes them."""
-    return [step.distance for step in trace if step.distance is not None]
+def distances_of(trace: Sequence[StepDecision]) -> list[float | None]:
+    """The distances of a trace, as :func:`~dvdq_models.switching.schedule.choose_delta` takes them.
+
+    None for a step that a cache skipped.
+    """
+    return [step.distance for step in trace[1:]]
 
 
 def tune_delta(
@@ -51,7 +54,7 @@ def tune_delta(
     wanted: float,
     *,
     trials: int = 3,
-    recorded: Sequence[Sequence[float]] | None = None,
+    recorded: Sequence[Sequence[float | None]] | None = None,
 ) -> list[Trial]:
     """Trials of the switch, each at the δ that the distances of the one before suggest; ``pipeline`` keeps the best.
 
@@ -83,7 +86,14 @@ def tune_delta(
     for _ in range(trials):
         if done and abs(done[-1].average - wanted) <= _half_a_step(done[-1], schedule.high - schedule.low):
             break
-        delta = choose_common_delta(recorded, wanted, schedule.low, schedule.high)
+        delta = choose_common_delta(
+            recorded,
+            wanted,
+            schedule.low,
+            schedule.high,
+            first_high=schedule.first_high,
+            last_high=schedule.last_high,
+        )
         if any(trial.delta == delta for trial in done):
             break
         done.append(_run(pipeline, videos, delta))

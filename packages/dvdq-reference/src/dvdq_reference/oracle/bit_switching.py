@@ -5,6 +5,9 @@ trace of n steps has the n - 1 distances ``d_1 … d_{n-1}``. A step that a cach
 so it leaves the sum as it is, resets nothing, and the next distance is from the last output that was computed.
 
 The rivals give half the steps to each width; of an odd number, one more to the high width.
+
+The first and last steps of a schedule, as many as it says, run high whatever its kind says. Under δ such a step is a
+high step like any other: the sum returns to 0, and its own change counts towards the next decision.
 """
 
 from __future__ import annotations
@@ -47,13 +50,13 @@ def relative_change(current: ArrayLike, previous: ArrayLike) -> float:
 def delta_guided(distances: Sequence[float | None], schedule: BitSchedule) -> list[int]:
     """Eq. 11: the sum of distances since the last reset decides the next step.
 
-    Below δ it runs at ``low``; at δ or above at ``high``, and the sum returns to 0. The distance after the last step
-    decides nothing.
+    Below δ it runs at ``low``; at δ or above, or where :func:`runs_high` says so, at ``high``, and the sum returns to
+    0. The distance after the last step decides nothing.
 
     Args:
         distances: ``d_1 … d_{n-1}``, for n steps; None for a step that a cache skipped, whose width is what it would
             have run at.
-        schedule: low, high and δ.
+        schedule: low, high, δ, and how many first and last steps run high.
 
     Raises:
         DvdqError: for a distance that is negative or NaN (naming the step), or a schedule without δ.
@@ -63,8 +66,9 @@ def delta_guided(distances: Sequence[float | None], schedule: BitSchedule) -> li
     _check_distances("delta_guided", distances)
     bits = [schedule.high]
     total, measured = 0.0, False
-    for distance in distances:
-        reached = not measured or total >= schedule.delta
+    for step, distance in enumerate(distances, start=1):
+        forced = runs_high(step, len(distances) + 1, schedule)
+        reached = forced or not measured or total >= schedule.delta
         bits.append(schedule.high if reached else schedule.low)
         if distance is not None:
             total = distance if reached else total + distance
@@ -72,9 +76,24 @@ def delta_guided(distances: Sequence[float | None], schedule: BitSchedule) -> li
     return bits
 
 
+def runs_high(step: int, num_steps: int, schedule: BitSchedule) -> bool:
+    """Whether ``step`` is one of the first or last that run high whatever the kind of ``schedule`` says."""
+    return step < schedule.first_high or finishes(step, num_steps, schedule)
+
+
+def finishes(step: int, num_steps: int, schedule: BitSchedule) -> bool:
+    """Whether ``step`` is one of the last ``last_high``, which nothing that comes later corrects."""
+    return step >= num_steps - schedule.last_high
+
+
 def constant(num_steps: int, schedule: BitSchedule) -> list[int]:
     """``high`` at every step."""
     return [schedule.high] * num_steps
+
+
+def low(num_steps: int, schedule: BitSchedule) -> list[int]:
+    """``low`` at every step."""
+    return [schedule.low] * num_steps
 
 
 def stp(num_steps: int, schedule: BitSchedule) -> list[int]:
@@ -103,7 +122,7 @@ def schedule_bits(schedule: BitSchedule, num_steps: int, distances: Sequence[flo
     """The width of each of ``num_steps`` steps.
 
     Args:
-        schedule: which of the schedules, with its widths, δ and seed.
+        schedule: which of the schedules, with its widths, δ and seed, and how many first and last steps run high.
         num_steps: n ≥ 1.
         distances: ``d_1 … d_{n-1}``, for ``delta`` only, as in :func:`delta_guided`.
 
@@ -119,11 +138,20 @@ def schedule_bits(schedule: BitSchedule, num_steps: int, distances: Sequence[flo
         return delta_guided(distances, schedule)
     if distances is not None:
         raise DvdqError("schedule_bits", where="distances", expected=f"none for {schedule.kind}", got=len(distances))
-    fixed = {"constant": constant, "stp": stp, "itp": itp, "abs": abs_, "sba": sba}
-    return fixed[schedule.kind](num_steps, schedule)
+    fixed = {"constant": constant, "low": low, "stp": stp, "itp": itp, "abs": abs_, "sba": sba}
+    planned = fixed[schedule.kind](num_steps, schedule)
+    return [schedule.high if runs_high(i, num_steps, schedule) else bits for i, bits in enumerate(planned)]
 
 
-def choose_delta(distances: Sequence[float], wanted_average: float, low: int = 4, high: int = 8) -> float:
+def choose_delta(
+    distances: Sequence[float],
+    wanted_average: float,
+    low: int = 4,
+    high: int = 8,
+    *,
+    first_high: int = 0,
+    last_high: int = 0,
+) -> float:
     """The δ whose schedule of a recorded trace has the average width nearest to ``wanted_average``, high if two tie.
 
     The schedule changes only where δ passes the sum of some run of consecutive distances, and a larger δ never makes
@@ -138,7 +166,8 @@ def choose_delta(distances: Sequence[float], wanted_average: float, low: int = 4
     check_bits("choose_delta", high)
     if not low <= wanted_average <= high:
         raise DvdqError("choose_delta", where="wanted_average", expected=f"{low} to {high}", got=wanted_average)
-    deciding = distances[: len(distances) + 1 - FIRST_HIGH]
+    # The sum that decides step i ends at d_{i-1}, and begins at that of the last step which is sure to run high.
+    deciding = distances[max(first_high, FIRST_HIGH) - FIRST_HIGH : max(len(distances) - 1 - last_high, 0)]
     if len(distances) < FIRST_HIGH:
         raise DvdqError("choose_delta", expected=f"at least {FIRST_HIGH} distances", got=len(distances))
     sums = {0.0}
@@ -152,7 +181,8 @@ def choose_delta(distances: Sequence[float], wanted_average: float, low: int = 4
     deltas = [0.0, *middles, 2 * finite[-1] + 1]
 
     def average(delta: float) -> float:
-        bits = delta_guided(distances, BitSchedule("delta", low=low, high=high, delta=delta))
+        schedule = BitSchedule("delta", low=low, high=high, delta=delta, first_high=first_high, last_high=last_high)
+        bits = delta_guided(distances, schedule)
         return sum(bits) / len(bits)
 
     at = bisect_left(deltas, -wanted_average, key=lambda delta: -average(delta))

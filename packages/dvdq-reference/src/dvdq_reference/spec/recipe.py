@@ -19,7 +19,7 @@ RotationKind = Literal["full", "block", "regular"]
 Grid = Literal["minmax", "bgr", "clip-search"]
 Clip = Literal["absmax", "gaussian", "quarot", "signed"]
 SmoothingKind = Literal["smoothquant", "vidit-q"]
-ScheduleKind = Literal["constant", "delta", "stp", "itp", "abs", "sba"]
+ScheduleKind = Literal["constant", "low", "delta", "stp", "itp", "abs", "sba"]
 Measured = Literal["conditional", "guided"]
 
 ROTATION_BLOCK = 256
@@ -42,6 +42,11 @@ def _check_choice(name: str, value: object, literal: Any) -> None:
 def _check_size(name: str, size: object) -> None:
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise DvdqError("recipe", where=name, expected="a positive whole number or None", got=repr(size))
+
+
+def _check_count(name: str, count: object) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise DvdqError("recipe", where=name, expected="a whole number >= 0", got=repr(count))
 
 
 @dataclass(frozen=True)
@@ -137,9 +142,11 @@ class ActivationRule:
 class BitSchedule:
     """Which activation width each denoising step uses.
 
-    ``constant`` uses ``high`` always; ``delta`` is the paper's switch (Eq. 11) with threshold ``delta``; ``stp``,
-    ``itp``, ``abs`` and ``sba`` are its rivals (Sec. 4.3), ``sba`` drawn with ``seed``. ``measured`` is the output F
-    whose change is summed: that of the conditional pass, or what classifier-free guidance makes of both passes.
+    ``constant`` uses ``high`` always, ``low`` the other one; ``delta`` is the paper's switch (Eq. 11) with threshold
+    ``delta``; ``stp``, ``itp``, ``abs`` and ``sba`` are its rivals (Sec. 4.3), ``sba`` drawn with ``seed``.
+    ``measured`` is the output F whose change is summed: that of the conditional pass, or what classifier-free guidance
+    makes of both passes. Whatever the kind says, the ``first_high`` first steps and the ``last_high`` last ones use
+    ``high``: ``BitSchedule("low", last_high=2)`` runs all steps but two at 4 bits.
     """
 
     kind: ScheduleKind = "constant"
@@ -148,6 +155,8 @@ class BitSchedule:
     delta: float | None = None
     seed: int = 0
     measured: Measured = "conditional"
+    first_high: int = 0
+    last_high: int = 0
 
     def __post_init__(self) -> None:
         _check_choice("schedule.kind", self.kind, ScheduleKind)
@@ -158,6 +167,8 @@ class BitSchedule:
             raise DvdqError("recipe", where="schedule", expected="low <= high", got=f"{self.low} > {self.high}")
         if self.kind == "delta" and (self.delta is None or not self.delta >= 0.0):
             raise DvdqError("recipe", where="schedule.delta", expected="a number >= 0", got=self.delta)
+        _check_count("schedule.first_high", self.first_high)
+        _check_count("schedule.last_high", self.last_high)
 
 
 @dataclass(frozen=True)
@@ -203,8 +214,16 @@ class Recipe:
         return dataclasses.replace(recipe, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as JSON-ready values."""
-        return dataclasses.asdict(self)
+        """The recipe as JSON-ready values.
+
+        Fields younger than the format stand there only where they say something, so that every other recipe is written,
+        and read by older versions, as it always was.
+        """
+        values = dataclasses.asdict(self)
+        for name in ("first_high", "last_high"):
+            if not values["schedule"][name]:
+                del values["schedule"][name]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
