@@ -32,7 +32,7 @@ CLASSES = {
 LAYERS = {"wan": 60, "hunyuan-video": 46}
 
 
-@pytest.fixture(scope="module", params=BUNDLED)
+@pytest.fixture(scope="module", params=CLASSES)
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from diffusers.hooks.group_offloading import _GROUP_OFFLOADING
@@ -15,6 +15,7 @@ from dvdq_kernels.rotation import check_rotation
 from dvdq_models.diffusers_plugin.copying import accept_copies
 from dvdq_models.diffusers_plugin.methods import accept_methods
 from dvdq_models.families import family_of
+from dvdq_models.families.moments import Weights
 from dvdq_models.layers.activation_state import ActivationState
 from dvdq_models.layers.casting import FLOATS
 from dvdq_models.layers.encoding import check_weight
@@ -42,7 +43,7 @@ def quantize(
     backend: str = "auto",
     progress: Progress | None = None,
 ) -> Transformer:
-    """Quantize ``transformer`` in place, without data unless the recipe smooths, and return it.
+    """Quantize ``transformer`` in place, without data unless the recipe calibrates, and return it.
 
     Everything that can be refused is looked at before the first layer changes: the family, every layer's shape under
     the recipe, and every weight's finiteness. Weights are then replaced one at a time, so the peak above the model
@@ -51,7 +52,7 @@ def quantize(
     Args:
         transformer: a diffusers transformer of a known family, in any float dtype, on any device.
         recipe: e.g. ``Recipe.named("dvd-quant", "W4A6")``.
-        channel_maxima: ``max |X_j|`` of each layer's input channels, by layer, for a recipe that smooths: what
+        channel_maxima: ``max |X_j|`` of each layer's input channels, by layer, for a recipe that calibrates: what
             :meth:`dvdq_models.calibration.Calibration.of` gives.
         backend: which kernels run, as in :func:`dvdq_kernels.quantized_linear`.
         progress: told of each finished layer.
@@ -60,8 +61,9 @@ def quantize(
         DvdqError: an unknown family or layer, a model already quantized, statistics that are missing, not needed or of
             another model, a shape that the recipe cannot take, a weight with NaN or Inf; the model is then as it was.
     """
+    magnitudes = magnitudes_of(transformer, recipe, lambda name: transformer.get_parameter(name).data)
     layers = prepare_layers(transformer, recipe, channel_maxima, backend=backend, check_values=True)
-    maxima = channel_maxima or {}
+    maxima = magnitudes or channel_maxima or {}
     for done, (name, (linear, layer)) in enumerate(layers.items(), start=1):
         layer.quantize_(linear.weight, maxima.get(name))
         transformer.set_submodule(name, layer)
@@ -69,6 +71,19 @@ def quantize(
             progress(name, done, len(layers))
     mark_quantized(transformer, DVDQuantConfig(recipe, backend=backend))
     return transformer
+
+
+def magnitudes_of(transformer: Any, recipe: Recipe, weights: Weights) -> dict[str, torch.Tensor]:
+    """What a recipe that smooths without data has for ``channel_maxima``; nothing of any other recipe.
+
+    Args:
+        transformer: whose family and configuration count; it may be empty.
+        recipe: that smooths or not.
+        weights: the transformer's parameters by name, as they are quantized.
+    """
+    if recipe.smoothing is None or recipe.smoothing.calibrated:
+        return {}
+    return family_of(transformer).magnitudes(lambda name: weights(name).cpu(), transformer.config)
 
 
 def prepare_layers(
@@ -88,7 +103,7 @@ def prepare_layers(
     Args:
         transformer: in full precision.
         recipe: of the layers.
-        channel_maxima: statistics, for a recipe that smooths.
+        channel_maxima: statistics, for a recipe that calibrates.
         backend: which kernels run.
         check_values: whether weights are looked at for NaN and Inf.
         encoded: whether the layers will get what was encoded before, so that statistics are not needed.
@@ -125,7 +140,7 @@ def _check_maxima(
     operation: str, recipe: Recipe, layers: Mapping[str, QuantizedLinear], maxima: Mapping[str, torch.Tensor] | None
 ) -> None:
     """Refuse ``maxima`` that are not those of all ``layers`` that smooth, and any if the recipe does not smooth."""
-    if recipe.smoothing is None:
+    if recipe.smoothing is None or not recipe.smoothing.calibrated:
         if maxima is not None:
             raise DvdqError(operation, where=recipe.name, expected="no calibration: it uses none", got="statistics")
         return

@@ -86,6 +86,7 @@ def open_subject(
     """
     size, steps = None if video is None else _parse(operation, video), STEPS
     if model in BUNDLED:
+        BUNDLED[model].prepare()
         path, call = BUNDLED[model].folder, BUNDLED[model].generation
         size = size or (call["num_frames"], call["height"], call["width"])
         text_tokens, steps = text_tokens or call["max_sequence_length"], call["num_inference_steps"]

@@ -53,7 +53,8 @@ class Method:
     @property
     def smooths(self) -> bool:
         """Whether it has to see activations first."""
-        return self.recipe is not None and self.recipe.smoothing is not None
+        smoothing = None if self.recipe is None else self.recipe.smoothing
+        return smoothing is not None and smoothing.calibrated
 
     def with_delta(self, delta: float) -> Method:
         """With the δ that was found."""

@@ -93,6 +93,7 @@ class Study:
         if not 2 <= videos <= len(unseen):
             raise DvdqError(OPERATION, where="videos", expected=f"2 to {len(unseen)}", got=videos)
         bundled = BUNDLED[name]
+        bundled.prepare()
         settings = dict(bundled.generation)
         if steps is not None:
             settings["num_inference_steps"] = steps
@@ -103,7 +104,7 @@ class Study:
             settings,
             tuple(scene.prompt for scene in unseen[:videos]),
             tuple(scene.prompt for scene in training[::every][:CALIBRATION_VIDEOS]),
-            f"moving-shapes-{name}",
+            f"moving-shapes-{name.removesuffix('-outliers')}",
             device,
             samples,
         )

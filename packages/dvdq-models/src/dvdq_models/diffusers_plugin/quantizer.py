@@ -14,7 +14,7 @@ So a full checkpoint and a quantized one take the same way, and a device map is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from diffusers.quantizers.base import DiffusersQuantizer
 from diffusers.utils import logging
 from torch import nn
 
-from dvdq_models.apply import prepare_layers
+from dvdq_models.apply import magnitudes_of, prepare_layers
 from dvdq_models.checkpoint.checksums import check_sums
 from dvdq_models.checkpoint.full_precision import check_full_precision
 from dvdq_models.checkpoint.layout import TensorType
@@ -53,6 +53,7 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
         self._device_map: Any = None
         self._source = "state dict"
         self._stored: dict[str, TensorType] = {}
+        self._read: Callable[[str], torch.Tensor] | None = None
         self._loaded_keys: list[str] = []
         self._kept_in_float32: Sequence[str] = ()
         self._layers: dict[str, QuantizedLinear] = {}
@@ -95,7 +96,9 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
         self._source = str(files[0].parent)
         if self.pre_quantized:
             check_sums(_OPERATION, files[0].parent)
-        self._stored = {k: tensor.type for file in files for k, tensor in open_file(_OPERATION, file).items()}
+        tensors = {k: tensor for file in files for k, tensor in open_file(_OPERATION, file).items()}
+        self._stored = {name: tensor.type for name, tensor in tensors.items()}
+        self._read = lambda name: tensors[name].read()
         if not self.pre_quantized:
             check_full_precision(_OPERATION, self._source, self._stored)
         self._loaded_keys = loaded_keys
@@ -111,11 +114,13 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
     ) -> None:
         if state_dict is not None:  # of from_single_file, which does not say whether it is quantized
             self._stored, self.pre_quantized = _types(state_dict), _holds_codes(state_dict)
+            self._read = state_dict.__getitem__
         self._kept_in_float32 = keep_in_fp32_modules
         if not self.pre_quantized:
             self._check(model)
         config = self.quantization_config
-        self._maxima = config.channel_maxima or {}
+        magnitudes = {} if self.pre_quantized else magnitudes_of(model, config.recipe, self._weight)
+        self._maxima = magnitudes or config.channel_maxima or {}
         for name, (_linear, layer) in prepare_layers(
             model, config.recipe, config.channel_maxima, backend=config.backend, encoded=self.pre_quantized
         ).items():
@@ -178,6 +183,11 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
             if tensor.device.type == "meta":
                 raise DvdqError("save_pretrained", where=name, expected="a tensor in memory", got="one offloaded")
         return state_dict, {}
+
+    def _weight(self, name: str) -> torch.Tensor:
+        """A weight as it will be when it is quantized."""
+        assert self._read is not None
+        return cast("quantize", name, self._read(name), self._dtype_of(name))
 
     def _dtype_of(self, name: str) -> torch.dtype:
         """As asked for, else as stored; float32 where diffusers keeps it, unless a quantized file says otherwise."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from dvdq_models.families.moments import Channels, Weights
 from dvdq_reference.spec.errors import DvdqError
 
 Signal = Literal["timestep", "timestep-projection", "modulated-input"]
@@ -128,6 +129,10 @@ class Caching:
     returns: tuple[str, ...] = ("hidden_states",)
 
 
+Moments = Callable[[Weights, Config], Iterator[tuple[str, Channels]]]
+"""What quantized linears are given, by name; one that is not named is given what cannot be known."""
+
+
 @dataclass(frozen=True)
 class Family:
     """Transformers that are treated alike.
@@ -142,6 +147,7 @@ class Family:
         compression: frames and pixels that become one latent, where no autoencoder says so.
         pipelines: how each of their classes is called.
         teacache: where TeaCache hooks into each class that it can be put on.
+        moments: what the inputs of its linears are like, from the weights of one of its transformers.
         originals: how the kinds of checkpoints in its authors' own format begin, as diffusers tells them apart.
         experts: the folder in its authors' own repository of each transformer of a pipeline with several.
         module: where its classes are imported from.
@@ -156,9 +162,25 @@ class Family:
     compression: tuple[int, int] = (4, 8)
     pipelines: Mapping[str, Call] = field(default_factory=dict)
     teacache: Mapping[str, Caching] = field(default_factory=dict)
+    moments: Moments | None = None
     originals: tuple[str, ...] = ()
     experts: Mapping[str, str] = field(default_factory=dict)
     module: str = "diffusers"
+
+    def magnitudes(self, weights: Weights, config: Config) -> dict[str, torch.Tensor]:
+        """How large the channels are that each quantized linear is given, float32 ``[in]`` by name, from weights alone.
+
+        Raises:
+            DvdqError: a family whose moments nobody has written down, or weights that are not finite.
+        """
+        operation = "analytic smoothing"
+        if self.moments is None:
+            raise DvdqError(operation, where=self.name, expected="a family with moments", got="none")
+        found = {name: channels.magnitude() for name, channels in self.moments(weights, config)}
+        for name, magnitude in found.items():
+            if not bool(magnitude.isfinite().all()):
+                raise DvdqError(operation, where=name, expected="finite weights before it", got="NaN or Inf")
+        return found
 
     def treatments(self, transformer: Any) -> dict[str, Treatment]:
         """The treatment of every linear by module name, in the model's order.

@@ -7,15 +7,19 @@ embedders and the last projection. How an image conditions the video (``image_co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch.nn.functional import silu
 
-from dvdq_models.families.family import USUAL, Caching, Call, Example, Family, Inputs, Rule
+from dvdq_models.families.family import USUAL, Caching, Call, Config, Example, Family, Inputs, Rule
+from dvdq_models.families.moments import Channels, Weights, gelu_tanh, joined, mixed, sinusoids, time_steps
 
 IMAGE_TOKENS = 729
 """Of SigLIP, for the first frame."""
+_GUIDANCE = 6000.0
+"""A thousand times the scale that its pipelines embed by default."""
 _HISTORY = {"clean": 2, "history_2x": 2, "history_4x": 16}
 
 
@@ -29,7 +33,7 @@ def _inputs(of: Example) -> Inputs:
         "pooled_projections": of.normal(1, of.config.pooled_projection_dim),
     }
     if of.config.guidance_embeds:
-        inputs["guidance"] = text.new_full((1,), 6000.0)
+        inputs["guidance"] = text.new_full((1,), _GUIDANCE)
     return inputs if of.config.get("has_image_proj") is None else inputs | _framepack(of)
 
 
@@ -56,6 +60,44 @@ def _modulated(block: Any, argument: Callable[[str], Any]) -> torch.Tensor:
         inputs["first_frame_num_tokens"] = argument("num_tokens")
     modulated: torch.Tensor = block.norm1(argument("hidden_states"), **inputs)[0]
     return modulated
+
+
+def _moments(weights: Weights, config: Config) -> Iterator[tuple[str, Channels]]:
+    normal = Channels.normal(config["num_attention_heads"] * config["attention_head_dim"])
+    condition = _embedded(weights, "timestep", time_steps(256))
+    condition += _embedded(weights, "text", Channels.normal(config["pooled_projection_dim"]))
+    if config["guidance_embeds"]:
+        condition += _embedded(weights, "guidance", sinusoids(torch.tensor([_GUIDANCE]), 256))
+    condition = condition.through(silu)
+    for block in (f"transformer_blocks.{i}" for i in range(config["num_layers"])):
+        values = []
+        for norm, attending, value, feed_forward in (
+            ("norm1", ("to_q", "to_k", "to_v"), "to_v", "ff"),
+            ("norm1_context", ("add_q_proj", "add_k_proj", "add_v_proj"), "add_v_proj", "ff_context"),
+        ):
+            shift, scale, _, hidden_shift, hidden_scale, _ = condition.linear(weights, f"{block}.{norm}.linear").chunk(
+                6
+            )
+            given = normal.modulated(scale, shift)
+            yield from ((f"{block}.attn.{name}", given) for name in attending)
+            values.append(given.linear(weights, f"{block}.attn.{value}"))
+            hidden = normal.modulated(hidden_scale, hidden_shift)
+            yield f"{block}.{feed_forward}.net.0.proj", hidden
+            hidden = hidden.linear(weights, f"{block}.{feed_forward}.net.0.proj").through(gelu_tanh)
+            yield f"{block}.{feed_forward}.net.2", hidden
+        # Each stream attends to both.
+        yield from ((f"{block}.attn.{name}", mixed(*values)) for name in ("to_out.0", "to_add_out"))
+    for block in (f"single_transformer_blocks.{i}" for i in range(config["num_single_layers"])):
+        shift, scale, _ = condition.linear(weights, f"{block}.norm.linear").chunk(3)
+        given = normal.modulated(scale, shift)
+        yield from ((f"{block}.{name}", given) for name in ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"))
+        hidden = given.linear(weights, f"{block}.proj_mlp").through(gelu_tanh)
+        yield f"{block}.proj_out", joined(given.linear(weights, f"{block}.attn.to_v"), hidden)
+
+
+def _embedded(weights: Weights, name: str, given: Channels) -> Channels:
+    embedder = f"time_text_embed.{name}_embedder"
+    return given.linear(weights, f"{embedder}.linear_1").through(silu).linear(weights, f"{embedder}.linear_2")
 
 
 _CALL = USUAL | {"guidance": "true_cfg_scale", "embedded_guidance": "guidance_scale"}
@@ -114,5 +156,6 @@ HUNYUAN_VIDEO = Family(
             returns=("hidden_states", "encoder_hidden_states"),
         )
     },
+    moments=_moments,
     originals=("hunyuan-video",),
 )

@@ -6,7 +6,12 @@ A14B pipeline are ordinary transformers of this family.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from torch.nn.functional import silu
+
 from dvdq_models.families.family import USUAL, Caching, Call, Config, Embedding, Example, Family, Inputs, Rule
+from dvdq_models.families.moments import Channels, Weights, gelu_tanh, time_steps
 
 CLIP_TOKENS = 257
 """Of the image that conditions Wan 2.1: 16 x 16 patches and the class token."""
@@ -33,6 +38,42 @@ def _inputs(of: Example) -> Inputs:
     if of.config.get("inject_sample_info"):
         inputs["fps"] = [0]  # 16 frames a second
     return inputs
+
+
+def _moments(weights: Weights, config: Config) -> Iterator[tuple[str, Channels]]:
+    embedder, normal = (
+        "condition_embedder",
+        Channels.normal(config["num_attention_heads"] * config["attention_head_dim"]),
+    )
+    time = time_steps(config["freq_dim"])
+    time = time.linear(weights, f"{embedder}.time_embedder.linear_1").through(silu)
+    time = time.linear(weights, f"{embedder}.time_embedder.linear_2").through(silu)
+    time = time.linear(weights, f"{embedder}.time_proj")
+    if config.get("inject_sample_info"):
+        rate = Channels.known(weights("fps_embedding.weight")[:1])
+        time += rate.linear(weights, "fps_projection.net.0.proj").through(silu).linear(weights, "fps_projection.net.2")
+    text = Channels.normal(config["text_dim"]).linear(weights, f"{embedder}.text_embedder.linear_1").through(gelu_tanh)
+    text = text.linear(weights, f"{embedder}.text_embedder.linear_2")
+    image = None
+    if config["added_kv_proj_dim"] is not None:
+        image = normal.affine(weights, f"{embedder}.image_embedder.norm2")
+    names = [f"blocks.{i}" for i in range(config["num_layers"])]
+    for block in names + [f"vace_blocks.{i}" for i in range(_vace_blocks(config))]:
+        table = Channels.known(weights(f"{block}.scale_shift_table").flatten(1))
+        shift, scale, _, hidden_shift, hidden_scale, _ = (time + table).chunk(6)
+        attending = normal.modulated(scale, shift)
+        yield from ((f"{block}.attn1.to_{part}", attending) for part in "qkv")
+        yield f"{block}.attn1.to_out.0", attending.linear(weights, f"{block}.attn1.to_v")
+        yield f"{block}.attn2.to_q", normal.affine(weights, f"{block}.norm2") if config["cross_attn_norm"] else normal
+        yield from ((f"{block}.attn2.to_{part}", text) for part in "kv")
+        values = text.linear(weights, f"{block}.attn2.to_v")
+        if image is not None:
+            yield from ((f"{block}.attn2.add_{part}_proj", image) for part in "kv")
+            values += image.linear(weights, f"{block}.attn2.add_v_proj")
+        yield f"{block}.attn2.to_out.0", values
+        hidden = normal.modulated(hidden_scale, hidden_shift)
+        yield f"{block}.ffn.net.0.proj", hidden
+        yield f"{block}.ffn.net.2", hidden.linear(weights, f"{block}.ffn.net.0.proj").through(gelu_tanh)
 
 
 _EXPERTS = USUAL | {"guidance_2": "guidance_scale_2"}
@@ -95,6 +136,7 @@ WAN = Family(
             },
         )
     },
+    moments=_moments,
     originals=("wan-",),
     experts={"transformer": "high_noise_model", "transformer_2": "low_noise_model"},
 )

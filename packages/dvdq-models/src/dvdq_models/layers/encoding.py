@@ -45,7 +45,8 @@ def encode_weight(
     Args:
         weight: any float dtype, finite.
         recipe: its rotation, smoothing and weight rule are used.
-        channel_max: ``max |X_j|`` of each input channel, ``[in]``, from calibration; a recipe that smooths needs it.
+        channel_max: ``max |X_j|`` of each input channel, ``[in]``, from calibration, or the magnitudes that follow from
+            weights; a recipe that smooths needs them.
         backend: as in :func:`dvdq_kernels.quantize_weight`.
 
     Raises:
@@ -79,7 +80,7 @@ def smoothing_factor(channel_max: torch.Tensor | None, weight: torch.Tensor, smo
         raise DvdqError(operation, expected=f"maxima [{in_features}]", got=list(channel_max.shape))
     x = channel_max.to(weight.device, torch.float64)
     w = weight.abs().amax(dim=0).to(torch.float64)
-    alpha = smoothing.alpha if smoothing.kind == "smoothquant" else 1.0 - smoothing.alpha
+    alpha = 1.0 - smoothing.alpha if smoothing.kind == "vidit-q" else smoothing.alpha
     live = (x > 0) & (w > 0)
     one = torch.ones_like(x)
     return (torch.where(live, x, one) ** alpha / torch.where(live, w, one) ** (1.0 - alpha)).to(torch.float32)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from dvdq_models.apply import prepare_layers
+from dvdq_models.apply import magnitudes_of, prepare_layers
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import LazyTensor, most_common_dtype
 from dvdq_models.families.configurations import empty_transformer_of
@@ -75,13 +75,22 @@ def plan_transformer(
     _check_names(source, expected, transformer._keys_to_ignore_on_load_unexpected or ())
     dtype = most_common_dtype(source.tensors)
     kept = set(transformer._keep_in_fp32_modules or ())
+
+    def type_of(name: str) -> torch.dtype:
+        return torch.float32 if kept & set(name.split(".")) else dtype
+
+    def weight_of(name: str) -> torch.Tensor:
+        return cast(OPERATION, source.tensors[name].where, source.tensors[name].read(), type_of(name))
+
+    magnitudes = magnitudes_of(transformer, recipe, weight_of)
     swapped = prepare_layers(transformer, recipe, channel_maxima, backend=backend)
-    layers, maxima = {name: layer for name, (_, layer) in swapped.items()}, channel_maxima or {}
+    layers = {name: layer for name, (_, layer) in swapped.items()}
+    maxima = magnitudes or channel_maxima or {}
     steps: list[Step] = []
     types: dict[str, torch.dtype] = {}
     for name in expected:
         module, _, leaf = name.rpartition(".")
-        tensor, to = source.tensors[name], torch.float32 if kept & set(name.split(".")) else dtype
+        tensor, to = source.tensors[name], type_of(name)
         if leaf == "weight" and module in layers:
             encode = partial(layers[module].encode, channel_max=maxima.get(module))
             steps.append(Step(module, tensor, partial(_quantize, tensor.where, module, encode, to, device)))

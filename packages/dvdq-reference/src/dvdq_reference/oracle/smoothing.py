@@ -27,11 +27,12 @@ def smoothing_factor(x_max: ArrayLike, weight: ArrayLike, smoothing: Smoothing) 
     """s, float64 ``[in]``, that divides X and multiplies W; 1 for a channel where X or W is all zero.
 
     - ``smoothquant`` (Eq. 9): ``s_j = max|X_j|^α / max|W_j|^(1-α)``;
+    - ``analytic``: the same, with the root of X_j's second moment in place of ``max|X_j|``;
     - ``vidit-q`` multiplies X by ``mask_j = max|W_j|^α / max|X_j|^(1-α)``, so ``s = 1 / mask``, and its α is 1 minus
       SmoothQuant's.
 
     Args:
-        x_max: ``max|X_j|``, ``[in]``, from calibration.
+        x_max: ``max|X_j|``, ``[in]``, from calibration, or what :mod:`~dvdq_reference.oracle.moments` says of X_j.
         weight: W, ``[out, in]``.
         smoothing: kind and α, 0 to 1.
 
@@ -45,7 +46,7 @@ def smoothing_factor(x_max: ArrayLike, weight: ArrayLike, smoothing: Smoothing) 
         raise DvdqError("smoothing_factor", where=f"channel {channel}", expected=">= 0", got=float(x_max[channel]))
     if not 0 <= smoothing.alpha <= 1:
         raise DvdqError("smoothing_factor", where="alpha", expected="0 to 1", got=smoothing.alpha)
-    alpha = smoothing.alpha if smoothing.kind == "smoothquant" else 1 - smoothing.alpha
+    alpha = 1 - smoothing.alpha if smoothing.kind == "vidit-q" else smoothing.alpha
     w_max = np.abs(weight).max(axis=0)
     live = (x_max > 0) & (w_max > 0)
     return np.where(live, np.where(live, x_max, 1) ** alpha / np.where(live, w_max, 1) ** (1 - alpha), 1.0)

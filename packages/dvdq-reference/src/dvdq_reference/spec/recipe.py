@@ -18,7 +18,7 @@ from dvdq_reference.spec.errors import DvdqError
 RotationKind = Literal["full", "block", "regular"]
 Grid = Literal["minmax", "bgr", "clip-search"]
 Clip = Literal["absmax", "gaussian", "quarot", "signed"]
-SmoothingKind = Literal["smoothquant", "vidit-q"]
+SmoothingKind = Literal["smoothquant", "vidit-q", "analytic"]
 ScheduleKind = Literal["constant", "low", "delta", "stp", "itp", "abs", "sba"]
 Measured = Literal["conditional", "guided"]
 
@@ -69,9 +69,11 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Smoothing:
-    """A calibrated factor per input channel that moves difficulty from activations to weights (Eq. 9).
+    """A factor per input channel that moves difficulty from activations to weights (Eq. 9).
 
-    ``twice`` also quantizes the smoothed weight before it is rotated, as the code of ViDiT-Q's authors does.
+    ``smoothquant`` and ``vidit-q`` take the activations' magnitudes from calibration; ``analytic`` has SmoothQuant's
+    formula of magnitudes that follow from the model's weights, so it needs no data. ``twice`` also quantizes the
+    smoothed weight before it is rotated, as the code of ViDiT-Q's authors does.
     """
 
     kind: SmoothingKind = "smoothquant"
@@ -84,6 +86,11 @@ class Smoothing:
             raise DvdqError("recipe", where="smoothing.alpha", expected="0 to 1", got=self.alpha)
         if self.twice and self.kind != "vidit-q":
             raise DvdqError("recipe", where="smoothing.twice", expected="vidit-q beside it", got=self.kind)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the activations' magnitudes are measured, not computed."""
+        return self.kind != "analytic"
 
 
 @dataclass(frozen=True)
