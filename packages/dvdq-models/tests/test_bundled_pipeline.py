@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,12 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan, HunyuanVideoTransformer3DModel, WanTransformer3DModel
 from transformers import CLIPTextModel, LlamaModel, UMT5EncoderModel
 
-from dvdq_models import Recipe, quantize
+from dvdq_models import Recipe, moving_shapes, quantize
 from dvdq_models.inspecting.sizes import describe
-from dvdq_models.moving_shapes import BUNDLED, Bundled
+from dvdq_models.moving_shapes import BUNDLED, WAN, Bundled
 from dvdq_models.moving_shapes.clips import FRAMES, SIZE, Scene, draw, random_placement, split_scenes
 from dvdq_models.moving_shapes.detector import adherence
+from dvdq_models.moving_shapes.outliers import scale_outliers_
 
 VIDEOS = 8
 
@@ -117,6 +120,23 @@ def test_unseen_prompts_become_what_they_say(bundled: Bundled, pipeline: Any) ->
     # At the promised rate of 0.9, fewer than 5 of 8 are right once in 200 draws; without learning, it is the rule.
     for word in ("colour", "shape", "direction"):
         assert sum(judgement[word] for judgement in judged) >= 5, word
+
+
+def test_a_twin_is_made_once_whoever_else_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twin = dataclasses.replace(WAN.with_outliers(8.0), folder=tmp_path / "cache" / "twin")
+    expected = WAN.load().transformer
+    scale_outliers_(expected, 8.0)
+
+    def overtaken(transformer: Any, factor: float) -> None:
+        monkeypatch.undo()
+        twin.prepare()
+        scale_outliers_(transformer, factor)
+
+    monkeypatch.setattr(moving_shapes, "scale_outliers_", overtaken)
+    twin.prepare()
+    found = twin.load().transformer.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.state_dict().items())
+    assert [path.name for path in twin.folder.parent.iterdir()] == ["twin"]
 
 
 def test_its_layers_take_every_data_free_recipe(family: str, bundled: Bundled) -> None:

@@ -19,6 +19,7 @@ from diffusers import DiffusionPipeline, HunyuanVideoPipeline, WanPipeline
 from dvdq_models import __version__
 from dvdq_models.files.atomic import new_folder
 from dvdq_models.moving_shapes.outliers import scale_outliers_
+from dvdq_reference.spec.errors import DvdqError
 
 _CACHE = Path(os.environ.get("DVDQ_MODELS_CACHE") or Path.home() / ".cache" / "dvdq-models")
 _PIPELINES = Path(__file__).parent / "pipelines"
@@ -53,15 +54,18 @@ class Bundled:
         return replace(self, folder=folder, twin_of=self, outliers=factor)
 
     def prepare(self) -> None:
-        """Make the folder of a twin, where it is not there."""
+        """Make the folder of a twin, where it is not there; another process may be about it too."""
         if self.twin_of is None or self.folder.exists():
             return
-        pipeline = self.twin_of.load()
-        scale_outliers_(pipeline.transformer, self.outliers)
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with new_folder(self.folder) as folder:
-            shutil.copytree(self.twin_of.folder, folder, dirs_exist_ok=True)
-            pipeline.transformer.save_pretrained(folder / "transformer")
+        transformer = self.twin_of.load().transformer
+        scale_outliers_(transformer, self.outliers)
+        try:
+            with new_folder(self.folder) as folder:
+                shutil.copytree(self.twin_of.folder, folder, dirs_exist_ok=True)
+                transformer.save_pretrained(folder / "transformer")
+        except (DvdqError, OSError):
+            if not self.folder.exists():
+                raise
 
     def load(self, dtype: torch.dtype = torch.float32) -> Any:
         """The pipeline in full precision, without diffusers' progress bar."""
