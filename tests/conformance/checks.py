@@ -100,6 +100,24 @@ def check_rotated_weight(backend: str, device: str, rule: WeightRule, rotation: 
     assert (np.abs(codes - truth) <= 1 + 2 * margin).all()
 
 
+def check_what_codes_left(backend: str, device: str) -> None:
+    """A second set of codes holds what the first left of the exact ``W R``, to within half a step of its own grid."""
+    weight, rotation = cases.weights(256), Rotation("full", seed=3)
+    coarse, fine = WeightRule(4, "minmax", 64), WeightRule(4, "minmax")
+    first = kernels.quantize_weight(weight.to(device), coarse, rotation=rotation, backend=backend)
+    with poisoned():
+        second = kernels.quantize_weight(weight.to(device), fine, rotation=rotation, left_by=first, backend=backend)
+    exact = weight.double().numpy()
+    rotated, decoded = exact @ hadamard.rotation_matrix(256, rotation), affine.dequantize(*stored(first))
+    left, (codes, grid) = rotated - decoded, stored(second)
+    # The rotation in float32, and the decoded weight and the difference, each rounded once.
+    blur = bounds.rotation_float32(exact, rotation) + bounds.gamma(2) * (np.abs(rotated) + np.abs(decoded))
+    # The ends of the range move by as much, and Δ is stored in float32.
+    step = affine.minmax_grid(left, 4).scale
+    assert (np.abs(grid.scale - step) <= (2 * blur.max(axis=1, keepdims=True) / 15) + bounds.gamma(2) * step).all()
+    assert (np.abs(left - affine.dequantize(codes, grid)) <= grid.scale / 2 + blur).all()
+
+
 def check_weight_ties(backend: str, device: str) -> None:
     """Halves round to even, where Δ = 1 and z = 3."""
     halves = np.arange(-2.5, 12, 1.0)

@@ -67,6 +67,11 @@ def test_weight(backend: str, device: str, rule: WeightRule, dtype: torch.dtype)
 
 
 @wherever("quantize_weight")
+def test_what_codes_left(backend: str, device: str) -> None:
+    checks.check_what_codes_left(backend, device)
+
+
+@wherever("quantize_weight")
 def test_weight_ties(backend: str, device: str) -> None:
     checks.check_weight_ties(backend, device)
 

@@ -109,7 +109,8 @@ def test_a_pipeline_folder_keeps_everything_else(
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda c: c["quantization_config"].update(format=2), "expected format 1, got 2"),
+        (lambda c: c["quantization_config"].update(format=3), "expected format 1 or 2, got 3"),
+        (lambda c: c["quantization_config"].update(format=2), "expected format 1, of its recipe, got 2"),
         (lambda c: c["quantization_config"].update(quant_method="bnb"), "quantized by dvd-quant, got bnb"),
         (lambda c: c.pop("quantization_config"), "got no quantization_config"),
         (lambda c: c.update(_class_name="OtherModel"), "_class_name: .*WanTransformer3DModel.*, got OtherModel"),

@@ -27,7 +27,7 @@ SMALL = ["--height", "16", "--width", "16", "--frames", "5", "--steps", "4", "--
 
 def test_quantize_inspect_generate(pipeline_folder: Path, tmp_path: Path) -> None:
     destination, video = tmp_path / "q", tmp_path / "out" / "video.mp4"
-    options = ["--bits", "W4A6", "--delta", "0.5", "--first-high", "1", "--json"]
+    options = ["--bits", "W4A6", "--delta", "0.5", "--first-high", "1", "--last-high", "1", "--finish", "--json"]
     result = run(app, ["quantize", str(pipeline_folder), str(destination), *options])
     assert result.exit_code == 0, result.output
     quantized = json.loads(result.stdout)
@@ -37,7 +37,9 @@ def test_quantize_inspect_generate(pipeline_folder: Path, tmp_path: Path) -> Non
     assert inspected["recipe"]["schedule"] == {"kind": "delta", "low": 4, "high": 8, "delta": 0.5, "seed": 0} | {
         "measured": "conditional",
         "first_high": 1,
+        "last_high": 1,
     }
+    assert inspected["recipe"]["finish"] == inspected["recipe"]["weight"]
     assert inspected["bytes_after"] == quantized["bytes_after"]
     options = ["--prompt", PROMPT, "--out", str(video), "--last-high", "2", *SMALL]
     result = run(app, ["generate", str(destination), *options])
@@ -84,6 +86,7 @@ def test_inspect_shows_a_table_of_every_layer(pipeline_folder: Path) -> None:
             2,
             "expected a schedule with steps below",
         ),
+        (["inspect", "{full}", "--finish"], 2, "schedule.last_high: expected last steps, for finish, got 0"),
         (["generate", "{full}", "--prompt", "x", "--last-high", "2"], 2, "expected a pipeline with a quantized transf"),
         (["quantize", "{full}", "{full}"], 2, "expected a folder that does not exist yet"),
         (["quantize", "{new}", "{new}"], 2, "expected a pipeline or transformer folder"),

@@ -152,7 +152,7 @@ def _edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda q: q.update(format=2), "expected format 1, got 2"),
+        (lambda q: q.update(format=2), "expected format 1, of its recipe, got 2"),
         (lambda q: q.pop("recipe"), "expected quant_method, format and recipe"),
         (lambda q: q.update(later="x"), "got format, later, quant_method, recipe"),
         (lambda q: q["recipe"].pop("weight"), "the fields of a recipe"),
@@ -203,7 +203,7 @@ def test_checksums_are_checked_where_they_are(saved: Path) -> None:
         ({"bits": "W4A8", "delta": 0.1}, "delta: expected a schedule that switches"),
         (
             {"modules_to_not_convert": ["proj_out"]},
-            "recipe, bits, delta, first_high, last_high, channel_maxima and backend, got modules_to_not_convert",
+            "last_high, finish, channel_maxima and backend, got modules_to_not_convert",
         ),
     ],
 )

@@ -27,6 +27,7 @@ from dvdq_models.checkpoint.layout import INDEX
 from dvdq_models.checkpoint.lazy import LazyTensor
 from dvdq_models.layers import linear
 from dvdq_models.streaming import quantize_checkpoint, quantizer
+from dvdq_reference.spec.recipe import BitSchedule, WeightRule
 
 RECIPE = Recipe.named("dvd-quant", "W4A6")
 
@@ -64,7 +65,10 @@ def folder(transformer: Any, tmp_path: Path) -> Path:
     return tmp_path / "full"
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, Recipe.named("quarot", "W4A4")], ids=lambda recipe: recipe.name)
+FINISHING = Recipe.named("minmax", "W4A4", schedule=BitSchedule("low", last_high=1), finish=WeightRule(4, "bgr", 64))
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, Recipe.named("quarot", "W4A4"), FINISHING], ids=lambda recipe: recipe.name)
 def test_streaming_is_load_quantize_save(folder: Path, tmp_path: Path, recipe: Recipe) -> None:
     report = quantize_checkpoint(folder, tmp_path / "q", recipe)
     expected = in_memory(folder, tmp_path / "expected", recipe)

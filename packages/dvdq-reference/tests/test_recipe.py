@@ -14,7 +14,7 @@ from dvdq_reference.oracle.linear import quantized_linear
 from dvdq_reference.oracle.recipe import recipe_linear, weight_grid
 from dvdq_reference.oracle.smoothing import channel_absmax, quarot_weight, smooth, smoothing_factor, viditq_weight
 from dvdq_reference.spec.errors import DvdqError
-from dvdq_reference.spec.recipe import ActivationRule, Recipe, Rotation, Smoothing, WeightRule
+from dvdq_reference.spec.recipe import ActivationRule, BitSchedule, Recipe, Rotation, Smoothing, WeightRule
 
 TWICE = Smoothing("vidit-q", 0.3, twice=True)
 CHANGES = {
@@ -132,6 +132,39 @@ def test_bgr_is_bounded_by_its_rule():
     for other in (replace(rule, num_bounds=12), replace(rule, tolerance=0.0), replace(rule, group_size=32)):
         scale = weight_grid(weight, other).scale
         assert scale.shape != found.scale.shape or (scale != found.scale).any()
+
+
+@pytest.mark.parametrize("name", ["dvd-quant", "twice", "not rotated"])
+def test_a_step_that_finishes_is_its_two_products(name):
+    x, weight, x_max, bias = data()
+    recipe = replace(
+        Recipe.named(*{"dvd-quant": ("dvd-quant",), "twice": ("vidit-q",), "not rotated": ("minmax",)}[name]),
+        **({"smoothing": TWICE} if name == "twice" else {}),
+        schedule=BitSchedule(last_high=1),
+        finish=WeightRule(4, "bgr", 64),
+    )
+    plain = recipe_linear(x, weight, replace(recipe, finish=None), x_max=x_max, bias=bias)
+    np.testing.assert_array_equal(recipe_linear(x, weight, recipe, x_max=x_max, bias=bias), plain)
+    np.testing.assert_array_equal(
+        recipe_linear(x, weight, replace(recipe, finish=None), x_max=x_max, bias=bias, finishing=True), plain
+    )
+    factor = smoothing_factor(x_max, weight, TWICE) if name == "twice" else np.ones(256)
+    r = np.eye(256) if recipe.rotation is None else rotation_matrix(256, recipe.rotation)
+    exact = smoothed = weight * factor
+    if name == "twice":
+        once = minmax_grid(smoothed, 4, symmetric=True)
+        smoothed = dequantize(quantize(smoothed, once), once)
+    grid = weight_grid(smoothed @ r, recipe.weight)
+    left = exact @ r - dequantize(quantize(smoothed @ r, grid), grid)
+    second = weight_grid(left, recipe.finish)
+    added = quantized_linear(x / factor, quantize(left, second), second, recipe.activation, rotation=recipe.rotation)
+    y = recipe_linear(x, weight, recipe, x_max=x_max, bias=bias, finishing=True)
+    # X, W and bias of the first product are the same bits; a product with the identity may differ in the last.
+    np.testing.assert_allclose(y, plain + added, rtol=0, atol=256 * gamma(256, 2.0**-53) * np.abs(y).max())
+    # Without rounding of X, what is left is what the second grid leaves: at least three bits less.
+    w = dequantize(quantize(smoothed @ r, grid), grid)
+    both = w + dequantize(quantize(left, second), second)
+    assert np.linalg.norm(exact @ r - both) <= np.linalg.norm(exact @ r - w) / 8
 
 
 def test_a_schedule_chooses_the_width():

@@ -1,5 +1,6 @@
 """The shared words."""
 
+import dataclasses
 import json
 
 import pytest
@@ -45,6 +46,10 @@ def test_a_recipe_without_younger_fields_is_written_and_read_as_it_always_was():
     ends = Recipe.named("dvd-quant", "W4A4", schedule=BitSchedule("low", last_high=2))
     assert ends.to_dict()["schedule"] == {**stored["schedule"], "kind": "low", "delta": None, "last_high": 2}
     assert Recipe.from_dict(json.loads(json.dumps(ends.to_dict()))) == ends
+    finishing = dataclasses.replace(ends, finish=WeightRule(4, "bgr", 64))
+    assert finishing.to_dict() == ends.to_dict() | {"finish": {**stored["weight"], "group_size": 64}}
+    assert Recipe.from_dict(json.loads(json.dumps(finishing.to_dict()))) == finishing
+    assert finishing.weights == (finishing.weight, finishing.finish)
 
 
 def test_what_a_weight_is_made_of():
@@ -56,6 +61,13 @@ def test_what_a_weight_is_made_of():
     ]
     assert [t.name for t in stored_tensors(12, 256, WeightRule(4, "minmax", symmetric=True))] == ["qweight", "scale"]
     assert bits_per_weight(12, 256, WeightRule(4, "bgr", 64)) == 4 + (32 + 16) / 64
+    finish = WeightRule(3, "minmax", 128, symmetric=True)
+    second = stored_tensors(12, 256, WeightRule(4, "bgr", 64), Smoothing(), finish)[4:]
+    assert [(t.name, t.shape, t.dtype) for t in second] == [
+        ("finish_qweight", (12, 128), "uint8"),
+        ("finish_scale", (12, 2), "float32"),
+    ]
+    assert bits_per_weight(12, 256, WeightRule(4, "bgr", 64), finish=finish) == 8 + (32 + 16) / 64 + 32 / 128
 
 
 @pytest.mark.parametrize(
@@ -78,6 +90,10 @@ def test_what_a_weight_is_made_of():
         (lambda: Smoothing("smoothquant", twice=True), "recipe: smoothing.twice: expected vidit-q"),
         (lambda: BitSchedule(measured="both"), "recipe: schedule.measured: expected conditional or guided"),
         (lambda: BitSchedule("delta"), "recipe: schedule.delta"),
+        (
+            lambda: Recipe.named("minmax", finish=WeightRule(4)),
+            "recipe: schedule.last_high: expected last steps, for finish, got 0",
+        ),
         (lambda: BitSchedule(last_high=-1), "recipe: schedule.last_high: expected a whole number >= 0, got -1"),
         (lambda: BitSchedule(first_high=True), "recipe: schedule.first_high: expected a whole number >= 0, got True"),
         (lambda: BitSchedule(low=8, high=4), "recipe: schedule: expected low <= high, got 8 > 4"),

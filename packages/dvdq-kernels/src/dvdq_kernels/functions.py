@@ -20,7 +20,12 @@ _FLOATS = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16
 
 
 def quantize_weight(
-    weight: torch.Tensor, rule: WeightRule, *, rotation: Rotation | None = None, backend: str = "auto"
+    weight: torch.Tensor,
+    rule: WeightRule,
+    *,
+    rotation: Rotation | None = None,
+    left_by: QuantizedWeight | None = None,
+    backend: str = "auto",
 ) -> QuantizedWeight:
     """The codes and grid of ``W R`` (Eq. 1; Algorithm 1 for ``grid="bgr"``), packed as a checkpoint stores them.
 
@@ -30,12 +35,14 @@ def quantize_weight(
         weight: ``[out, in]``, any float dtype; finite, not empty.
         rule: width, grid, group size, symmetry, and what bounds the search of BGR.
         rotation: R; None leaves the weight in its own basis.
+        left_by: codes of the same weight: those of what they left, ``W R - Ŵ``, are made instead. A product with both
+            is that with either, added.
         backend: ``"auto"`` or a name of :func:`~dvdq_kernels.backends`. One that has no rotation gets W R from the one
             that ``"auto"`` would take.
 
     Raises:
-        DvdqError: not a float matrix, empty, a row with NaN or Inf (named), a size that does not divide, or a backend
-            that has no kernels for the grid.
+        DvdqError: not a float matrix, empty, a row with NaN or Inf (named), a size that does not divide, a backend that
+            has no kernels for the grid, or ``left_by`` of another shape or rotation.
     """
     operation = "quantize_weight"
     if weight.ndim != 2 or weight.dtype not in _FLOATS or weight.numel() == 0:
@@ -55,6 +62,12 @@ def quantize_weight(
         weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
         rotates = chosen.refuses(Call("rotate", place, dtype=weight.dtype)) is None
         weight = rotate(weight, rotation, backend=chosen.name if rotates else "auto")
+    if left_by is not None:
+        if (left_by.rotation, left_by.out_features, left_by.in_features) != (rotation, *weight.shape):
+            expected = f"codes {list(weight.shape)} with the rotation {rotation}"
+            got = f"{[left_by.out_features, left_by.in_features]} with {left_by.rotation}"
+            raise DvdqError(operation, where="left_by", expected=expected, got=got)
+        weight = weight - dequantize(left_by)
     grid = rule.bits, rule.grid, rule.group_size, rule.symmetric, rule.num_bounds, rule.tolerance
     qweight, scale, zero = torch.ops.dvdq.quantize_weight(weight, *grid, chosen.name)
     return QuantizedWeight(qweight, scale, None if rule.symmetric else zero, rule, in_features, rotation)

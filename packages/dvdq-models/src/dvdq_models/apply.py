@@ -114,9 +114,10 @@ def prepare_layers(
     if any(isinstance(module, QuantizedLinear) for module in transformer.modules()):
         raise DvdqError(operation, expected="a model in full precision", got="one that is quantized already")
     _check_backend(operation, backend)
-    if backend != "auto" and backend not in (able := offering("quantize_weight", recipe.weight.grid)):
-        expected = f"{' or '.join(able)}, which search the grid {recipe.weight.grid}"
-        raise DvdqError(operation, where="backend", expected=expected, got=repr(backend))
+    for grid in dict.fromkeys(rule.grid for rule in recipe.weights):
+        if backend != "auto" and backend not in (able := offering("quantize_weight", grid)):
+            expected = f"{' or '.join(able)}, which search the grid {grid}"
+            raise DvdqError(operation, where="backend", expected=expected, got=repr(backend))
     treatments = family_of(transformer).treatments(transformer)
     linears = {name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
     chosen = {name: linears[name] for name, how in treatments.items() if how != "keep"}
@@ -183,9 +184,10 @@ def _refuse_hooks(operation: str, transformer: nn.Module) -> None:
 
 
 def _check_layer(operation: str, linear: nn.Linear, recipe: Recipe, *, check_values: bool) -> None:
-    count_parts(operation, linear.in_features, recipe.weight.group_size)
     count_parts(operation, linear.in_features, recipe.activation.block)
-    packed_width(operation, linear.in_features, recipe.weight.bits)
+    for rule in recipe.weights:
+        count_parts(operation, linear.in_features, rule.group_size)
+        packed_width(operation, linear.in_features, rule.bits)
     if recipe.rotation is not None:
         check_rotation(operation, linear.in_features, recipe.rotation)
     if not check_values:

@@ -13,10 +13,8 @@ from torch import nn
 
 from dvdq_models.diffusers_plugin.registration import METHOD, register_config
 from dvdq_reference.spec.errors import DvdqError
-from dvdq_reference.spec.recipe import Recipe
+from dvdq_reference.spec.recipe import Recipe, WeightRule
 
-FORMAT = 1
-"""Version of what the tensors mean; a reader refuses a newer one."""
 _OPERATION = "DVDQuantConfig"
 _HIGHEST = 8
 """Bits of the steps that are to run high, where a recipe has but one width."""
@@ -36,7 +34,8 @@ class DVDQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffuser
         bits: ``W{w}A{a}`` of a named recipe; W4A8 if not given.
         delta: threshold of the bit switch, for a recipe that switches.
         first_high: how many first steps run high, and
-        last_high: how many last ones, as in :func:`with_ends`; None is as the recipe says.
+        last_high: how many last ones, as in :func:`with_ends`; None is as the recipe says, and so below.
+        finish: the rule of the codes that layers add in the last ones.
         channel_maxima: for a recipe that smooths, as in :func:`dvdq_models.quantize`; not stored, only what was made of
             them is.
         backend: which kernels run, as in :func:`dvdq_kernels.quantized_linear`; it is not stored.
@@ -55,12 +54,13 @@ class DVDQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffuser
         delta: float | None = None,
         first_high: int | None = None,
         last_high: int | None = None,
+        finish: WeightRule | None = None,
         channel_maxima: Mapping[str, torch.Tensor] | None = None,
         backend: str = "auto",
         **unsupported: Any,
     ) -> None:
         if unsupported:
-            expected = "recipe, bits, delta, first_high, last_high, channel_maxima and backend"
+            expected = "recipe, bits, delta, first_high, last_high, finish, channel_maxima and backend"
             raise DvdqError(_OPERATION, expected=expected, got=", ".join(unsupported))
         if isinstance(recipe, str):
             recipe = Recipe.named(recipe, bits or "W4A8")
@@ -68,7 +68,7 @@ class DVDQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffuser
             raise DvdqError(_OPERATION, where="bits", expected="a recipe's name beside it", got=f"a recipe, and {bits}")
         self.quant_method = _Method.DVD_QUANT
         recipe = recipe if delta is None else with_delta(recipe, delta)
-        self.recipe = with_ends(recipe, first_high=first_high, last_high=last_high)
+        self.recipe = with_ends(recipe, first_high=first_high, last_high=last_high, finish=finish)
         self.channel_maxima = channel_maxima
         self.backend = backend
 
@@ -78,16 +78,19 @@ class DVDQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffuser
         if values.get("quant_method") != METHOD:
             expected, got = f"a checkpoint quantized by {METHOD}", values.get("quant_method")
             raise DvdqError("load", where=where, expected=expected, got=got)
-        if values.get("format") != FORMAT:
-            raise DvdqError("load", where=where, expected=f"format {FORMAT}", got=values.get("format"))
+        if values.get("format") not in (1, 2):
+            raise DvdqError("load", where=where, expected="format 1 or 2", got=values.get("format"))
         if values.keys() != {"quant_method", "format", "recipe"}:
             expected = "quant_method, format and recipe"
             raise DvdqError("load", where=where, expected=expected, got=", ".join(sorted(values)))
-        return cls(Recipe.from_dict(values["recipe"]))
+        config = cls(Recipe.from_dict(values["recipe"]))
+        if values["format"] != (needed := format_of(config.recipe)):
+            raise DvdqError("load", where=where, expected=f"format {needed}, of its recipe", got=values["format"])
+        return config
 
     def to_dict(self) -> dict[str, Any]:
         """What is stored, as JSON-ready values."""
-        return {"quant_method": METHOD, "format": FORMAT, "recipe": self.recipe.to_dict()}
+        return {"quant_method": METHOD, "format": format_of(self.recipe), "recipe": self.recipe.to_dict()}
 
     def to_diff_dict(self) -> dict[str, Any]:
         """The same: nothing is left out for being the default."""
@@ -95,6 +98,11 @@ class DVDQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffuser
 
 
 register_config(DVDQuantConfig)
+
+
+def format_of(recipe: Recipe) -> int:
+    """Version of what the tensors mean, of which a reader refuses a newer one: 2 with a second set of codes, else 1."""
+    return 1 if recipe.finish is None else 2
 
 
 def with_delta(recipe: Recipe, delta: float) -> Recipe:
@@ -105,24 +113,38 @@ def with_delta(recipe: Recipe, delta: float) -> Recipe:
     return dataclasses.replace(recipe, schedule=dataclasses.replace(recipe.schedule, delta=delta))
 
 
-def with_ends(recipe: Recipe, *, first_high: int | None = None, last_high: int | None = None) -> Recipe:
-    """``recipe`` with other numbers of first and last steps that run high; None leaves one as it is.
+def with_ends(
+    recipe: Recipe,
+    *,
+    first_high: int | None = None,
+    last_high: int | None = None,
+    finish: WeightRule | None = None,
+) -> Recipe:
+    """``recipe`` with other numbers of first and last steps that run high, or other codes added in the last.
 
     A constant schedule has no higher width: below 8 bits it becomes ``low``, with 8 above.
 
+    Args:
+        recipe: to start from.
+        first_high: None leaves it as it is, here and below.
+        last_high: how many last steps.
+        finish: the rule of the second set of codes.
+
     Raises:
-        DvdqError: a number that is negative or not whole, or any but 0 beside a width of 8 throughout.
+        DvdqError: a number that is negative or not whole, codes to add without last steps, or first and last steps of
+            one width of 8 throughout, which have nothing to add either.
     """
-    before = recipe.schedule
-    first = before.first_high if first_high is None else first_high
-    last = before.last_high if last_high is None else last_high
-    schedule = dataclasses.replace(before, first_high=first, last_high=last)
-    if schedule.kind == "constant" and (first or last):
-        if schedule.high >= _HIGHEST:
+    schedule, finish = recipe.schedule, recipe.finish if finish is None else finish
+    if first_high is not None or last_high is not None:
+        first = schedule.first_high if first_high is None else first_high
+        last = schedule.last_high if last_high is None else last_high
+        schedule = dataclasses.replace(schedule, first_high=first, last_high=last)
+        if schedule.kind == "constant" and schedule.high < _HIGHEST and (first or last):
+            schedule = dataclasses.replace(schedule, kind="low", low=schedule.high, high=_HIGHEST)
+        if schedule.kind == "constant" and finish is None and (first or last):
             expected, got = f"a schedule with steps below {_HIGHEST} bits", f"{schedule.high} bits throughout"
             raise DvdqError("recipe", where="first_high, last_high", expected=expected, got=got)
-        schedule = dataclasses.replace(schedule, kind="low", low=schedule.high, high=_HIGHEST)
-    return dataclasses.replace(recipe, schedule=schedule)
+    return dataclasses.replace(recipe, schedule=schedule, finish=finish)
 
 
 def mark_quantized(transformer: nn.Module, config: DVDQuantConfig) -> None:

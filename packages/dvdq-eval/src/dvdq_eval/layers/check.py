@@ -102,7 +102,7 @@ def _alike(recipes: Mapping[str, Recipe]) -> list[dict[str, Recipe]]:
     """The recipes in groups that store the same weight."""
     groups: dict[object, dict[str, Recipe]] = defaultdict(dict)
     for label, recipe in recipes.items():
-        groups[recipe.weight, recipe.rotation, recipe.smoothing][label] = recipe
+        groups[recipe.weight, recipe.rotation, recipe.smoothing, recipe.finish][label] = recipe
     return list(groups.values())
 
 
@@ -113,7 +113,7 @@ def _row(shape: Shape, kind: str, label: str, recipe: Recipe, figures: Sequence[
         *size,
         kind=kind,
         recipe=label,
-        bits_per_weight=bits_per_weight(*size, recipe.weight, recipe.smoothing),
+        bits_per_weight=bits_per_weight(*size, recipe.weight, recipe.smoothing, recipe.finish),
         errors={bits: Range.of([f.errors[bits] for f in figures]) for bits in figures[0].errors},
         quantize_seconds=fmean(f.seconds for f in figures),
     )

@@ -23,6 +23,7 @@ from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.switching.hook import BitSwitch, hook_of
 from dvdq_reference.spec.bits import code_offset
 from dvdq_reference.spec.layout import is_packed
+from dvdq_reference.spec.quantized import FINISH
 from dvdq_reference.spec.recipe import BitSchedule, Recipe
 
 Transformer = Any
@@ -118,19 +119,18 @@ def _values(name: str, like: torch.Tensor, device: torch.device, generator: torc
 
 def _codes(layer: QuantizedLinear, device: torch.device, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Uniform codes, whose standard deviation is that of ``2^b`` levels, around the middle zero-point."""
-    bits, qweight = layer.recipe.weight.bits, layer.qweight
-
-    def draw() -> torch.Tensor:
-        return torch.randint(2**bits, qweight.shape, dtype=torch.uint8, device=device, generator=generator)
-
-    codes = draw()
-    deviation = ((4**bits - 1) / 12) ** 0.5
-    filled = {
-        "qweight": codes | draw() << 4 if is_packed(bits) else codes,
-        "scale": torch.full_like(layer.scale, layer.in_features**-0.5 / deviation, device=device),
-    }
-    if layer.zero is not None:
-        filled["zero"] = torch.full_like(layer.zero, code_offset(bits), device=device)
+    filled = {}
     if layer.smoothing is not None:
         filled["smoothing"] = torch.ones_like(layer.smoothing, device=device)
+    for prefix, weight in (("", layer.quantized), (FINISH, layer.finish)):
+        if weight is None:
+            continue
+        bits, shape = weight.rule.bits, weight.qweight.shape
+        count = 2 if is_packed(bits) else 1
+        codes = torch.randint(2**bits, (count, *shape), dtype=torch.uint8, device=device, generator=generator)
+        filled[f"{prefix}qweight"] = codes[0] | codes[1] << 4 if is_packed(bits) else codes[0]
+        deviation = ((4**bits - 1) / 12) ** 0.5
+        filled[f"{prefix}scale"] = torch.full_like(weight.scale, layer.in_features**-0.5 / deviation, device=device)
+        if weight.zero is not None:
+            filled[f"{prefix}zero"] = torch.full_like(weight.zero, code_offset(bits), device=device)
     return filled

@@ -53,7 +53,8 @@ def variants_of(operation: str, methods: Sequence[Method]) -> tuple[Variant, ...
             found = {recipe.schedule.high, recipe.schedule.low}
             # What the schedule decides is no part of the weights.
             activation = dataclasses.replace(recipe.activation, bits=8)
-            recipe = dataclasses.replace(recipe, activation=activation, schedule=BitSchedule())
+            schedule = BitSchedule(last_high=0 if recipe.finish is None else 1)
+            recipe = dataclasses.replace(recipe, activation=activation, schedule=schedule)
         key = (method.label, recipe)
         widths.setdefault(key, set()).update(found)
         if len(found) > 1:

@@ -155,7 +155,8 @@ def _weights_of(recipe: Recipe | None) -> Recipe | None:
     if recipe is None:
         return None
     activation = dataclasses.replace(recipe.activation, bits=8)
-    return dataclasses.replace(recipe, name="", activation=activation, schedule=BitSchedule())
+    schedule = BitSchedule(last_high=0 if recipe.finish is None else 1)
+    return dataclasses.replace(recipe, name="", activation=activation, schedule=schedule)
 
 
 def _preparing(study: Study, count: int | None) -> tuple[Job, ...]:

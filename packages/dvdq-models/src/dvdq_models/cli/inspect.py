@@ -14,7 +14,7 @@ from rich.table import Table
 
 from dvdq_kernels.plan import Plan
 from dvdq_models.cli.console import console, megabytes, print_json, typed
-from dvdq_models.cli.options import AsJson, Bits, Delta, FirstHigh, LastHigh, RecipeName
+from dvdq_models.cli.options import AsJson, Bits, Delta, Finish, FirstHigh, LastHigh, RecipeName
 from dvdq_models.cli.recipe import recipe_from
 from dvdq_models.families import family_of
 from dvdq_models.families.configurations import Config, empty_transformer, stored_recipe
@@ -34,6 +34,7 @@ def inspect(
     delta: Delta = None,
     first_high: FirstHigh = None,
     last_high: LastHigh = None,
+    finish: Finish = False,
     layers: Annotated[bool, typer.Option("--layers", help="List every layer.")] = False,
     kernels: Annotated[bool, typer.Option("--kernels", help="Tell which kernels run for each kind of layer.")] = False,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens of the video, for --kernels.")] = 32760,
@@ -48,7 +49,7 @@ def inspect(
 ) -> None:
     """Show sizes before and after, of both transformers if there are two; a quantized one tells its own recipe."""
     with typed():
-        chosen = recipe_from(recipe, bits, delta, first_high, last_high)
+        chosen = recipe_from(recipe, bits, delta, first_high, last_high, finish=finish)
         size = None if video is None else _size(video)
         if capability is not None and not kernels:
             raise DvdqError("inspect", where="--capability", expected="--kernels with it", got="none")
@@ -130,6 +131,7 @@ def _kernels(plans: tuple[LayerPlan, ...]) -> Table:
     widths: dict[tuple[tuple[int, int], int, str, tuple[str, ...]], list[str]] = {}
     for layer in plans:
         width = "full" if layer.activation_bits is None else f"{layer.activation_bits} bits"
+        width += " (finish)" if layer.finish else ""
         same = layer.shape, layer.tokens, layer.plan.backend, layer.plan.kernels
         widths.setdefault(same, []).append(width)
     for (shape, tokens, backend, kernels), names in widths.items():

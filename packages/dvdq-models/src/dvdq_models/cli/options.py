@@ -19,6 +19,10 @@ FirstHigh = Annotated[
 LastHigh = Annotated[
     int | None, typer.Option("--last-high", min=0, help="Last steps that do, which nothing after them corrects; try 2.")
 ]
+Finish = Annotated[
+    bool,
+    typer.Option("--finish", help="Store each weight's rounding error too, in as many bits; the last steps add it."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
 Backend = Annotated[str, typer.Option("--backend", help=f"auto, {', '.join(offering('quantized_linear'))}.")]
 

@@ -9,7 +9,7 @@ import typer
 
 from dvdq_models.calibration import Calibration
 from dvdq_models.cli.console import byte_progress, megabytes, print_json, say, typed
-from dvdq_models.cli.options import AsJson, Backend, Bits, Delta, FirstHigh, LastHigh, RecipeName
+from dvdq_models.cli.options import AsJson, Backend, Bits, Delta, Finish, FirstHigh, LastHigh, RecipeName
 from dvdq_models.cli.recipe import recipe_from
 from dvdq_models.running.placement import check_device
 from dvdq_models.streaming import quantize_checkpoint
@@ -25,6 +25,7 @@ def quantize(
     delta: Delta = None,
     first_high: FirstHigh = None,
     last_high: LastHigh = None,
+    finish: Finish = False,
     calibration: Annotated[
         Path | None, typer.Option(help="What dvdq calibrate wrote, for smoothquant and vidit-q.")
     ] = None,
@@ -38,7 +39,7 @@ def quantize(
 ) -> None:
     """Quantize a checkpoint of any size, tensor by tensor; a run that was killed goes on."""
     with typed():
-        chosen = recipe_from(recipe, bits, delta, first_high, last_high)
+        chosen = recipe_from(recipe, bits, delta, first_high, last_high, finish=finish)
         check_source(source)
         check_destination(destination)
         check_device("quantize", device)

@@ -7,9 +7,18 @@ from dvdq_reference.spec.recipe import Recipe
 
 
 def recipe_from(
-    name: str, bits: str, delta: float | None = None, first_high: int | None = None, last_high: int | None = None
+    name: str,
+    bits: str,
+    delta: float | None = None,
+    first_high: int | None = None,
+    last_high: int | None = None,
+    *,
+    finish: bool = False,
 ) -> Recipe:
-    """``Recipe.named(name, bits)`` with what is given replaced; δ without a switch is an error."""
+    """``Recipe.named(name, bits)`` with what is given replaced; δ without a switch is an error.
+
+    ``finish`` adds a second set of codes by the same rule as the first.
+    """
     recipe = Recipe.named(name, bits)
     recipe = recipe if delta is None else with_delta(recipe, delta)
-    return with_ends(recipe, first_high=first_high, last_high=last_high)
+    return with_ends(recipe, first_high=first_high, last_high=last_high, finish=recipe.weight if finish else None)

@@ -198,6 +198,7 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
     def _check(self, model: nn.Module) -> None:
         """Every tensor of ``model`` must be stored and no other, in its shape; in a quantized file also its dtype."""
         expected = model.state_dict()
+        exact = {f"{name}.{part}" for name in self._layers for part in STORED}
         if missing := sorted(expected.keys() - self._stored.keys()):
             got = f"{len(missing)} missing"
             raise DvdqError(_OPERATION, where=self._source, expected=f"tensor {missing[0]}", got=got)
@@ -207,7 +208,7 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
             raise DvdqError(_OPERATION, where=self._source, expected="no other tensors", got=unexpected[0])
         for name, wanted in expected.items():
             found = self._stored[name]
-            free = found.dtype.is_floating_point and not name.endswith((".scale", ".smoothing"))
+            free = found.dtype.is_floating_point and name not in exact
             if found.shape != wanted.shape or not (free or found.dtype == wanted.dtype):
                 expected_type, got = f"{wanted.dtype} {list(wanted.shape)}", f"{found.dtype} {list(found.shape)}"
                 raise DvdqError(_OPERATION, where=f"{self._source}: {name}", expected=expected_type, got=got)

@@ -108,6 +108,7 @@ def pass_bytes(transformer: nn.Module, recipe: Recipe, latent: tuple[int, int, i
     for parameter in transformer.parameters():
         parameter.data = parameter.data.to(torch.bfloat16)
     for name, (_, layer) in prepare_layers(transformer, recipe, encoded=True).items():
+        layer.state.finishing = recipe.finish is not None  # the steps that need most
         transformer.set_submodule(name, layer)
     return forward_peak(transformer, example_inputs(transformer, latent))
 

@@ -15,7 +15,7 @@ from dvdq_kernels.plan import Plan, plan_linear
 from dvdq_kernels.selection import select
 from dvdq_models.families import family_of
 from dvdq_models.families.family import Treatment
-from dvdq_models.layers.linear import QuantizedLinear
+from dvdq_models.layers.linear import STORED, QuantizedLinear
 from dvdq_models.lora import refuse_adapters
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.quantized import stored_tensors
@@ -90,7 +90,7 @@ def describe(transformer: nn.Module, recipe: Recipe) -> ModelReport:
         parameters = sum(m.in_features * m.out_features for m in quantized.values())
     else:
         treatments = family.treatments(transformer)
-    stored = {id(tensor) for m in quantized.values() for tensor in (m.qweight, m.scale, m.zero, m.smoothing)}
+    stored = {id(getattr(m, name)) for m in quantized.values() for name in STORED}
     parameters += sum(parameter.numel() for parameter in transformer.parameters() if id(parameter) not in stored)
     for name, treatment in treatments.items():
         module = transformer.get_submodule(name)
@@ -106,7 +106,8 @@ def describe(transformer: nn.Module, recipe: Recipe) -> ModelReport:
 def _backend(recipe: Recipe) -> tuple[str, dict[str, str]]:
     """What multiplies here at each width of the schedule, and why nothing preferred does."""
     place = place_of(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    found = [select(Call("quantized_linear", place, x_bits=bits, bits=recipe.weight.bits)) for bits in _widths(recipe)]
+    widths = [(bits, rule.bits) for rule in recipe.weights for bits in _widths(recipe)]
+    found = [select(Call("quantized_linear", place, x_bits=x_bits, bits=bits)) for x_bits, bits in widths]
     names = dict.fromkeys(selection.backend.name for selection in found)
     refused = {name: reason for selection in found for name, reason in selection.refused.items()}
     return " and ".join(names), refused
@@ -119,7 +120,7 @@ def _widths(recipe: Recipe) -> tuple[int, ...]:
 
 def _stored_bytes(shape: tuple[int, int], recipe: Recipe, treatment: Treatment) -> int:
     smoothing = recipe.smoothing if treatment == "quantize" else None
-    return sum(tensor.nbytes for tensor in stored_tensors(*shape, recipe.weight, smoothing))
+    return sum(tensor.nbytes for tensor in stored_tensors(*shape, recipe.weight, smoothing, recipe.finish))
 
 
 def together(reports: Mapping[str, ModelReport]) -> ModelReport:
@@ -142,12 +143,16 @@ def together(reports: Mapping[str, ModelReport]) -> ModelReport:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What runs for the linears of one shape and treatment at one activation width (None: full activations)."""
+    """What runs for the linears of one shape and treatment at one activation width (None: full activations).
+
+    ``finish`` is of the second set of codes, which runs after the first in the steps that finish.
+    """
 
     shape: tuple[int, int]
     activation_bits: int | None
     tokens: int
     plan: Plan
+    finish: bool = False
 
 
 def plan_layers(report: ModelReport, tokens: int, capability: int | None = None) -> tuple[LayerPlan, ...]:
@@ -165,6 +170,7 @@ def plan_layers(report: ModelReport, tokens: int, capability: int | None = None)
         for bits in (None,) if treatment == "weight-only" else _widths(recipe):
             rule = None if bits is None else dataclasses.replace(recipe.activation, bits=bits)
             rows = 1 if bits is None else tokens
-            plan = plan_linear(rows, *shape, recipe.weight, rule, recipe.rotation, capability=capability)
-            plans.append(LayerPlan(shape, bits, rows, plan))
+            for weight in recipe.weights if bits in (None, recipe.schedule.high) else (recipe.weight,):
+                plan = plan_linear(rows, *shape, weight, rule, recipe.rotation, capability=capability)
+                plans.append(LayerPlan(shape, bits, rows, plan, finish=weight is not recipe.weight))
     return tuple(plans)

@@ -1,4 +1,4 @@
-"""What the quantized layers of one model share while it runs: the width in force, and activations quantized once."""
+"""What the quantized layers of one model share while it runs: what the step says, and activations quantized once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from dvdq_reference.spec.recipe import ActivationRule, Rotation
 
 
 class ActivationState:
-    """State of one model's layers, e.g. ``ActivationState(8)``; the bit schedule writes ``bits`` at each step."""
+    """State of one model's layers, e.g. ``ActivationState(8)``, which the bit schedule writes at each step.
+
+    Attributes:
+        bits: width of activations.
+        finishing: whether layers that have a second set of codes add their product.
+    """
 
     def __init__(self, bits: int) -> None:
         self.bits = bits
+        self.finishing = False
 
     def quantize(
         self, x: torch.Tensor, rule: ActivationRule, rotation: Rotation | None, backend: str

@@ -8,6 +8,7 @@ import torch
 
 from dvdq_kernels import QuantizedWeight, dequantize, quantize_weight
 from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.quantized import FINISH
 from dvdq_reference.spec.recipe import Recipe, Smoothing, WeightRule
 
 _LEVELS = 2**8
@@ -56,15 +57,15 @@ def encode_weight(
     if recipe.smoothing is not None:
         factor = smoothing_factor(channel_max, weight, recipe.smoothing)
     chunks = weight.split(max(1, _CHUNK // weight.shape[1]))
-    parts = [_quantize(chunk, recipe, factor, backend) for chunk in chunks]
-    zeros = [part.zero for part in parts if part.zero is not None]
-    stored = {
-        "qweight": torch.cat([part.qweight for part in parts]),
-        "scale": torch.cat([part.scale for part in parts]),
-        "zero": torch.cat(zeros) if zeros else None,
-        "smoothing": factor,
-    }
-    return {name: tensor for name, tensor in stored.items() if tensor is not None}
+    sets = zip(*(_quantize(chunk, recipe, factor, backend) for chunk in chunks), strict=True)
+    stored = {} if factor is None else {"smoothing": factor}
+    for prefix, parts in zip(("", FINISH), sets, strict=False):
+        zeros = [part.zero for part in parts if part.zero is not None]
+        stored[f"{prefix}qweight"] = torch.cat([part.qweight for part in parts])
+        stored[f"{prefix}scale"] = torch.cat([part.scale for part in parts])
+        if zeros:
+            stored[f"{prefix}zero"] = torch.cat(zeros)
+    return stored
 
 
 def smoothing_factor(channel_max: torch.Tensor | None, weight: torch.Tensor, smoothing: Smoothing) -> torch.Tensor:
@@ -86,12 +87,18 @@ def smoothing_factor(channel_max: torch.Tensor | None, weight: torch.Tensor, smo
     return (torch.where(live, x, one) ** alpha / torch.where(live, w, one) ** (1.0 - alpha)).to(torch.float32)
 
 
-def _quantize(weight: torch.Tensor, recipe: Recipe, factor: torch.Tensor | None, backend: str) -> QuantizedWeight:
+def _quantize(
+    weight: torch.Tensor, recipe: Recipe, factor: torch.Tensor | None, backend: str
+) -> tuple[QuantizedWeight, ...]:
+    """The sets of codes: one, and one of what it left where the recipe says how to finish."""
     rule, rotation = recipe.weight, recipe.rotation
-    if factor is None:
-        return quantize_weight(weight, rule, rotation=rotation, backend=backend)
-    weight = weight.to(torch.promote_types(weight.dtype, torch.float32)) * factor
+    if factor is not None:
+        weight = weight.to(torch.promote_types(weight.dtype, torch.float32)) * factor
+    given = weight
     if recipe.smoothing is not None and recipe.smoothing.twice:
-        first = quantize_weight(weight, WeightRule(rule.bits, "minmax", symmetric=True), backend=backend)
-        weight = dequantize(first)
-    return quantize_weight(weight, rule, rotation=rotation, backend=backend)
+        once = quantize_weight(weight, WeightRule(rule.bits, "minmax", symmetric=True), backend=backend)
+        given = dequantize(once)
+    first = quantize_weight(given, rule, rotation=rotation, backend=backend)
+    if recipe.finish is None:
+        return (first,)
+    return first, quantize_weight(weight, recipe.finish, rotation=rotation, left_by=first, backend=backend)

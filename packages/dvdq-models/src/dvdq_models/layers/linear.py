@@ -12,10 +12,10 @@ from torch import nn
 from dvdq_kernels import QuantizedActivation, QuantizedWeight, quantized_linear
 from dvdq_models.layers.activation_state import ActivationState
 from dvdq_models.layers.encoding import encode_weight
-from dvdq_reference.spec.quantized import stored_tensors
+from dvdq_reference.spec.quantized import FINISH, stored_tensors
 from dvdq_reference.spec.recipe import Recipe, Rotation
 
-STORED = ("qweight", "scale", "zero", "smoothing")
+STORED = ("qweight", "scale", "zero", "smoothing", *(f"{FINISH}{part}" for part in ("qweight", "scale", "zero")))
 """What a layer may store of its weight."""
 
 
@@ -25,13 +25,18 @@ class QuantizedLinear(nn.Module):
     ``qweight`` (uint8, packed), ``scale`` (float32), unless symmetric ``zero`` (int16), and ``smoothing`` (s, float32)
     where the recipe smooths are what :func:`~dvdq_reference.spec.quantized.stored_tensors` lists; they keep their
     dtypes under any cast, since codes without their exact scale are another weight. They are parameters without
-    gradients because what offloads a model takes buffers for small and leaves them on the device.
+    gradients because what offloads a model takes buffers for small and leaves them on the device. A recipe with
+    ``finish`` has a second set beside them, ``finish_qweight`` and so on, of what the first left: in a step that
+    finishes, its product with the same activations is added.
     """
 
     scale: torch.Tensor
     qweight: torch.Tensor
     zero: torch.Tensor | None
     smoothing: torch.Tensor | None
+    finish_scale: torch.Tensor
+    finish_qweight: torch.Tensor
+    finish_zero: torch.Tensor | None
     bias: nn.Parameter | None
 
     def __init__(
@@ -55,7 +60,7 @@ class QuantizedLinear(nn.Module):
         self.backend = backend
         for name in STORED:
             self.register_parameter(name, None)
-        for tensor in stored_tensors(out_features, in_features, recipe.weight, self.recipe.smoothing):
+        for tensor in stored_tensors(out_features, in_features, recipe.weight, self.recipe.smoothing, recipe.finish):
             empty = torch.empty(tensor.shape, dtype=getattr(torch, tensor.dtype), device="meta")
             self.register_parameter(tensor.name, nn.Parameter(empty, requires_grad=False))
         self.register_parameter("bias", None)
@@ -93,8 +98,17 @@ class QuantizedLinear(nn.Module):
         """The weight as the kernels take it."""
         return QuantizedWeight(self.qweight, self.scale, self.zero, self.recipe.weight, self.in_features, self.rotation)
 
+    @property
+    def finish(self) -> QuantizedWeight | None:
+        """What the first codes left of the weight, for steps that finish; None if the recipe has no such rule."""
+        rule = self.recipe.finish
+        if rule is None:
+            return None
+        codes, scale, zero = self.finish_qweight, self.finish_scale, self.finish_zero
+        return QuantizedWeight(codes, scale, zero, rule, self.in_features, self.rotation)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``[..., in]`` to ``[..., out]`` at the activation width in force."""
+        """``[..., in]`` to ``[..., out]`` as the step under way says: at its width, with the codes that it takes."""
         rule, weight = self.activation, self.quantized
         if self.smoothing is not None:
             x = (x / self.smoothing).to(x.dtype)
@@ -103,13 +117,17 @@ class QuantizedLinear(nn.Module):
             bits = self.state.bits
             rule = self._rules.get(bits) or dataclasses.replace(rule, bits=bits)
             given = self.state.quantize(x, rule, weight.rotation, self.backend)
-        return quantized_linear(given, weight, rule, rotation=weight.rotation, bias=self.bias, backend=self.backend)
+        y = quantized_linear(given, weight, rule, rotation=weight.rotation, bias=self.bias, backend=self.backend)
+        if self.state.finishing and (left := self.finish) is not None:
+            y = y + quantized_linear(given, left, rule, rotation=left.rotation, backend=self.backend)
+        return y
 
     def extra_repr(self) -> str:
         """Shape, widths and rotation, as ``print(model)`` shows them."""
         activation = "A16" if self.activation is None else f"A{self.state.bits}"
         rotation = "no rotation" if self.rotation is None else f"{self.rotation.kind} rotation"
-        return f"{self.in_features}, {self.out_features}, W{self.recipe.weight.bits}{activation}, {rotation}"
+        widths = "+".join(str(rule.bits) for rule in self.recipe.weights)
+        return f"{self.in_features}, {self.out_features}, W{widths}{activation}, {rotation}"
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         stored = {name: getattr(self, name).data for name in STORED if getattr(self, name) is not None}

@@ -25,7 +25,7 @@ from dvdq_models.checkpoint.lazy import open_folder
 from dvdq_models.checkpoint.writing import WeightFiles
 from dvdq_models.files.atomic import sync
 from dvdq_models.inspecting.sizes import ModelReport
-from dvdq_models.quantization_config import FORMAT
+from dvdq_models.quantization_config import format_of
 from dvdq_models.running.placement import check_device
 from dvdq_models.streaming.components import check_components
 from dvdq_models.streaming.plan import Step, TransformerPlan, plan_transformer
@@ -234,7 +234,7 @@ def _identity(
         "recipe": recipe.to_dict(),
         "calibration": None if calibration is None else calibration.digest(),
         "kernels": [device.type, select(call, backend).backend.name],
-        "versions": {"format": FORMAT, "dvdq": dvdq_kernels.__version__, "torch": torch.__version__}
+        "versions": {"format": format_of(recipe), "dvdq": dvdq_kernels.__version__, "torch": torch.__version__}
         | {"diffusers": diffusers.__version__},
     }
 

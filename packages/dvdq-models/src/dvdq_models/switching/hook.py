@@ -141,9 +141,10 @@ class BitSwitchHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
 
     @torch.compiler.disable(reason=_OUTSIDE)  # type: ignore[untyped-decorator]
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Set the width of a pass that begins."""
+        """Set the width of a pass that begins, and which codes it takes."""
         latents, timestep = latents_and_time(module, args, kwargs)
-        self.state.bits = self.switch.before(self.context_receiver._context, latents, timestep).bits
+        decision = self.switch.before(self.context_receiver._context, latents, timestep)
+        self.state.bits, self.state.finishing = decision.bits, decision.finishing
         return args, kwargs
 
     @torch.compiler.disable(reason=_OUTSIDE)  # type: ignore[untyped-decorator]

@@ -25,10 +25,12 @@ def recipe_linear(
     x_max: ArrayLike | None = None,
     bits: int | None = None,
     bias: ArrayLike | None = None,
+    finishing: bool = False,
 ) -> Floats:
     """``Y = Q(X/s R) Q(W s R)ᵀ + bias``, float64 ``[tokens, out]``; s is 1 without smoothing, R is I without rotation.
 
-    With ``twice``, ``W s`` is first replaced by what its symmetric min-max grid, one a row, makes of it.
+    With ``twice``, ``W s`` is first replaced by what its symmetric min-max grid, one a row, makes of it. In a step that
+    finishes, ``Q(X/s R) Q'(W s R - Q(W s R))ᵀ`` is added, Q' by the rule ``finish``.
 
     Args:
         x: X, ``[tokens, in]``.
@@ -37,6 +39,7 @@ def recipe_linear(
         x_max: ``max|X_j|``, ``[in]``, from calibration; asked for by a recipe that smooths, else not looked at.
         bits: width of the activations' codes, where a schedule chooses it; None is the activation rule's.
         bias: ``[out]``.
+        finishing: whether this is a step that finishes; nothing is added for a recipe without ``finish``.
 
     Raises:
         DvdqError: as each step does, or for a recipe that smooths without ``x_max``.
@@ -47,13 +50,21 @@ def recipe_linear(
         if x_max is None:
             raise DvdqError("recipe_linear", where="x_max", expected="what calibration records", got=None)
         x, weight = smooth(x, weight, smoothing_factor(x_max, weight, recipe.smoothing))
-        if recipe.smoothing.twice:
-            first = minmax_grid(weight, recipe.weight.bits, symmetric=True)
-            weight = dequantize(quantize(weight, first), first)
+    given = weight
+    if recipe.smoothing is not None and recipe.smoothing.twice:
+        once = minmax_grid(weight, recipe.weight.bits, symmetric=True)
+        given = dequantize(quantize(weight, once), once)
     if recipe.rotation is not None:
-        weight = weight @ rotation_matrix(weight.shape[1], recipe.rotation)
-    grid = weight_grid(weight, recipe.weight)
-    return quantized_linear(x, quantize(weight, grid), grid, rule, rotation=recipe.rotation, bias=bias)
+        r = rotation_matrix(weight.shape[1], recipe.rotation)
+        weight, given = weight @ r, given @ r
+    grid = weight_grid(given, recipe.weight)
+    codes = quantize(given, grid)
+    y = quantized_linear(x, codes, grid, rule, rotation=recipe.rotation, bias=bias)
+    if not finishing or recipe.finish is None:
+        return y
+    left = weight - dequantize(codes, grid)
+    grid = weight_grid(left, recipe.finish)
+    return y + quantized_linear(x, quantize(left, grid), grid, rule, rotation=recipe.rotation)
 
 
 def weight_grid(weight: ArrayLike, rule: WeightRule) -> Grid:

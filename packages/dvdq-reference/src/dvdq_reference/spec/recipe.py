@@ -180,7 +180,11 @@ class BitSchedule:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that says how a model is quantized; ``activation.bits`` is overridden by the schedule at each step."""
+    """Everything that says how a model is quantized; ``activation.bits`` is overridden by the schedule at each step.
+
+    With ``finish`` a layer has a second set of codes, by that rule, of what the first left of ``W R``. It adds their
+    product in the last ``schedule.last_high`` steps, of which there must be some.
+    """
 
     name: str
     weight: WeightRule
@@ -188,6 +192,16 @@ class Recipe:
     schedule: BitSchedule
     rotation: Rotation | None = None
     smoothing: Smoothing | None = None
+    finish: WeightRule | None = None
+
+    def __post_init__(self) -> None:
+        if self.finish is not None and self.schedule.last_high == 0:
+            raise DvdqError("recipe", where="schedule.last_high", expected="last steps, for finish", got=0)
+
+    @property
+    def weights(self) -> tuple[WeightRule, ...]:
+        """The rules of a layer's sets of codes, one or two."""
+        return (self.weight,) if self.finish is None else (self.weight, self.finish)
 
     @classmethod
     def named(cls, name: str, bits: str = "W4A8", **changes: Any) -> Self:
@@ -230,6 +244,8 @@ class Recipe:
         for name in ("first_high", "last_high"):
             if not values["schedule"][name]:
                 del values["schedule"][name]
+        if self.finish is None:
+            del values["finish"]
         return values
 
     @classmethod
@@ -241,6 +257,7 @@ class Recipe:
             "schedule": BitSchedule,
             "rotation": Rotation,
             "smoothing": Smoothing,
+            "finish": WeightRule,
         }
         try:
             built = {k: parts[k](**v) if k in parts and v is not None else v for k, v in values.items()}
