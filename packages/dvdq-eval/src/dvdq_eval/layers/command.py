@@ -11,9 +11,11 @@ from rich.console import Console
 
 from dvdq_eval.layers.check import SEEDS, TOKENS, check_layers
 from dvdq_eval.layers.recipes import QUICK_SHAPES, RECIPES, SHAPES, VARIANTS
-from dvdq_eval.layers.results import layer_table, summary_sheet
+from dvdq_eval.layers.results import layer_sheet
 from dvdq_eval.progress import progress_bars
+from dvdq_eval.records import write_record, write_text
 from dvdq_eval.sheets.markdown import markdown
+from dvdq_eval.sheets.terminal import terminal
 from dvdq_reference.spec.errors import DvdqError
 
 QUICK_TOKENS, QUICK_SEEDS = 32, 1
@@ -45,8 +47,9 @@ def layers(
             spread=spread,
             tell=lambda what, done, total: tell("Layers", done, total),
         )
-    out.with_suffix(".md").write_text(markdown(summary_sheet(checked)), encoding="utf-8")
-    out.write_text(checked.to_json(), encoding="utf-8")
+    sheet = layer_sheet(checked)
+    write_text(out.with_suffix(".md"), markdown(sheet))
+    write_record(out, checked)
     console = Console()
-    console.print(layer_table(checked))
+    console.print(terminal(sheet))
     console.print(f"All shapes: [bold]{out}[/bold]", soft_wrap=True)

@@ -15,7 +15,9 @@ from dvdq_eval.report.write import TITLE, write_report
 def report(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="DIR...", help="Stores of videos, tables, latency.json, memory.json, in any mixture."),
+        typer.Argument(
+            metavar="DIR...", help="Stores of videos, tables, latency.json, memory.json, layers.json, in any mixture."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The page; an earlier one is replaced.")] = Path("out/report.html"),
     prompts: Annotated[int, typer.Option(min=1, help="Whose videos are shown; the tables are of all.")] = 4,

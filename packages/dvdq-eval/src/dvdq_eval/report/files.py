@@ -13,6 +13,7 @@ import msgspec
 
 from dvdq_eval.internals import LayerError
 from dvdq_eval.latency.results import Latency
+from dvdq_eval.layers.results import LayerTable
 from dvdq_eval.memory.results import Memory
 from dvdq_eval.records import read_record
 from dvdq_eval.report.parts import Source
@@ -21,6 +22,9 @@ from dvdq_eval.tables.cost import Cost
 from dvdq_eval.tables.rows import Table
 
 T = TypeVar("T", covariant=True)
+
+SYNTHETIC = "synthetic layers"
+"""What is about no model."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def read_file(path: Path, name: str) -> Found[Any] | None:
     if kind is None:
         return None
     about, value = read_record(path, _Of, OPERATION), read_record(path, kind, OPERATION)
-    return Found(about.pipeline or about.model, about.settings, value, Source(name, about.provenance))
+    return Found(about.pipeline or about.model or SYNTHETIC, about.settings, value, Source(name, about.provenance))
 
 
 _KINDS: Mapping[str, type[Any]] = MappingProxyType(
@@ -89,6 +93,7 @@ _KINDS: Mapping[str, type[Any]] = MappingProxyType(
         r"figure-3\.json": LayerErrors,
         r"figure-4\.json": Channels,
         r"latency\.json": Latency,
+        r"layers\.json": LayerTable,
         r"memory\.json": Memory,
     }
 )

@@ -30,7 +30,7 @@ def write_report(
     """Write one self-contained HTML page about all that lies below ``folders``, complete or not at all.
 
     Args:
-        folders: stores of videos, and what ``dvdq-eval table``, ``latency`` and ``memory`` wrote, in any mixture.
+        folders: stores of videos, and what ``dvdq-eval table``, ``latency``, ``memory`` and ``layers`` wrote.
         out: the file; an earlier one is replaced.
         title: of the page.
         prompts: whose videos are shown; the sheets are of all.

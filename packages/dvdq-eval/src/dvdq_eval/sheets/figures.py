@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 
 from dvdq_eval.intervals import Interval
 from dvdq_eval.sheets.sheet import NOTHING, Cell
@@ -50,3 +51,11 @@ def span(low: float, high: float, form: str) -> str:
 def names(labels: Sequence[str]) -> list[Cell]:
     """The first cells of rows, which sort into the order that they have."""
     return [Cell(label, place) for place, label in enumerate(labels)]
+
+
+def best(cells: Sequence[Cell], choose: Callable[[Sequence[float]], float]) -> list[Cell]:
+    """A column whose best figure, the one that ``choose`` takes, stands out."""
+    known = [cell.value for cell in cells if isinstance(cell.value, float)]
+    chosen = choose(known) if known else None
+    marked = (dataclasses.replace(cell, css="best") for cell in cells)
+    return [new if old.value == chosen and known else old for old, new in zip(cells, marked, strict=True)]

@@ -1,9 +1,10 @@
-"""The tables that ``dvdq-eval table`` wrote: methods held against one another, the sweep of δ, costs."""
+"""The tables that ``dvdq-eval table`` and ``layers`` wrote: methods beside one another, the sweep of δ, costs."""
 
 from __future__ import annotations
 
 from dvdq_eval.charts.chart import Charts
 from dvdq_eval.charts.quality import swept
+from dvdq_eval.layers.results import LayerTable, layer_sheet
 from dvdq_eval.paper import PAPER
 from dvdq_eval.report.files import Costs, Found
 from dvdq_eval.report.material import Material
@@ -22,6 +23,7 @@ MARKS = (
 def tables(material: Material) -> list[Section]:
     """A section a file, in the order in which the command knows them."""
     sections = [_table(file) for file in material.of(Table)] + [_costs(file) for file in material.of(Costs)]
+    sections += [_layers(file) for file in material.of(LayerTable)]
     places = {name: place for place, name in enumerate(NAMES)}
     return sorted(sections, key=lambda section: places.get(section.key, -1))
 
@@ -46,6 +48,15 @@ def _costs(file: Found[Costs]) -> Section:
     text = "Videos are timed in turns, so that every method sees the same machine."
     parts = [Text(text), cost_sheet(file.value.rows), *_paper("table-5")]
     return Section("table-5", "Table 5: Size and time", parts, [file.source])
+
+
+def _layers(file: Found[LayerTable]) -> Section:
+    value = file.value
+    text = (
+        f"The output of random layers of full size under each recipe, against the same in full precision: "
+        f"{value.tokens} tokens of each kind of activations, {len(value.seeds)} times. Nothing here was trained."
+    )
+    return Section("layers", "Layers of full size", [Text(text), layer_sheet(value)], [file.source])
 
 
 def _paper(name: str) -> list[Part]:
