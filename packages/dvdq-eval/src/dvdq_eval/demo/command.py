@@ -9,8 +9,8 @@ import torch
 import typer
 from rich.console import Console
 
+from dvdq_eval.demo.results import demo_sheet
 from dvdq_eval.demo.run import demo_study, run_demo
-from dvdq_eval.demo.sheet import demo_sheet
 from dvdq_eval.progress import progress_bars
 from dvdq_eval.records import to_json
 from dvdq_eval.sheets.terminal import terminal

@@ -21,7 +21,7 @@ from dvdq_eval.videos.fill import fill_wholly
 from dvdq_eval.videos.measure import measure_videos
 from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.prepare import tuned
-from dvdq_eval.videos.store import MethodFolder, Store
+from dvdq_eval.videos.store import Store
 from dvdq_reference.spec.errors import DvdqError
 
 Judge = Callable[[Method], Mapping[str, Score]]
@@ -36,8 +36,7 @@ def build_table(name: str, experiment: Experiment, store: Store, tell: Tell, jud
     """
     methods = experiment.methods
     fill_wholly(store, methods, tell, "table")
-    reference = store.method(FULL_PRECISION)
-    found = {method: _measured(store, method, reference, tell, judge) for method in methods}
+    found = {method: measured(store, method, tell, judge) for method in methods}
     rows = (
         row_of(found[line.method], None if line.against is None else found[line.against]) for line in experiment.lines
     )
@@ -54,9 +53,10 @@ def build_table(name: str, experiment: Experiment, store: Store, tell: Tell, jud
     )
 
 
-def _measured(store: Store, method: Method, reference: MethodFolder, tell: Tell, judge: Judge | None) -> Measured:
+def measured(store: Store, method: Method, tell: Tell, judge: Judge | None = None) -> Measured:
+    """What there is of a method whose videos are made: what was not measured yet is now."""
     folder = store.method(tuned(store, method))
-    measure_videos(store, folder, reference, method.title, tell)
+    measure_videos(store, folder, store.method(FULL_PRECISION), method.title, tell)
     scores = {} if judge is None else judge(method)
     real = {name: score.videos for name, score in scores.items() if not score.path_check}
     about = folder.about

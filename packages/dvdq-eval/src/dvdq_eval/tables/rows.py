@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
+from itertools import chain
+from statistics import fmean, median
 from typing import Any
 
 from dvdq_eval.intervals import Interval, difference, interval
@@ -126,6 +127,65 @@ def row_of(measured: Measured, against: Measured | None = None) -> Row:
         key=measured.key,
         commits=_commits(records),
     )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A method's row, and what else its videos say.
+
+    Attributes:
+        row: means over the videos that were measured; a metric needs two of them, and a value of each.
+        means: of each metric that every measured video has, however many there are.
+        words: for each word of the prompts that a detector looks for, the share of videos that show it.
+        videos, measured, failed: how many were made, how many of those were measured, how many could not be made.
+        seconds: median wall time of a video; ``pass_seconds``, of the transformer's passes alone, if they were timed.
+        bytes_before: of the transformer's checkpoint in full precision.
+    """
+
+    row: Row
+    means: dict[str, float]
+    words: dict[str, float]
+    videos: int
+    measured: int
+    failed: int
+    seconds: float | None
+    pass_seconds: float | None
+    bytes_before: int
+
+    @property
+    def smaller(self) -> float:
+        """Full precision's bytes over this method's."""
+        return self.bytes_before / self.row.bytes
+
+    def times_as_fast(self, other: Summary) -> float:
+        """The seconds of the passes of another method's video over those of this one's; both were timed."""
+        assert self.pass_seconds is not None
+        assert other.pass_seconds is not None
+        return other.pass_seconds / self.pass_seconds
+
+
+def summary_of(measured: Measured, failed: int = 0) -> Summary:
+    """All of a method in figures."""
+    records = [video.record for video in measured.videos]
+    qualities = [video.quality for video in measured.videos if video.quality is not None]
+    seen = [quality.words for quality in qualities if quality.words is not None]
+    return Summary(
+        row=row_of(measured),
+        means={name: fmean(values) for name, values in measured.columns().items()},
+        words={word: fmean(words[word] for words in seen if word in words) for word in dict.fromkeys(chain(*seen))},
+        videos=len(records),
+        measured=len(qualities),
+        failed=failed,
+        seconds=_median(record.seconds for record in records),
+        pass_seconds=_median(record.pass_seconds for record in records),
+        bytes_before=measured.about.bytes_before,
+    )
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    """Of those that there are."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
