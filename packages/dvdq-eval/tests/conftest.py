@@ -16,8 +16,8 @@ from diffusers import WanPipeline, WanTransformer3DModel
 from dvdq_eval.demo.results import Results, Video
 from dvdq_eval.demo.run import METHODS, SWITCHING
 from dvdq_eval.internals import ChannelPeaks, LayerError
+from dvdq_eval.methods import Method
 from dvdq_eval.tables.rows import Measured, summary_of
-from dvdq_eval.videos.method import Method
 from dvdq_eval.videos.records import DeltaRecord, MethodRecord, Quality, Trial, VideoRecord
 from dvdq_eval.videos.store import Store, StoredVideo
 from dvdq_eval.videos.study import Study

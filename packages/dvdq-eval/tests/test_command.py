@@ -11,7 +11,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from dvdq_eval.demo import command
+from dvdq_eval.cli import demo as command
 from dvdq_eval.progress import Tell
 from dvdq_eval.videos.study import Study
 from dvdq_models.moving_shapes import HUNYUAN_VIDEO, WAN

@@ -17,12 +17,11 @@ from rich.console import Console
 from torch import nn
 
 from dvdq_eval.demo.results import Results, demo_sheet
-from dvdq_eval.demo.run import METHODS, choose_scenes, demo_study, run_demo
-from dvdq_eval.demo.write import CONTENTS
-from dvdq_eval.generation import passes_timed
+from dvdq_eval.demo.run import CONTENTS, METHODS, choose_scenes, demo_study, run_demo
 from dvdq_eval.quality import relative_error
-from dvdq_eval.sheets.terminal import terminal
+from dvdq_eval.sheets import terminal
 from dvdq_eval.tables.rows import summary_of
+from dvdq_eval.videos.making import passes_timed
 from dvdq_eval.videos.study import Study
 from dvdq_models.moving_shapes.clips import BACKGROUNDS, SHAPES, SPEEDS, Scene, split_scenes
 from dvdq_models.moving_shapes.wan import LATENT_CHANNELS

@@ -15,13 +15,14 @@ import typer
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from dvdq_eval.layers import KINDS, RECIPES, SHAPES, VARIANTS, LayerRow, LayerTable, Shape, check_layers, command
-from dvdq_eval.layers.activations import GAUSSIAN_MEDIAN, MASSIVE_RATIOS
-from dvdq_eval.layers.results import Range, layer_sheet
-from dvdq_eval.layers.synthetic import Sample, draw_samples, draw_weight
+from dvdq_eval.cli import layers as command
+from dvdq_eval.layers.check import check_layers
+from dvdq_eval.layers.recipes import RECIPES, SHAPES, VARIANTS, Shape
+from dvdq_eval.layers.results import LayerRow, LayerTable, Range, layer_sheet
+from dvdq_eval.layers.synthetic import GAUSSIAN_MEDIAN, KINDS, MASSIVE_RATIOS, Sample, draw_samples, draw_weight
 from dvdq_eval.records import to_json, write_record
 from dvdq_eval.report.write import write_report
-from dvdq_eval.sheets.markdown import markdown
+from dvdq_eval.sheets import markdown
 from dvdq_kernels import rotate
 from dvdq_models.layers.encoding import encode_weight
 from dvdq_reference.oracle import affine, bounds, linear, packing

@@ -22,11 +22,11 @@ from diffusers import WanPipeline, WanTransformer3DModel
 from torch import nn
 
 from dvdq_eval import environments
-from dvdq_eval.generation import generate
 from dvdq_eval.peers import generate as script
 from dvdq_eval.peers import records, run
 from dvdq_eval.peers.records import ORBITQUANT, ORBITQUANT_W4A4, ORBITQUANT_W4A6, SDNQ, SDNQ_UINT4, Peer
 from dvdq_eval.peers.run import PeerSummary, VideoJob, read_video, run_peer
+from dvdq_eval.videos.making import generate
 from dvdq_models.moving_shapes.wan import (
     LATENT_CHANNELS,
     build_scheduler,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from dvdq_eval.charts import bits, internals
-from dvdq_eval.charts.chart import Chart, Charts
+from dvdq_eval.charts import internals
+from dvdq_eval.charts.plot import Chart, Charts
 from dvdq_eval.demo.results import Results, demo_sheet
 from dvdq_eval.report.clips import quality_lines
-from dvdq_eval.report.page import render
 from dvdq_eval.report.parts import (
     Chapter,
     Clip,
@@ -20,9 +19,9 @@ from dvdq_eval.report.parts import (
     Text,
     Wall,
 )
-from dvdq_eval.report.sections.bits import trace_chart
-from dvdq_eval.report.sections.weights import error_parts
-from dvdq_eval.sheets.figures import figure
+from dvdq_eval.report.sections.internals import error_parts, trace_chart
+from dvdq_eval.report.write import render
+from dvdq_eval.sheets import figure
 from dvdq_eval.tables.catalogue import OURS
 from dvdq_eval.videos.records import Quality
 from dvdq_models.running.video import FPS
@@ -102,7 +101,7 @@ def _switching(results: Results) -> Section:
         "and no data."
     )
     charts = [trace_chart(record.prompt, record.trace or (), switch.delta) for record in records]
-    return Section("bits", "Bit switching, step by step", [Text(text), Charts(charts, bits.LEGEND)])
+    return Section("bits", "Bit switching, step by step", [Text(text), Charts(charts, internals.WIDTHS)])
 
 
 def _activations(results: Results) -> Section:

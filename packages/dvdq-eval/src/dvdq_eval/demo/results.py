@@ -12,8 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from dvdq_eval.internals import ChannelPeaks, LayerError
-from dvdq_eval.sheets.figures import best, figure, names, times
-from dvdq_eval.sheets.sheet import Cell, Column, Sheet
+from dvdq_eval.sheets import Cell, Column, Sheet, best, figure, names, times
 from dvdq_eval.tables.rows import Summary
 from dvdq_eval.videos.records import DeltaRecord, Quality, VideoRecord
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -12,29 +13,35 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from dvdq_eval.contact_sheet import contact_sheet, side_by_side
+from dvdq_eval.demo.page import demo_page
 from dvdq_eval.demo.results import Results, Video
-from dvdq_eval.demo.write import CONTENTS, write_folder
 from dvdq_eval.internals import ChannelPeaks, PeakRecorder, layer_errors
+from dvdq_eval.machine import provenance
+from dvdq_eval.methods import FULL_PRECISION, Method
 from dvdq_eval.progress import Tell
-from dvdq_eval.provenance import provenance
-from dvdq_eval.records import complete_folder
+from dvdq_eval.records import complete_folder, write_record, write_text
+from dvdq_eval.report.parts import ReportVideo
 from dvdq_eval.tables.build import measured
 from dvdq_eval.tables.catalogue import ours
 from dvdq_eval.tables.rows import summary_of
 from dvdq_eval.videos.fill import fill_wholly
-from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.prepare import Pipelines, trials_of, tuned
 from dvdq_eval.videos.records import Quality
-from dvdq_eval.videos.store import Store
-from dvdq_eval.videos.study import Study
+from dvdq_eval.videos.store import MethodFolder, Store
+from dvdq_eval.videos.study import Job, Study
 from dvdq_models.families import family_of
 from dvdq_models.moving_shapes.clips import Scene, split_scenes
+from dvdq_models.running.video import Frames, enlarge, write_mp4
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
 SWITCHING = ours("W4A6")
 METHODS = (FULL_PRECISION, ours("W4A8"), SWITCHING, ours("W4A4"), Method.named("MinMax", "minmax", "W4A4"))
 """As they are shown."""
+CONTENTS = frozenset({"videos", "latents", "side-by-side.mp4", "contact-sheet.png", "results.json", "report.html"})
+SCALE = 4
+"""Pixels a side that a pixel of the model's small frames takes in a video file."""
 
 
 def demo_study(family: str, prompts: int, seed: int, steps: int | None) -> Study:
@@ -126,3 +133,41 @@ def choose_scenes(count: int, seed: int) -> tuple[Scene, ...]:
         left.remove(best)
         chosen.append(best)
     return tuple(chosen)
+
+
+def write_folder(
+    folder: Path,
+    results: Results,
+    jobs: Sequence[Job],
+    outcome: Mapping[Method, MethodFolder],
+    tell: Tell,
+) -> None:
+    """Write everything into ``folder``, which is empty.
+
+    ``videos/<method>/<prompt>.mp4`` and ``latents/<method>/<prompt>.npy`` are numbered from 1, so that two methods'
+    folders can be compared file by file.
+    """
+    methods, prompts = list(outcome), [job.prompt for job in jobs]
+    clips: dict[Method, list[Frames]] = {}
+    total = len(methods) * len(prompts)
+    shown: list[list[ReportVideo]] = [[] for _ in prompts]
+    for column, method in enumerate(methods):
+        for kind in ("videos", "latents"):
+            (folder / kind / method.slug).mkdir(parents=True)
+        clips[method] = [outcome[method].frames(job) for job in jobs]
+        for row, (job, clip) in enumerate(zip(jobs, clips[method], strict=True)):
+            file = folder / "videos" / method.slug / f"{row + 1}.mp4"
+            frames = enlarge(clip, SCALE)
+            write_mp4(file, frames)
+            np.save(folder / "latents" / method.slug / f"{row + 1}.npy", outcome[method].latents(job))
+            shown[row].append(ReportVideo(file.read_bytes(), frames[len(frames) // 2]))
+            tell("Writing videos", column * len(prompts) + row + 1, total)
+    tell("Writing the report", 0, 3)
+    titles, grid = [method.title for method in methods], list(zip(*clips.values(), strict=True))
+    contact_sheet(prompts, titles, grid).save(folder / "contact-sheet.png", optimize=True)
+    tell("Writing the report", 1, 3)
+    write_mp4(folder / "side-by-side.mp4", side_by_side(prompts, titles, grid))
+    tell("Writing the report", 2, 3)
+    write_record(folder / "results.json", results)
+    write_text(folder / "report.html", demo_page(results, prompts, shown))
+    tell("Writing the report", 3, 3)

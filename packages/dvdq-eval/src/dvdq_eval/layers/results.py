@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Self
 
-from dvdq_eval.sheets.figures import best, figure, names, span
-from dvdq_eval.sheets.sheet import Cell, Column, Sheet, sheet_of
+from dvdq_eval.sheets import Cell, Column, Sheet, best, figure, names, sheet_of, span
 
 SCHEMA = 1
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dvdq_eval.generation import Generated
-from dvdq_eval.json_lines import Script
+from dvdq_eval.environments import Script
 from dvdq_eval.peers.records import Peer, python_of
+from dvdq_eval.videos.making import Generated
 from dvdq_reference.spec.errors import DvdqError
 
 _SCRIPT = Path(__file__).with_name("generate.py")
