@@ -126,8 +126,7 @@ def test_full_precision_is_ours_bit_for_bit(folder: Path, here: None, tmp_path: 
         lambda job, seconds: told.append((job, seconds)),
     )
     assert [job for job, _ in told] == jobs
-    assert [seconds for _, seconds in told] == list(summary.video_seconds)
-    assert all(seconds is not None and seconds > 0 for seconds in summary.video_seconds)
+    assert all(seconds is not None and seconds > 0 for _, seconds in told)
     assert (summary.layers, summary.stored_bytes, summary.bits_per_weight) == (0, 0, None)
     assert summary.versions["torch"] == metadata.version("torch")
     pipeline = WanPipeline.from_pretrained(str(folder), dtype=torch.float32)
@@ -259,7 +258,6 @@ def test_the_job_and_the_peers_variables_reach_its_python(tmp_path: Path, instea
     )
     summary = run_quickly(tmp_path)
     assert summary.bits_per_weight == 4.5
-    assert summary.video_seconds == (1.0, None)
     wanted = script_job(
         tmp_path,
         make_jobs(tmp_path / "out"),

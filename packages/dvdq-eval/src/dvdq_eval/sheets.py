@@ -103,16 +103,16 @@ class Sheet:
         return spans if any(name for name, _ in spans) else []
 
 
-def sheet_of(caption: str, columns: Sequence[tuple[Column, Sequence[Cell]]], *, folded: bool = False) -> Sheet:
+def sheet_of(caption: str, columns: Sequence[tuple[Column, Sequence[Cell]]]) -> Sheet:
     """A sheet from columns with their cells; one that has no figure in any row is left out."""
     there = [(column, cells) for column, cells in columns if any(cell.value is not None for cell in cells)]
     rows = list(zip(*(cells for _, cells in there), strict=True))
-    return Sheet(caption, [column for column, _ in there], rows, folded)
+    return Sheet(caption, [column for column, _ in there], rows)
 
 
-def figure(value: float | None, form: str, unit: float = 1.0, *, css: str = "") -> Cell:
+def figure(value: float | None, form: str, unit: float = 1.0) -> Cell:
     """A number in ``unit``, or a dash."""
-    return NOTHING if value is None else Cell(format(value * unit, form), value, css=css)
+    return NOTHING if value is None else Cell(format(value * unit, form), value)
 
 
 def with_interval(found: Interval, form: str, unit: float = 1.0) -> Cell:

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from dvdq_eval.internals import ChannelPeaks, LayerError
-from dvdq_eval.sheets import Cell, Column, Sheet, best, figure, names, times
+from dvdq_eval.sheets import Cell, Column, Sheet, best, figure, names, sheet_of, times
 from dvdq_eval.tables.rows import Summary
 from dvdq_eval.videos.records import DeltaRecord, Quality, VideoRecord
 
@@ -79,5 +79,4 @@ def demo_sheet(results: Results) -> Sheet:
     for word in rows[0].words:
         shown = [Cell(f"{row.words[word] * row.videos:.0f}/{row.videos}", row.words[word]) for row in rows]
         columns.append((Column(word, group=words, aside=True), shown))
-    cells = list(zip(*(cells for _, cells in columns), strict=True))
-    return Sheet("Means over all prompts, same noise", [column for column, _ in columns], cells)
+    return sheet_of("Means over all prompts, same noise", columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, partial
 from statistics import median
 
@@ -174,7 +174,7 @@ def method_time(turn: Pass, taken: Taken, exact: float | None, device: torch.dev
         attention=attention_of(turn.transformer),
         step=timing,
         ratio=1.0 if exact is None else exact / timing.p50,
-        parts=_parts(taken.apart),
+        parts=Parts(**{part.name: median(getattr(one, part.name) for one in taken.apart) for part in fields(Parts)}),
         layers=_layers(turn, taken.apart, device),
         peak_bytes=max(taken.peaks) + weights if taken.peaks else None,
         weight_bytes=weights,
@@ -185,15 +185,6 @@ def _summarize(seconds: Sequence[float]) -> Timing:
     """Percentiles, between neighbours linearly."""
     p20, p50, p80 = map(float, np.percentile(seconds, [20, 50, 80]))
     return Timing(p20, p50, p80, len(seconds))
-
-
-def _parts(rounds: Sequence[Dissection]) -> Parts:
-    return Parts(
-        rotate_quantize=median(one.rotate_quantize for one in rounds),
-        products=median(one.products for one in rounds),
-        attention=median(one.attention for one in rounds),
-        rest=median(one.rest for one in rounds),
-    )
 
 
 def _layers(turn: Pass, rounds: Sequence[Dissection], device: torch.device) -> tuple[LayerTime, ...]:

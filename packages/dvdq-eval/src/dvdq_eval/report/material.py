@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from dvdq_eval.layers.results import LayerTable
 from dvdq_eval.memory.results import Memory
 from dvdq_eval.progress import Tell, told
 from dvdq_eval.records import read_record
-from dvdq_eval.report.parts import Source
+from dvdq_eval.report.parts import Part, Section, Source
 from dvdq_eval.tables.catalogue import EXPERIMENTS
 from dvdq_eval.tables.cost import Cost
 from dvdq_eval.tables.rows import Measured, Summary, Table, summary_of
@@ -221,6 +221,12 @@ class Material:
     def of(self, kind: type[T]) -> list[Found[T]]:
         """The files that hold one kind of values."""
         return [file for file in self.files if isinstance(file.value, kind)]
+
+    def section(self, kind: type[T], key: str, title: str, parts: Callable[[T], Sequence[Part]]) -> Section | None:
+        """What there is to say of all files that hold one kind of values; None if there are none."""
+        found = self.of(kind)
+        said = [part for file in found for part in parts(file.value)]
+        return Section(key, title, said, [file.source for file in found]) if found else None
 
     def takes(self, file: Found[Any]) -> bool:
         """Whether a file is about this model, called in this way if both say how."""

@@ -12,6 +12,8 @@ from dvdq_eval.report.parts import Part, Section, Text
 
 PARTS = ("products", "rotating and quantizing activations", "attention", "everything else")
 """Of a pass, in the order in which they are stacked."""
+HOLDERS = ("weights quantized with their activations", "weights quantized alone", "tensors of a pass", "weights kept")
+"""Of the device's memory, in the order in which they are stacked."""
 TAKEN_APART = (
     "The bars are passes that were taken apart, which costs time of its own: the seconds of untouched passes are those "
     "in the sheet."
@@ -20,11 +22,7 @@ TAKEN_APART = (
 
 def latency(material: Material) -> Section | None:
     """The times of every run of the model."""
-    found = material.of(Latency)
-    if not found:
-        return None
-    parts = [part for file in found for part in _latency_of(file.value)]
-    return Section("latency", "Latency", parts, [file.source for file in found])
+    return material.section(Latency, "latency", "Latency", _latency_of)
 
 
 def _latency_of(run: Latency) -> list[Part]:
@@ -49,17 +47,9 @@ def _latency_of(run: Latency) -> list[Part]:
     return [*parts, layers_sheet(run)] if any(method.layers for method in run.methods) else parts
 
 
-HOLDERS = ("weights quantized with their activations", "weights quantized alone", "tensors of a pass", "weights kept")
-"""Of the device's memory, in the order in which they are stacked."""
-
-
 def memory(material: Material) -> Section | None:
     """Sizes of every run of the model."""
-    found = material.of(Memory)
-    if not found:
-        return None
-    parts = [part for file in found for part in _memory_of(file.value)]
-    return Section("memory", "Memory", parts, [file.source for file in found])
+    return material.section(Memory, "memory", "Memory", _memory_of)
 
 
 def _memory_of(run: Memory) -> list[Part]:

@@ -71,11 +71,8 @@ def _shares(method: FoundMethod) -> list[float]:
 
 def weights(material: Material) -> Section | None:
     """Each layer's error by min-max and by BGR."""
-    found = material.of(LayerErrors)
-    if not found:
-        return None
-    parts = [part for file in found for part in error_parts(file.value.layers)]
-    return Section("weights", "Weight error, min-max against BGR", parts, [file.source for file in found])
+    title = "Weight error, min-max against BGR"
+    return material.section(LayerErrors, "weights", title, lambda found: error_parts(found.layers))
 
 
 def error_parts(layers: Sequence[LayerError]) -> list[Part]:
@@ -91,16 +88,13 @@ def error_parts(layers: Sequence[LayerError]) -> list[Part]:
 
 def activations(material: Material) -> Section | None:
     """The peaks of one layer's channels as they come and under each rotation."""
-    found = material.of(Channels)
-    if not found:
-        return None
-    parts: list[Part] = []
-    for file in found:
-        value = file.value
-        text = (
-            f"The largest value that each input channel of {value.layer} reached in full precision over all tokens and "
-            f"steps of “{value.prompt}”: the layer whose channels differ most. The crest is the highest peak over the "
-            "root mean square of all."
-        )
-        parts += [Text(text), internals.peak_charts(value.layer, value.peaks, value.crest)]
-    return Section("activations", "Activations before and after rotation", parts, [file.source for file in found])
+    return material.section(Channels, "activations", "Activations before and after rotation", _peaks)
+
+
+def _peaks(found: Channels) -> list[Part]:
+    text = (
+        f"The largest value that each input channel of {found.layer} reached in full precision over all tokens and "
+        f"steps of “{found.prompt}”: the layer whose channels differ most. The crest is the highest peak over the "
+        "root mean square of all."
+    )
+    return [Text(text), internals.peak_charts(found.layer, found.peaks, found.crest)]
