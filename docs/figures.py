@@ -42,23 +42,24 @@ def demo_table(root: Path) -> str:
     if not (root / DEMO).exists():
         return NOTHING_YET
     rows: list[dict[str, Any]] = json.loads((root / DEMO).read_text())["rows"]
-    traits = sorted({trait for row in rows for trait in row["adherence"]})
+    traits = sorted({trait for row in rows for trait in row["words"]})
 
     def number(value: float | None, form: str) -> str:
         return "–" if value is None else format(value, form)
 
-    def cells(row: dict[str, Any]) -> list[str]:
+    def cells(found: dict[str, Any]) -> list[str]:
+        row = found["row"]
         return [
-            f"{row['method']} {row['bits']}".strip(),
+            f"{row['label']} {row['bits']}".strip(),
             number(row["bytes"] / 1e6, ".2f"),
-            number(row["compression"], ".2f") + " ×",
+            number(found["bytes_before"] / row["bytes"], ".2f") + " ×",
             number(row["average_bits"], ".2f"),
-            number(row.get("video_seconds"), ".2f"),
-            number(row.get("speedup"), ".2f") + " ×",
-            number(row["psnr_db"], ".1f"),
-            number(row["ssim"], ".3f"),
-            number(row["latent_error"], ".3f"),
-            *(number(row["adherence"].get(trait), ".0%") for trait in traits),
+            number(found["pass_seconds"], ".2f"),
+            number(rows[0]["pass_seconds"] / found["pass_seconds"], ".2f") + " ×",
+            number(found["means"].get("psnr_db"), ".1f"),
+            number(found["means"].get("ssim"), ".3f"),
+            number(found["means"].get("latent_error"), ".3f"),
+            *(number(found["words"].get(trait), ".0%") for trait in traits),
         ]
 
     header = [

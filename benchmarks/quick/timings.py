@@ -72,9 +72,9 @@ def passes(step: Steps) -> None:
 
 def _pass(step: Steps, model: str, backend: str, video: str, rounds: int) -> dict[str, Any]:
     from dvdq_eval.latency.run import measure_latency
+    from dvdq_eval.methods import parse_methods
     from dvdq_eval.passes.subject import open_subject
     from dvdq_eval.records import to_json
-    from dvdq_eval.videos.options import parse_methods
 
     subject = open_subject("gpu_quick", model, video)
     methods = parse_methods("gpu_quick", METHODS)

@@ -21,7 +21,7 @@ from packaging.version import Version
 
 from dvdq_eval.peers import records as peers
 from dvdq_eval.peers.records import ORBITQUANT, SDNQ
-from dvdq_eval.vbench import environment as vbench
+from dvdq_eval.vbench import installed as vbench
 
 ROOT = Path(__file__).parents[2]
 PINS = ROOT / "constraints.txt"

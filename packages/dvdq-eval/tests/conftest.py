@@ -13,11 +13,13 @@ import pytest
 import torch
 from diffusers import WanPipeline, WanTransformer3DModel
 
-from dvdq_eval.demo.results import BitSwitching, ChannelPeaks, LayerError, Results, Row, Trace, Video
-from dvdq_eval.demo.run import METHODS
-from dvdq_eval.videos.method import Method
-from dvdq_eval.videos.records import MethodRecord, Trial
-from dvdq_eval.videos.store import Store
+from dvdq_eval.demo.results import Results, Video
+from dvdq_eval.demo.run import METHODS, SWITCHING
+from dvdq_eval.internals import ChannelPeaks, LayerError
+from dvdq_eval.methods import Method
+from dvdq_eval.tables.rows import Measured, summary_of
+from dvdq_eval.videos.records import DeltaRecord, MethodRecord, Quality, Trial, VideoRecord
+from dvdq_eval.videos.store import Store, StoredVideo
 from dvdq_eval.videos.study import Study
 from dvdq_models.moving_shapes import BUNDLED, WAN
 from dvdq_models.moving_shapes.clips import Placement, Scene, draw
@@ -139,6 +141,7 @@ class Outcome:
     """What a demo's page is made from."""
 
     results: Results
+    measured: list[Measured]
     prompts: list[str]
     videos: dict[Method, list[Frames]]
 
@@ -162,12 +165,15 @@ def make_outcome(scenes: tuple[Scene, ...], steps: int) -> Outcome:
         noisy = [clip + 0.05 * damage * rng.standard_normal(clip.shape) for clip in clips]
         videos[method] = [to_bytes(np.clip((clip + 1.0) / 2.0, 0.0, 1.0).astype(np.float32)) for clip in noisy]
     prompts = [scene.prompt for scene in scenes]
+    found = [_measured(damage, method, prompts, steps) for damage, method in enumerate(METHODS)]
     results = Results(
-        rows=[_row(i, method) for i, method in enumerate(METHODS)],
-        videos=[_video(i, m, prompt, n) for i, m in enumerate(METHODS) for n, prompt in enumerate(prompts)],
-        trace=BitSwitching(
-            0.3, 6.0, [Trial(0.12, 6.9), Trial(0.3, 6.0)], [_trace(prompt, steps) for prompt in prompts]
-        ),
+        rows=[summary_of(measured) for measured in found],
+        videos=[
+            Video(measured.about.label, measured.about.bits, video.record, video.quality or Quality())
+            for measured in found
+            for video in measured.videos
+        ],
+        switch=DeltaRecord(0.3, 6.0, (Trial(0.12, 6.9), Trial(0.3, 6.0))),
         layers=[
             LayerError(f"blocks.{block}.{name}", 0.012 + 0.001 * block, 0.0095 + 0.0005 * block)
             for block in range(6)
@@ -192,37 +198,47 @@ def make_outcome(scenes: tuple[Scene, ...], steps: int) -> Outcome:
             "seconds": 60.0,
         },
     )
-    return Outcome(results, prompts, videos)
+    return Outcome(results, found, prompts, videos)
 
 
-def _row(damage: int, method: Method) -> Row:
+def _measured(damage: int, method: Method, prompts: list[str], steps: int) -> Measured:
+    """What a store would have of a method: the more damage, the farther from full precision."""
     full = damage == 0
-    return Row(
-        method=method.label,
+    about = MethodRecord(
+        label=method.label,
         bits=method.bits,
+        configuration=method.to_dict(),
         bytes=14_000_000 if full else 4_100_000,
-        compression=1.0 if full else 14.0 / 4.1,
-        average_bits=None if full else 6.0,
-        psnr_db=None if full else 30.0 - 2.0 * damage,
-        ssim=None if full else 1.0 - 0.05 * damage,
-        latent_error=None if full else 0.1 * damage,
-        adherence=dict.fromkeys(WORDS, 1.0 if damage < len(METHODS) - 1 else 0.5),
-        quantize_seconds=None if full else 1.5,
-        video_seconds=4.0 if full else 2.5,
-        speedup=1.0 if full else 1.6,
+        bytes_before=14_000_000,
+        bits_per_weight=16.0 if full else 4.25,
+        prepare_seconds=1.5,
+        calibration_seconds=None,
     )
+    videos = []
+    for number, prompt in enumerate(prompts):
+        words = dict.fromkeys(WORDS, damage < len(METHODS) - 1 or not number % 2)
+        quality = Quality(
+            psnr_db=None if full else 30.0 - 2.0 * damage,
+            ssim=None if full else 1.0 - 0.05 * damage,
+            latent_error=None if full else 0.1 * damage,
+            words=words,
+        )
+        record = VideoRecord(
+            prompt=prompt,
+            seed=number,
+            seconds=5.0,
+            pass_seconds=4.0 if full else 2.5,
+            average_bits=None if full else 6.0,
+            trace=_trace(steps) if method == SWITCHING else None,
+            commit=None,
+        )
+        videos.append(StoredVideo(record, quality, Path(f"{number}.mkv")))
+    return Measured(method.key, about, videos)
 
 
-def _video(damage: int, method: Method, prompt: str, number: int) -> Video:
-    row = _row(damage, method)
-    seen = {word: not (row.adherence[word] < 1.0 and number % 2) for word in WORDS}
-    return Video(method.label, method.bits, prompt, number, row.psnr_db, row.ssim, row.latent_error, seen)
-
-
-def _trace(prompt: str, steps: int) -> Trace:
+def _trace(steps: int) -> tuple[StepDecision, ...]:
     bits = [8 if step < 2 or step % 3 == 0 else 4 for step in range(steps)]
-    decisions = [
+    return tuple(
         StepDecision(step, width, None if step < 2 else 0.1 * (step % 3 + 1), "a reason", None if step == 0 else 0.1)
         for step, width in enumerate(bits)
-    ]
-    return Trace(prompt, sum(bits) / steps, decisions)
+    )

@@ -11,7 +11,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from dvdq_eval.demo import command
+from dvdq_eval.cli import demo as command
 from dvdq_eval.progress import Tell
 from dvdq_eval.videos.study import Study
 from dvdq_models.moving_shapes import HUNYUAN_VIDEO, WAN
@@ -64,4 +64,4 @@ def test_options_reach_the_run(calls: list[tuple[Study, Path]], app: typer.Typer
     assert study.folder == HUNYUAN_VIDEO.folder
     assert (out, study.first_seed, len(study.prompts)) == (tmp_path, 5, 2)
     assert study.settings == {**HUNYUAN_VIDEO.generation, "num_inference_steps": 7}
-    assert json.loads(done.stdout)["schema"] == 2
+    assert json.loads(done.stdout)["schema"] == 3

@@ -16,13 +16,12 @@ import pytest
 from rich.console import Console
 from torch import nn
 
-from dvdq_eval.demo.results import Results
-from dvdq_eval.demo.run import METHODS, choose_scenes, demo_study, run_demo
-from dvdq_eval.demo.sheet import demo_sheet
-from dvdq_eval.demo.write import CONTENTS
-from dvdq_eval.generation import passes_timed
+from dvdq_eval.demo.results import Results, demo_sheet
+from dvdq_eval.demo.run import CONTENTS, METHODS, choose_scenes, demo_study, run_demo
 from dvdq_eval.quality import relative_error
-from dvdq_eval.sheets.terminal import terminal
+from dvdq_eval.sheets import terminal
+from dvdq_eval.tables.rows import summary_of
+from dvdq_eval.videos.making import passes_timed
 from dvdq_eval.videos.study import Study
 from dvdq_models.moving_shapes.clips import BACKGROUNDS, SHAPES, SPEEDS, Scene, split_scenes
 from dvdq_models.moving_shapes.wan import LATENT_CHANNELS
@@ -69,10 +68,10 @@ def test_results_json_is_strict_and_complete(ran: Ran, scenes: Sequence[Scene]) 
         pytest.fail(constant)
 
     values: dict[str, Any] = json.loads((ran.folder / "results.json").read_text(), parse_constant=refuse)
-    assert set(values) == {"schema", "rows", "videos", "trace", "layers", "activations", "provenance"}
-    assert [(row["method"], row["bits"]) for row in values["rows"]] == [(m.label, m.bits) for m in METHODS]
+    assert set(values) == {"schema", "rows", "videos", "switch", "layers", "activations", "provenance"}
+    assert [(row["row"]["label"], row["row"]["bits"]) for row in values["rows"]] == [(m.label, m.bits) for m in METHODS]
     assert len(values["videos"]) == len(METHODS) * len(scenes)
-    assert [video["seed"] for video in values["videos"][:2]] == [3, 4]
+    assert [video["record"]["seed"] for video in values["videos"][:2]] == [3, 4]
     assert values["provenance"]["seed"] == 3
     assert values["provenance"]["settings"] == dict(ran.study.settings)
     assert set(values["provenance"]["recipes"]) == {m.slug for m in METHODS[1:]}
@@ -80,24 +79,26 @@ def test_results_json_is_strict_and_complete(ran: Ran, scenes: Sequence[Scene]) 
 
 def test_full_precision_is_the_reference(ran: Ran) -> None:
     full, *others = ran.results.rows
-    assert (full.compression, full.average_bits, full.psnr_db, full.ssim, full.latent_error) == (1.0, *[None] * 4)
-    for row in others:
-        assert row.compression == full.bytes / row.bytes > 1.0
-        assert row.latent_error is not None
-        assert row.latent_error > 0.0
+    assert (full.smaller, full.row.average_bits) == (1.0, None)
+    assert set(full.means) == {"adherence", "flickering"}
+    for summary in others:
+        assert summary.smaller == full.row.bytes / summary.row.bytes > 1.0
+        assert summary.means["latent_error"] > 0.0
+        assert summary.means["latent_error"] == pytest.approx(summary.row.metrics["latent_error"].mean)
 
 
 def test_speed_is_that_of_the_passes_alone_and_relative_to_full_precision(ran: Ran) -> None:
     full, *others = ran.results.rows
-    assert full.speedup == 1.0
-    for row in others:
-        assert row.video_seconds > 0.0
-        # What the file holds is rounded to milliseconds.
-        assert row.speedup == pytest.approx(full.video_seconds / row.video_seconds, rel=0.05)
+    for summary in others:
+        made = [v.record for v in ran.results.videos if (v.label, v.bits) == (summary.row.label, summary.row.bits)]
+        assert summary.pass_seconds == np.median([record.pass_seconds for record in made])
+        assert all(0.0 < (record.pass_seconds or 0.0) < (record.seconds or 0.0) for record in made)
     page = (ran.folder / "report.html").read_text()
-    ours = next(row for row in others if row.title == "DVD-Quant W4A4")
-    assert f"{ours.speedup:.2f} ×" in page
-    assert f"{ours.video_seconds:.2f}" in page
+    ours = next(summary for summary in others if summary.row.title == "DVD-Quant W4A4")
+    assert full.pass_seconds is not None
+    assert ours.pass_seconds is not None
+    assert f"{full.pass_seconds / ours.pass_seconds:.2f} ×" in page
+    assert f"{ours.pass_seconds:.2f}" in page
 
 
 def test_passes_are_timed_one_by_one_and_nothing_between_them() -> None:
@@ -116,14 +117,15 @@ def test_passes_are_timed_one_by_one_and_nothing_between_them() -> None:
 
 
 def test_average_bits_are_those_of_the_trace(ran: Ran) -> None:
-    bits = {(row.method, row.bits): row.average_bits for row in ran.results.rows}
+    bits = {(found.row.label, found.row.bits): found.row.average_bits for found in ran.results.rows}
     assert bits["DVD-Quant", "W4A8"] == 8.0
     assert bits["DVD-Quant", "W4A4"] == bits["MinMax", "W4A4"] == 4.0
-    switched = [[step.bits for step in video.steps] for video in ran.results.trace.videos]
+    traces = [video.record.trace or () for video in ran.results.videos if video.bits == "W4A6"]
+    switched = [[step.bits for step in trace] for trace in traces]
     assert all(len(steps) == STEPS and set(steps) <= {4, 8} for steps in switched)
     assert bits["DVD-Quant", "W4A6"] == np.mean(switched)
-    best = min(ran.results.trace.trials, key=lambda trial: abs(trial.average - 6.0))
-    assert ran.results.trace.delta == best.delta
+    best = min(ran.results.switch.trials, key=lambda trial: abs(trial.average - 6.0))
+    assert ran.results.switch.delta == best.delta
 
 
 def test_each_quantized_layer_is_measured_under_both_grids(ran: Ran) -> None:
@@ -156,9 +158,11 @@ def test_figures_are_those_of_what_is_written(ran: Ran) -> None:
         latents = [np.load(ran.folder / "latents" / m.slug / f"{number + 1}.npy") for m in METHODS]
         for method, value in zip(METHODS[1:], latents[1:], strict=True):
             (video,) = (
-                v for v in ran.results.videos if (v.method, v.bits, v.prompt) == (method.label, method.bits, job.prompt)
+                v
+                for v in ran.results.videos
+                if (v.label, v.bits, v.record.prompt) == (method.label, method.bits, job.prompt)
             )
-            assert video.latent_error == relative_error(value, latents[0])
+            assert video.quality.latent_error == relative_error(value, latents[0])
 
 
 def test_progress_reaches_its_end(ran: Ran) -> None:
@@ -175,10 +179,19 @@ def test_the_table_fits_a_terminal(ran: Ran) -> None:
     assert [method.title in text for method in METHODS] == [True] * len(METHODS)
 
 
+def test_one_prompt_has_figures_and_no_intervals(outcome: Any) -> None:
+    measured = outcome.measured[-1]
+    summary = summary_of(dataclasses.replace(measured, videos=measured.videos[:1]))
+    assert summary.row.metrics == {}
+    assert summary.means == {"psnr_db": 22.0, "ssim": 0.8, "latent_error": 0.4}
+    results = dataclasses.replace(outcome.results, rows=[*outcome.results.rows[:-1], summary])
+    assert [cell.text for cell in demo_sheet(results).rows[-1][6:9]] == ["22.0", "0.800", "0.400"]
+
+
 def test_widths_of_one_method_share_their_weights(ran: Ran) -> None:
-    rows = [row for row in ran.results.rows if row.method == "DVD-Quant"]
+    rows = [found.row for found in ran.results.rows if found.row.label == "DVD-Quant"]
     assert len(rows) == 3
-    assert len({(row.bytes, row.quantize_seconds) for row in rows}) == 1
+    assert len({(row.bytes, row.prepare_seconds) for row in rows}) == 1
 
 
 def test_a_cancelled_demo_leaves_the_earlier_one(ran: Ran) -> None:

@@ -9,11 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from dvdq_eval.cli import app
-from dvdq_eval.evaluation.run import CONTENTS, MEASURED
+from dvdq_eval.evaluation import CONTENTS, MEASURED
 from dvdq_eval.latency.results import Latency
+from dvdq_eval.methods import FULL_PRECISION
 from dvdq_eval.records import read_record
 from dvdq_eval.videos.making import Maker
-from dvdq_eval.videos.method import FULL_PRECISION
 from dvdq_eval.videos.study import Job
 from dvdq_models import DvdqError
 from dvdq_models.moving_shapes import WAN

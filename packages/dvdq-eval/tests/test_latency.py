@@ -18,17 +18,16 @@ from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
 
+from dvdq_eval.cli.latency import latency
 from dvdq_eval.latency import run
-from dvdq_eval.latency.command import latency
 from dvdq_eval.latency.results import Latency, MethodTime
 from dvdq_eval.latency.rounds import take_rounds
 from dvdq_eval.latency.run import measure_latency
 from dvdq_eval.latency.taps import counted_linears, dissect
-from dvdq_eval.passes.running import Pass, build, passes_of
+from dvdq_eval.methods import parse_methods
+from dvdq_eval.passes.running import Pass, Variant, build, passes_of, variants_of
 from dvdq_eval.passes.subject import Subject, open_subject
-from dvdq_eval.passes.variants import Variant, variants_of
 from dvdq_eval.records import read_record, write_record
-from dvdq_eval.videos.options import parse_methods
 from dvdq_models import DvdqError, Recipe, quantize, save
 from dvdq_models.families.configurations import empty_transformer
 from dvdq_models.switching.hook import hook_of

@@ -8,12 +8,19 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
-from dvdq_eval.device import peak_bytes
-from dvdq_eval.latency.clock import CudaClock, HostClock, clock_of
-from dvdq_eval.passes.running import build, build_empty, passes_of
-from dvdq_eval.passes.sizes import WASTE, fit_together, pass_bytes, weight_bytes
+from dvdq_eval.latency.taps import CudaClock, HostClock, clock_of
+from dvdq_eval.machine import peak_bytes
+from dvdq_eval.passes.running import (
+    WASTE,
+    Variant,
+    build,
+    build_empty,
+    fit_together,
+    pass_bytes,
+    passes_of,
+    weight_bytes,
+)
 from dvdq_eval.passes.subject import Subject, open_subject
-from dvdq_eval.passes.variants import Variant
 from dvdq_models import Recipe, quantize
 from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.moving_shapes import WAN

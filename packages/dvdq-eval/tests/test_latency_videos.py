@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from dvdq_eval.latency.videos import Mix, add_up, check_mixes
-from dvdq_eval.passes.variants import FULL_WIDTH, variants_of
-from dvdq_eval.videos.method import FULL_PRECISION, Method
-from dvdq_eval.videos.options import parse_methods
+from dvdq_eval.methods import FULL_PRECISION, Method, parse_methods
+from dvdq_eval.passes.running import FULL_WIDTH, variants_of
 from dvdq_models import DvdqError
 from dvdq_models.switching.schedule import StepDecision
 

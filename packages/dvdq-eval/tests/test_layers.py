@@ -15,10 +15,14 @@ import typer
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from dvdq_eval.layers import KINDS, RECIPES, SHAPES, VARIANTS, LayerRow, LayerTable, Shape, check_layers, command
-from dvdq_eval.layers.activations import GAUSSIAN_MEDIAN, MASSIVE_RATIOS
-from dvdq_eval.layers.results import Range
-from dvdq_eval.layers.synthetic import Sample, draw_samples, draw_weight
+from dvdq_eval.cli import layers as command
+from dvdq_eval.layers.check import check_layers
+from dvdq_eval.layers.recipes import RECIPES, SHAPES, VARIANTS, Shape
+from dvdq_eval.layers.results import LayerRow, LayerTable, Range, layer_sheet
+from dvdq_eval.layers.synthetic import GAUSSIAN_MEDIAN, KINDS, MASSIVE_RATIOS, Sample, draw_samples, draw_weight
+from dvdq_eval.records import to_json, write_record
+from dvdq_eval.report.write import write_report
+from dvdq_eval.sheets import markdown
 from dvdq_kernels import rotate
 from dvdq_models.layers.encoding import encode_weight
 from dvdq_reference.oracle import affine, bounds, linear, packing
@@ -230,8 +234,7 @@ def test_a_seed_gives_the_same_table() -> None:
 def test_json_says_how_to_repeat_it() -> None:
     recipes = {"minmax": RECIPES["MinMax"]}
     table = check_layers(recipes, shapes=[SMALL], tokens=4, seeds=[7], spread=0.25)
-    values = json.loads(table.to_json(), parse_constant=pytest.fail)
-    assert values == json.loads(json.dumps(table.to_dict()))
+    values = json.loads(to_json(table), parse_constant=pytest.fail)
     assert (values["seeds"], values["tokens"], values["spread"]) == ([7], 4, 0.25)
     assert Recipe.from_dict(values["recipes"]["minmax"]) == recipes["minmax"]
     assert len(values["rows"]) == len(KINDS)
@@ -299,9 +302,29 @@ def test_the_command_prints_a_table_and_writes_json(app: typer.Typer, tmp_path: 
     assert (values["seeds"], values["tokens"]) == ([0, 1], 4)
     assert len(values["rows"]) == len(KINDS) * len(RECIPES)
     words = [word for label in RECIPES for word in label.split()]
-    for word in (*KINDS, *words, "W4A16", "W4A8", "W4A4", str(out)):
+    headings = [word for kind in KINDS for word in kind.split()]
+    for word in (*headings, *words, "W4A8 / W4A4", str(out)):
         assert word in done.stdout
     assert "…" not in done.stdout  # 80 columns are enough
+    assert "| MinMax | 4." in out.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_a_sheet_has_the_means_and_a_page_what_they_are_between(tmp_path: Path) -> None:
+    recipes = {label: RECIPES[label] for label in ("MinMax", "DVD-Quant")}
+    table = check_layers(recipes, shapes=[SMALL, WIDE], kinds={"after GELU": KINDS["after GELU"]}, tokens=4, seeds=[0])
+    ours = [row for row in table.rows if row.recipe == "DVD-Quant"]
+    means, ends = {}, {}
+    for bits in ("W4A16", "W4A8", "W4A4"):
+        found = [100 * row.errors[bits].mean for row in ours]
+        means[bits], ends[bits] = f"{sum(found) / 2:.1f}", f"{min(found):.1f}–{max(found):.1f}"
+    text = markdown(layer_sheet(table)).splitlines()[-1]
+    assert text.endswith(f" | {means['W4A8']} / {means['W4A4']} |")
+    write_record(tmp_path / "layers.json", table)
+    page = write_report([tmp_path], tmp_path / "report.html", tell=lambda *what: None).read_text(encoding="utf-8")
+    for shown in (f"{means['W4A8']} / {means['W4A4']}", means["W4A16"], f"{ends['W4A8']} / {ends['W4A4']}"):
+        assert shown in page
+    assert "Layers of full size" in page
+    assert 'class="best"' in page
 
 
 def test_the_command_refuses_a_folder(app: typer.Typer, tmp_path: Path) -> None:

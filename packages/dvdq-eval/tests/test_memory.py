@@ -15,14 +15,13 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from dvdq_eval.cli.memory import memory
 from dvdq_eval.memory import run
-from dvdq_eval.memory.command import memory
-from dvdq_eval.memory.results import Memory
+from dvdq_eval.memory.results import Memory, memory_markdown
 from dvdq_eval.memory.run import measure_memory, measured_bytes, weight_parts
-from dvdq_eval.memory.sheets import memory_markdown
+from dvdq_eval.methods import parse_methods
 from dvdq_eval.passes.running import build
 from dvdq_eval.passes.subject import Subject, open_subject
-from dvdq_eval.videos.options import parse_methods
 from dvdq_models import DvdqError, Recipe
 from dvdq_models.families import family_of
 from dvdq_models.families.configurations import empty_transformer

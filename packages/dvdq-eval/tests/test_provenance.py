@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dvdq_eval import provenance
+from dvdq_eval import machine as provenance
 
 
 def test_a_library_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,4 +24,4 @@ def test_a_copy_without_its_repository_is_told_its_commit(monkeypatch: pytest.Mo
 
 def test_a_pass_is_timed_without_what_reads_and_judges_videos() -> None:
     blocked = "import sys; sys.modules |= dict.fromkeys(('av', 'imageio_ffmpeg', 'skimage', 'ftfy'))"
-    subprocess.run([sys.executable, "-c", f"{blocked}; import dvdq_eval.latency.command"], check=True)
+    subprocess.run([sys.executable, "-c", f"{blocked}; import dvdq_eval.cli.latency"], check=True)

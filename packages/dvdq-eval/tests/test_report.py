@@ -24,15 +24,15 @@ from dvdq_eval.internals import LayerError
 from dvdq_eval.intervals import interval
 from dvdq_eval.latency.results import Latency, LayerTime, MethodTime, Parts, Timing, VideoTime
 from dvdq_eval.memory.results import Memory, MethodMemory, WeightBytes
+from dvdq_eval.methods import FULL_PRECISION, Method
 from dvdq_eval.records import write_record
 from dvdq_eval.report.clips import LARGE, UNASKED, choose_methods, to_video
+from dvdq_eval.report.material import read_study
 from dvdq_eval.report.parts import ReportVideo
-from dvdq_eval.report.studies import read_study
 from dvdq_eval.report.write import write_report
 from dvdq_eval.tables.cost import Cost
 from dvdq_eval.tables.rows import Row, Table
-from dvdq_eval.vbench.score import Score
-from dvdq_eval.videos.method import FULL_PRECISION, Method
+from dvdq_eval.vbench.scoring import Score
 from dvdq_eval.videos.records import MethodRecord, Quality, VideoRecord
 from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Study

@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
+from dvdq_eval.methods import FULL_PRECISION, Method
 from dvdq_eval.videos.fill import HOPELESS, Streak, fill
 from dvdq_eval.videos.making import Maker
-from dvdq_eval.videos.method import FULL_PRECISION, Method
-from dvdq_eval.videos.scale.queue import ATTEMPTS, Queue
+from dvdq_eval.videos.scale.run import ATTEMPTS, Queue
 from dvdq_eval.videos.scale.worker import Worker
 from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Job, Study

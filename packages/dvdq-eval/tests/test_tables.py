@@ -17,15 +17,15 @@ from typer.testing import CliRunner
 from dvdq_eval import intervals
 from dvdq_eval.cli import app, main
 from dvdq_eval.intervals import Interval
+from dvdq_eval.methods import FULL_PRECISION, Method
 from dvdq_eval.paper import PAPER
-from dvdq_eval.sheets.markdown import markdown
+from dvdq_eval.sheets import markdown
 from dvdq_eval.tables import build, figures, rows
-from dvdq_eval.tables.all import NAMES, chosen, needed
+from dvdq_eval.tables.build import NAMES, narrowed, needed
 from dvdq_eval.tables.catalogue import EXPERIMENTS, Experiment, Line, ours
 from dvdq_eval.tables.sheets import table_sheet
-from dvdq_eval.vbench.score import Score
+from dvdq_eval.vbench.scoring import Score
 from dvdq_eval.videos.measure import measure_videos
-from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.prepare import tuned
 from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Study
@@ -109,11 +109,11 @@ def test_every_recipe_fits_the_bundled_models() -> None:
 def test_peers_can_be_left_out() -> None:
     assert any(c.peer is not None for c in needed(NAMES, peers=True))
     assert not any(c.peer is not None for c in needed(NAMES, peers=False))
-    assert len(chosen("table-2", peers=False).lines) == len(EXPERIMENTS["table-2"].lines)
+    assert len(narrowed("table-2", peers=False).lines) == len(EXPERIMENTS["table-2"].lines)
 
 
 def test_some_widths_can_be_had_alone() -> None:
-    alone = chosen("table-1", peers=True, bits=["W4A4"]).lines
+    alone = narrowed("table-1", peers=True, bits=["W4A4"]).lines
     assert {line.method.bits for line in alone} == {"", "W4A4"}
     assert {line for line in EXPERIMENTS["table-1"].lines if line.method.bits == "W4A4"} <= set(alone)
     assert {c.bits for c in needed(["table-1", "beyond"], peers=False, bits=["W4A4"])} == {"", "W4A4"}
@@ -177,7 +177,7 @@ def test_all_of_them_in_one_command(tiny_wan: None, tmp_path: Path, monkeypatch:
             assert values["provenance"]["dvdq"]
         if name in EXPERIMENTS:
             rows = (out / f"{name}.md").read_text().splitlines()[2:]
-            assert len(rows) == len(chosen(name, peers=False).lines)
+            assert len(rows) == len(narrowed(name, peers=False).lines)
             assert len(values["rows"]) == len(rows)
     for drawn, charts in (("figure-3", 1), ("figure-4", 4), ("figure-6", 1)):
         svg = ET.parse(out / f"{drawn}.svg").getroot()

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from dvdq_eval.cli.vbench import app
+from dvdq_eval.methods import FULL_PRECISION, Method, parse_methods
 from dvdq_eval.vbench import installed
-from dvdq_eval.vbench.command import app
-from dvdq_eval.vbench.score import scores_of
+from dvdq_eval.vbench.scoring import scores_of
 from dvdq_eval.vbench.weights import FILES, MARKER
-from dvdq_eval.videos.method import FULL_PRECISION, Method
-from dvdq_eval.videos.options import parse_methods
 from dvdq_eval.videos.records import MethodRecord, VideoRecord
 from dvdq_eval.videos.store import MethodFolder, Store
 from dvdq_eval.videos.study import Job, Study

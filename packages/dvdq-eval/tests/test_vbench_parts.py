@@ -15,15 +15,14 @@ import numpy as np
 import pytest
 import torch
 
+from dvdq_eval.cli import vbench as command
+from dvdq_eval.cli.vbench import VBenchOptions
 from dvdq_eval.paper import PAPER
-from dvdq_eval.vbench import environment, runner
+from dvdq_eval.vbench import installed, runner
 from dvdq_eval.vbench import plant as plant_script
-from dvdq_eval.vbench import study as study_module
-from dvdq_eval.vbench.dimensions import DIMENSIONS, chosen
+from dvdq_eval.vbench.dimensions import DIMENSIONS, StandardStudy, chosen, entry, jobs_of, standard_prompts
 from dvdq_eval.vbench.dimensions import PAPER as PAPERS_DIMENSIONS
-from dvdq_eval.vbench.prompts import StandardStudy, entry, jobs_of, standard_prompts
-from dvdq_eval.vbench.staged import smaller_side, stage
-from dvdq_eval.vbench.study import VBenchOptions
+from dvdq_eval.vbench.study import smaller_side, stage
 from dvdq_eval.vbench.weights import FILES, MARKER
 from dvdq_models.moving_shapes import WAN
 from dvdq_models.running.placement import Offload
@@ -116,8 +115,8 @@ def test_an_entry_says_what_is_to_be_seen() -> None:
 @pytest.fixture
 def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What a command is given for VBench's prompts on a bundled pipeline, its list taken from here."""
-    monkeypatch.setattr(study_module, "vbench_python", lambda: Path(sys.executable))
-    monkeypatch.setattr(study_module, "Installed", lambda python: SimpleNamespace(prompts=standard_prompts(listed())))
+    monkeypatch.setattr(command, "vbench_python", lambda: Path(sys.executable))
+    monkeypatch.setattr(command, "Installed", lambda python: SimpleNamespace(prompts=standard_prompts(listed())))
     options = ("method", "dimension", "preparing", "videos", "samples", "steps", "settings")
     return dict.fromkeys(options) | {
         "pipeline": "wan",
@@ -164,7 +163,7 @@ def test_a_staged_video_has_the_very_frames_at_another_rate(tmp_path: Path) -> N
 
 
 def test_everything_of_the_environment_is_pinned_once() -> None:
-    pinned = environment.requirements()
+    pinned = installed.requirements()
     assert pinned[:2] == ("torch==2.13.0", "torchvision==0.28.0")
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9a-z.]*", line) for line in pinned), pinned
     names = [re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower() for line in pinned]
@@ -191,9 +190,9 @@ def an_interpreter(folder: Path, version: str) -> Path:
 def test_another_python_is_refused_before_anything_is_made(no_environment: Path) -> None:
     other = an_interpreter(no_environment, "3.13")
     with pytest.raises(DvdqError, match=r"expected a Python 3\.11: --python PATH names another, got .*is 3\.13"):
-        environment.set_up(other)
+        installed.set_up(other)
     with pytest.raises(DvdqError, match="--python: expected an interpreter"):
-        environment.set_up(no_environment / "absent")
+        installed.set_up(no_environment / "absent")
     assert not (no_environment / "cache").exists()
 
 
@@ -202,20 +201,20 @@ def test_the_environment_is_made_from_the_python_that_is_named(
     no_environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, made = an_interpreter(no_environment, "3.11"), []
-    monkeypatch.setattr(environment, "make_environment", lambda *arguments: made.append(arguments) or base)
-    assert environment.set_up(base) == base
+    monkeypatch.setattr(installed, "make_environment", lambda *arguments: made.append(arguments) or base)
+    assert installed.set_up(base) == base
     [(_, folder, installs, used)] = made
     assert folder.parent == no_environment / "cache"
     assert folder.name.startswith("vbench-")
-    assert (installs, used) == (environment.INSTALLS, base)
+    assert (installs, used) == (installed.INSTALLS, base)
     monkeypatch.setenv("VBENCH_PYTHON", sys.executable)
-    assert environment.set_up(base) == Path(sys.executable)
+    assert installed.set_up(base) == Path(sys.executable)
     assert len(made) == 1
 
 
 def test_without_an_environment_the_error_says_how_to_make_it(no_environment: Path) -> None:
     with pytest.raises(DvdqError, match="expected what `dvdq-eval vbench setup` makes, got nothing"):
-        environment.vbench_python()
+        installed.vbench_python()
 
 
 @pytest.mark.parametrize(
@@ -306,14 +305,14 @@ def test_planted_weights_are_marked_and_never_mixed_with_others(
         "import json, sys\nfrom pathlib import Path\n"
         "(Path(json.loads(Path(sys.argv[1]).read_text())['cache']) / 'a.pth').write_text('random')\n"
     )
-    monkeypatch.setattr(environment, "_SCRIPT", script)
-    environment.plant(Path(sys.executable), tmp_path / "new")
+    monkeypatch.setattr(installed, "_SCRIPT", script)
+    installed.plant(Path(sys.executable), tmp_path / "new")
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"a.pth", MARKER}
     script.unlink()
-    environment.plant(Path(sys.executable), tmp_path / "new")
+    installed.plant(Path(sys.executable), tmp_path / "new")
     (tmp_path / "real" / "clip_model").mkdir(parents=True)
     with pytest.raises(DvdqError, match="one that also holds clip_model"):
-        environment.plant(Path(sys.executable), tmp_path / "real")
+        installed.plant(Path(sys.executable), tmp_path / "real")
     with pytest.raises(DvdqError, match="expected random weights, got exit status 2"):
-        environment.plant(Path(sys.executable), tmp_path / "another")
+        installed.plant(Path(sys.executable), tmp_path / "another")
     assert not (tmp_path / "another").exists()

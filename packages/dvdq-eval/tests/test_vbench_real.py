@@ -9,16 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dvdq_eval.methods import FULL_PRECISION, Method
 from dvdq_eval.quality import temporal_flickering
-from dvdq_eval.vbench.dimensions import DIMENSIONS
-from dvdq_eval.vbench.environment import vbench_python
-from dvdq_eval.vbench.installed import Installed
-from dvdq_eval.vbench.prompts import StandardStudy
-from dvdq_eval.vbench.score import scores_of
-from dvdq_eval.vbench.scoring import Judges, score_all
+from dvdq_eval.vbench.dimensions import DIMENSIONS, StandardStudy
+from dvdq_eval.vbench.installed import Installed, vbench_python
+from dvdq_eval.vbench.scoring import Judges, score_all, scores_of
 from dvdq_eval.vbench.study import Asked
 from dvdq_eval.vbench.weights import FILES
-from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.records import MethodRecord, VideoRecord
 from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Study

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dvdq_eval.generation import generate
+from dvdq_eval.cli.options import StudyOptions
+from dvdq_eval.methods import FULL_PRECISION, Method, parse_methods
 from dvdq_eval.peers.records import ORBITQUANT_W4A4, SDNQ_UINT4
 from dvdq_eval.quality import psnr, relative_error
 from dvdq_eval.records import read_record, replacing
 from dvdq_eval.videos import making, prepare
 from dvdq_eval.videos.fill import fill
+from dvdq_eval.videos.making import generate
 from dvdq_eval.videos.measure import measure_videos
-from dvdq_eval.videos.method import FULL_PRECISION, Method
-from dvdq_eval.videos.options import open_study, parse_methods
 from dvdq_eval.videos.prepare import Pipelines, tuned
 from dvdq_eval.videos.records import DeltaRecord, Quality
 from dvdq_eval.videos.store import MethodFolder, Store
@@ -269,15 +269,13 @@ def test_prompts_come_a_line_each(tmp_path: Path) -> None:
 
 def test_prompts_that_are_not_measured_prepare(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a cat\na dog\na fish\n\na bird\n")
-    study = open_study(
-        "table",
-        str(WAN.folder),
+    study = StudyOptions(
+        pipeline=str(WAN.folder),
         videos=2,
-        samples=2,
         prompts=tmp_path / "prompts.txt",
         settings='{"height": 32}',
         steps=4,
-    )
+    ).open("table", samples=2)
     assert (study.prompts, study.preparing) == (("a cat", "a dog"), ("a fish", "a bird"))
     assert [(job.number, job.prompt, job.seed) for job in study.jobs] == [
         (0, "a cat", 0),
@@ -313,9 +311,9 @@ def test_only_what_a_pipeline_is_read_from_decides_its_study(tmp_path: Path) -> 
 
 
 def test_settings_change_a_bundled_pipelines_call() -> None:
-    study = open_study("table", "wan", videos=2, steps=5, settings='{"height": 32}')
+    study = StudyOptions(videos=2, steps=5, settings='{"height": 32}').open("table")
     assert study.settings == {**Study.bundled("wan", 2).settings, "height": 32, "num_inference_steps": 5}
-    assert open_study("table", "wan", videos=2, steps=4).key == Study.bundled("wan", 2, 4).key
+    assert StudyOptions(videos=2, steps=4).open("table").key == Study.bundled("wan", 2, 4).key
 
 
 @pytest.mark.parametrize(
@@ -342,11 +340,11 @@ def test_what_does_not_fit_is_quantized_before_it_is_placed(
 
 
 def test_offloading_makes_another_study_and_needs_a_device() -> None:
-    plain = open_study("table", "wan", videos=2, device="cuda")
-    assert open_study("table", "wan", videos=2, device="cuda", offload=Offload.GROUP).key != plain.key
+    plain = StudyOptions(videos=2, device="cuda").open("table")
+    assert StudyOptions(videos=2, device="cuda", offload=Offload.GROUP).open("table").key != plain.key
     assert plain.key == Study.bundled("wan", 2, device="cuda").key
     with pytest.raises(DvdqError, match="--offload: expected a device to offload from"):
-        open_study("table", "wan", videos=2, offload=Offload.MODEL)
+        StudyOptions(videos=2, offload=Offload.MODEL).open("table")
 
 
 def test_methods_by_name_begin_with_full_precision() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -20,8 +21,19 @@ Tell = Callable[[str, int, int], None]
 """What is being done, how much of it is done, and how much there is."""
 
 
+T = TypeVar("T")
+
+
 def silent(what: str, done: int, total: int) -> None:
     """Nobody watches."""
+
+
+def told(tell: Tell, what: str, items: Sequence[T]) -> Iterator[T]:
+    """``items`` one after another; ``tell`` is told how many of them are done."""
+    for done, item in enumerate(items):
+        tell(what, done, len(items))
+        yield item
+    tell(what, len(items), len(items))
 
 
 @contextmanager

@@ -45,6 +45,12 @@ def write_record(path: Path, record: object) -> None:
     write_text(path, to_json(record))
 
 
+def write_result(folder: Path, name: str, record: object, tables: str) -> None:
+    """A result in two files, each at once or not at all: ``<name>.json``, and ``<name>.md`` of its tables."""
+    write_text(folder / f"{name}.md", tables)
+    write_record(folder / f"{name}.json", record)
+
+
 def read_record(path: Path, kind: type[T], operation: str = "read") -> T:
     """What :func:`write_record` wrote of a ``kind``; fields that it does not have are passed over.
 

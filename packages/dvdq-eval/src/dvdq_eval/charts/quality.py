@@ -1,4 +1,4 @@
-"""Quality with its 95 % intervals: against what a method costs, and along a sweep."""
+"""What methods are worth and cost: quality with its 95 % intervals, and what a whole is made of."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from dvdq_eval.charts.chart import Chart
-from dvdq_eval.charts.plot import Plot
+from dvdq_eval.charts.plot import Chart, Plot
 from dvdq_eval.intervals import Interval
-from dvdq_eval.tables.metrics import METRICS
-from dvdq_eval.tables.rows import Row
+from dvdq_eval.tables.rows import METRICS, Row
 
 _LABEL = (60, 13)
 """Pixels across and down that a label needs."""
@@ -102,3 +100,24 @@ def swept(rows: Sequence[Row]) -> Chart | None:
     )
     heading = METRICS[name].heading
     return Chart(sweep(points, "δ", heading, ends), f"{heading} along δ")
+
+
+def stacked(title: str, y_label: str, parts: Sequence[str], bars: Sequence[tuple[str, Sequence[float]]]) -> Markup:
+    """One bar for each label; its values from the bottom up are of ``parts``, which :func:`legend` explains."""
+    totals = [sum(values) for _, values in bars]
+    plot = Plot(title, (0.0, float(len(bars))), (0.0, 1.12 * max(totals)), y_label=y_label, height=300)
+    plot.y_axis(count=6)
+    for place, ((label, values), total) in enumerate(zip(bars, totals, strict=True)):
+        base = 0.0
+        for (css, words), value in zip(legend(parts), values, strict=True):
+            tip = f"{label}, {words}: {value:.4g} ({value / total:.0%})"
+            plot.bar(place + 0.2, place + 0.8, base, base + value, css, tip)
+            base += value
+        plot.text(plot.x(place + 0.5), plot.y(total) - 6, f"{total:.3g}", "tick mid strong")
+    plot.x_axis([(place + 0.5, label) for place, (label, _) in enumerate(bars)])
+    return plot.markup
+
+
+def legend(parts: Sequence[str]) -> list[tuple[str, str]]:
+    """The style of each part, and its words."""
+    return [(f"part{number}", words) for number, words in enumerate(parts, start=1)]

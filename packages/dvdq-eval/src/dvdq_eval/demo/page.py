@@ -5,12 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from dvdq_eval.charts import bits, internals
-from dvdq_eval.charts.chart import Chart, Charts
-from dvdq_eval.demo.results import Results, Row, Video
-from dvdq_eval.demo.sheet import demo_sheet
+from dvdq_eval.charts import internals
+from dvdq_eval.charts.plot import Chart, Charts
+from dvdq_eval.demo.results import Results, demo_sheet
 from dvdq_eval.report.clips import quality_lines
-from dvdq_eval.report.page import render
 from dvdq_eval.report.parts import (
     Chapter,
     Clip,
@@ -21,9 +19,9 @@ from dvdq_eval.report.parts import (
     Text,
     Wall,
 )
-from dvdq_eval.report.sections.bits import trace_chart
-from dvdq_eval.report.sections.weights import error_parts
-from dvdq_eval.sheets.figures import figure
+from dvdq_eval.report.sections.internals import error_parts, trace_chart
+from dvdq_eval.report.write import render
+from dvdq_eval.sheets import figure
 from dvdq_eval.tables.catalogue import OURS
 from dvdq_eval.videos.records import Quality
 from dvdq_models.running.video import FPS
@@ -65,45 +63,45 @@ def demo_page(results: Results, prompts: Sequence[str], videos: Sequence[Sequenc
 
 def _cards(results: Results) -> list[tuple[str, str]]:
     """The figures that open the page, as (figure, what it is), for methods that ran."""
-    rows = {(row.method, row.bits): row for row in results.rows}
+    rows = {(row.row.label, row.row.bits): row for row in results.rows}
     ours, rival = rows[OURS, "W4A4"], rows["MinMax", "W4A4"]
     minmax, bgr = (statistics.fmean(getattr(e, f"{grid}_error") for e in results.layers) for grid in ("minmax", "bgr"))
-    psnr, rival_psnr = figure(ours.psnr_db, ".1f").text, figure(rival.psnr_db, ".1f").text
+    psnr, rival_psnr = (figure(row.means.get("psnr_db"), ".1f").text for row in (ours, rival))
     return [
-        (f"{ours.compression:.2f}×", "smaller transformer at four bits"),
+        (f"{ours.smaller:.2f}×", "smaller transformer at four bits"),
         (f"{psnr} dB", f"W4A4 PSNR; MinMax W4A4 reaches {rival_psnr} dB"),
-        (f"{ours.speedup:.2f}×", "as fast denoising at W4A4, on this machine"),
+        (f"{ours.times_as_fast(results.rows[0]):.2f}×", "as fast denoising at W4A4, on this machine"),
         (f"{100.0 * (bgr / minmax - 1.0):+.0f} %", "weight error of BGR against min-max"),
     ]
 
 
 def _wall(results: Results, prompts: Sequence[str], videos: Sequence[Sequence[ReportVideo]]) -> Wall:
-    by_video = {(video.method, video.bits, video.prompt): video for video in results.videos}
+    by_video = {(video.label, video.bits, video.record.prompt): video.quality for video in results.videos}
     clips = [
         [
-            Clip(row.title, clip, _lines(by_video[row.method, row.bits, prompt]))
-            for row, clip in zip(results.rows, shown, strict=True)
+            Clip(row.title, clip, _lines(by_video[row.label, row.bits, prompt]))
+            for row, clip in zip([summary.row for summary in results.rows], shown, strict=True)
         ]
         for prompt, shown in zip(prompts, videos, strict=True)
     ]
     return Wall(prompts, clips, FPS)
 
 
-def _lines(video: Video) -> list[tuple[str, str]]:
-    quality = Quality(psnr_db=video.psnr_db, latent_error=video.latent_error, words=video.adherence)
+def _lines(quality: Quality) -> list[tuple[str, str]]:
     return [*([("", "reference")] if quality.of_reference else []), *quality_lines(quality)]
 
 
 def _switching(results: Results) -> Section:
-    switch = results.trace
+    switch = results.switch
+    records = [video.record for video in results.videos if (video.label, video.bits) == (OURS, "W4A6")]
     text = (
         "W4A6 runs each denoising step with 4-bit activations while the output changes little, and with 8 bits once "
         f"the changes since the last such step add up to δ. δ = {switch.delta:.4g} was chosen for an average of "
-        f"{switch.wanted_average:g} bits by {len(switch.trials)} trials of the switch on another prompt: a few runs "
+        f"{switch.wanted:g} bits by {len(switch.trials)} trials of the switch on another prompt: a few runs "
         "and no data."
     )
-    charts = [trace_chart(video.prompt, video.steps, switch.delta) for video in switch.videos]
-    return Section("bits", "Bit switching, step by step", [Text(text), Charts(charts, bits.LEGEND)])
+    charts = [trace_chart(record.prompt, record.trace or (), switch.delta) for record in records]
+    return Section("bits", "Bit switching, step by step", [Text(text), Charts(charts, internals.WIDTHS)])
 
 
 def _activations(results: Results) -> Section:
@@ -125,7 +123,7 @@ def _activations(results: Results) -> Section:
 
 
 def _facts(results: Results, prompts: int) -> list[tuple[str, str]]:
-    made = results.provenance
+    made, quantized = results.provenance, [summary.row for summary in results.rows[1:]]
     settings = ", ".join(f"{name} {value}" for name, value in made["settings"].items() if value != "")
     return [
         ("Made", f"{made['date']}, in {made['seconds']:.0f} s"),
@@ -135,9 +133,5 @@ def _facts(results: Results, prompts: int) -> list[tuple[str, str]]:
         ("Libraries", ", ".join(f"{name} {version}" for name, version in made["libraries"].items())),
         ("Seeds", f"{made['seed']} to {made['seed'] + prompts - 1}, one a prompt"),
         ("Generation", settings),
-        ("Seconds to quantize", ", ".join(_seconds(row) for row in results.rows if row.quantize_seconds is not None)),
+        ("Seconds to quantize", ", ".join(f"{row.title} {row.prepare_seconds:.1f}" for row in quantized)),
     ]
-
-
-def _seconds(row: Row) -> str:
-    return f"{row.title} {row.quantize_seconds:.1f}"

@@ -8,34 +8,40 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from dvdq_eval.demo.results import BitSwitching, Results, Row, Trace, Video
-from dvdq_eval.demo.write import CONTENTS, write_folder
+from dvdq_eval.contact_sheet import contact_sheet, side_by_side
+from dvdq_eval.demo.page import demo_page
+from dvdq_eval.demo.results import Results, Video
 from dvdq_eval.internals import ChannelPeaks, PeakRecorder, layer_errors
+from dvdq_eval.machine import provenance
+from dvdq_eval.methods import FULL_PRECISION, Method
 from dvdq_eval.progress import Tell
-from dvdq_eval.provenance import provenance
-from dvdq_eval.records import complete_folder
+from dvdq_eval.records import complete_folder, write_record, write_text
+from dvdq_eval.report.parts import ReportVideo
+from dvdq_eval.tables.build import measured
 from dvdq_eval.tables.catalogue import ours
-from dvdq_eval.tables.rows import Measured
+from dvdq_eval.tables.rows import summary_of
 from dvdq_eval.videos.fill import fill_wholly
-from dvdq_eval.videos.measure import measure_videos
-from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.prepare import Pipelines, trials_of, tuned
-from dvdq_eval.videos.store import Store
-from dvdq_eval.videos.study import Study
+from dvdq_eval.videos.records import Quality
+from dvdq_eval.videos.store import MethodFolder, Store
+from dvdq_eval.videos.study import Job, Study
 from dvdq_models.families import family_of
 from dvdq_models.moving_shapes.clips import Scene, split_scenes
+from dvdq_models.running.video import Frames, enlarge, write_mp4
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
 SWITCHING = ours("W4A6")
 METHODS = (FULL_PRECISION, ours("W4A8"), SWITCHING, ours("W4A4"), Method.named("MinMax", "minmax", "W4A4"))
 """As they are shown."""
+CONTENTS = frozenset({"videos", "latents", "side-by-side.mp4", "contact-sheet.png", "results.json", "report.html"})
+SCALE = 4
+"""Pixels a side that a pixel of the model's small frames takes in a video file."""
 
 
 def demo_study(family: str, prompts: int, seed: int, steps: int | None) -> Study:
@@ -65,12 +71,16 @@ def run_demo(study: Study, out: Path, tell: Tell) -> Results:
         # What shares weights comes last, so that they are still there to be looked into.
         fill_wholly(store, sorted(METHODS, key=lambda m: m.label == SWITCHING.label), tell, "demo", pipelines=pipelines)
         quantized, _ = pipelines.load(tuned(store, SWITCHING))
-        measured = {method: _measured(store, method, tell) for method in METHODS}
-        exact = _row(FULL_PRECISION, measured[FULL_PRECISION], None)
+        switch, found = trials_of(store, SWITCHING), {method: measured(store, method, tell) for method in METHODS}
+        assert switch is not None
         results = Results(
-            rows=[exact, *(_row(method, measured[method], exact) for method in METHODS[1:])],
-            videos=[video for method in METHODS for video in _videos(method, measured[method])],
-            trace=_bit_switching(store, measured[SWITCHING]),
+            rows=[summary_of(found[method]) for method in METHODS],
+            videos=[
+                Video(method.label, method.bits, video.record, video.quality or Quality())
+                for method in METHODS
+                for video in found[method].videos
+            ],
+            switch=switch,
             layers=layer_errors(original.transformer, quantized.transformer),
             activations=peaks,
             provenance={
@@ -85,59 +95,6 @@ def run_demo(study: Study, out: Path, tell: Tell) -> Results:
         folders = {method: store.method(tuned(store, method)) for method in METHODS}
         write_folder(folder, results, study.jobs, folders, tell)
     return results
-
-
-def _measured(store: Store, method: Method, tell: Tell) -> Measured:
-    folder = store.method(tuned(store, method))
-    measure_videos(store, folder, store.method(FULL_PRECISION), method.title, tell)
-    about = folder.about
-    assert about is not None
-    return Measured(folder.folder.name, about, [folder.video(job) for job in store.study.jobs])
-
-
-def _row(method: Method, measured: Measured, exact: Row | None) -> Row:
-    about, records = measured.about, [video.record for video in measured.videos]
-    seconds = median(record.pass_seconds or 0.0 for record in records)
-    means = {name: fmean(values) for name, values in measured.columns().items()}
-    bits = [record.average_bits for record in records if record.average_bits is not None]
-    return Row(
-        method=method.label,
-        bits=method.bits,
-        bytes=about.bytes,
-        compression=about.bytes_before / about.bytes,
-        average_bits=fmean(bits) if bits else None,
-        psnr_db=means.get("psnr_db"),
-        ssim=means.get("ssim"),
-        latent_error=means.get("latent_error"),
-        adherence=_shares([dict(video.quality.words or {}) for video in measured.videos if video.quality is not None]),
-        quantize_seconds=None if method.recipe is None else round(about.prepare_seconds, 2),
-        video_seconds=round(seconds, 3),
-        speedup=1.0 if exact is None else exact.video_seconds / seconds,
-    )
-
-
-def _shares(seen: Sequence[Mapping[str, bool]]) -> dict[str, float]:
-    """For each word of a scene, the share of videos that show it."""
-    return {word: fmean(words[word] for words in seen) for word in seen[0]}
-
-
-def _videos(method: Method, measured: Measured) -> list[Video]:
-    """Each video's own figures; full precision has no distance from itself."""
-    found = []
-    for video in measured.videos:
-        assert video.quality is not None
-        record, quality = video.record, video.quality
-        figures = (quality.psnr_db, quality.ssim, quality.latent_error, quality.words or {})
-        found.append(Video(method.label, method.bits, record.prompt, record.seed, *figures))
-    return found
-
-
-def _bit_switching(store: Store, measured: Measured) -> BitSwitching:
-    found = trials_of(store, SWITCHING)
-    assert found is not None
-    records = [video.record for video in measured.videos]
-    traces = [Trace(record.prompt, record.average_bits or 0.0, list(record.trace or ())) for record in records]
-    return BitSwitching(found.delta, found.wanted, list(found.trials), traces)
 
 
 def _peaks(store: Store, original: Any, pipelines: Pipelines, tell: Tell) -> ChannelPeaks:
@@ -176,3 +133,41 @@ def choose_scenes(count: int, seed: int) -> tuple[Scene, ...]:
         left.remove(best)
         chosen.append(best)
     return tuple(chosen)
+
+
+def write_folder(
+    folder: Path,
+    results: Results,
+    jobs: Sequence[Job],
+    outcome: Mapping[Method, MethodFolder],
+    tell: Tell,
+) -> None:
+    """Write everything into ``folder``, which is empty.
+
+    ``videos/<method>/<prompt>.mp4`` and ``latents/<method>/<prompt>.npy`` are numbered from 1, so that two methods'
+    folders can be compared file by file.
+    """
+    methods, prompts = list(outcome), [job.prompt for job in jobs]
+    clips: dict[Method, list[Frames]] = {}
+    total = len(methods) * len(prompts)
+    shown: list[list[ReportVideo]] = [[] for _ in prompts]
+    for column, method in enumerate(methods):
+        for kind in ("videos", "latents"):
+            (folder / kind / method.slug).mkdir(parents=True)
+        clips[method] = [outcome[method].frames(job) for job in jobs]
+        for row, (job, clip) in enumerate(zip(jobs, clips[method], strict=True)):
+            file = folder / "videos" / method.slug / f"{row + 1}.mp4"
+            frames = enlarge(clip, SCALE)
+            write_mp4(file, frames)
+            np.save(folder / "latents" / method.slug / f"{row + 1}.npy", outcome[method].latents(job))
+            shown[row].append(ReportVideo(file.read_bytes(), frames[len(frames) // 2]))
+            tell("Writing videos", column * len(prompts) + row + 1, total)
+    tell("Writing the report", 0, 3)
+    titles, grid = [method.title for method in methods], list(zip(*clips.values(), strict=True))
+    contact_sheet(prompts, titles, grid).save(folder / "contact-sheet.png", optimize=True)
+    tell("Writing the report", 1, 3)
+    write_mp4(folder / "side-by-side.mp4", side_by_side(prompts, titles, grid))
+    tell("Writing the report", 2, 3)
+    write_record(folder / "results.json", results)
+    write_text(folder / "report.html", demo_page(results, prompts, shown))
+    tell("Writing the report", 3, 3)

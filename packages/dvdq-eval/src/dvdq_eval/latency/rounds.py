@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from dvdq_eval.device import peak_bytes
-from dvdq_eval.latency.clock import Clock
-from dvdq_eval.latency.taps import Dissection, dissect
+from dvdq_eval.latency.taps import Clock, Dissection, dissect
+from dvdq_eval.machine import peak_bytes
 from dvdq_eval.passes.running import Pass
 from dvdq_reference.spec.errors import DvdqError
 

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, fields
+from functools import cache, partial
+from statistics import median
 
+import numpy as np
 import torch
+from torch import nn
 
-from dvdq_eval.device import dtype_on, let_go, provenance_on
-from dvdq_eval.latency.clock import Clock, clock_of
-from dvdq_eval.latency.medians import method_time
-from dvdq_eval.latency.results import Latency, MethodTime
-from dvdq_eval.latency.rounds import take_rounds
+from dvdq_eval.latency.results import Latency, LayerTime, MethodTime, Parts, Timing
+from dvdq_eval.latency.rounds import Taken, take_rounds
+from dvdq_eval.latency.taps import Clock, Dissection, clock_of
 from dvdq_eval.latency.videos import Mix, add_up, check_mixes
-from dvdq_eval.passes.running import Pass, passes_of
-from dvdq_eval.passes.sizes import fit_together
+from dvdq_eval.machine import dtype_on, let_go, provenance_on
+from dvdq_eval.methods import Method
+from dvdq_eval.passes.running import FULL_WIDTH, Pass, Variant, fit_together, passes_of, variants_of, weight_bytes
 from dvdq_eval.passes.subject import Subject
-from dvdq_eval.passes.variants import FULL_WIDTH, Variant, variants_of
-from dvdq_eval.progress import Tell
-from dvdq_eval.videos.method import Method
-from dvdq_models.running.attention import set_attention
+from dvdq_eval.progress import Tell, silent, told
+from dvdq_kernels.plan import plan_linear
+from dvdq_models.layers.linear import QuantizedLinear
+from dvdq_models.running.attention import attention_of, set_attention
 from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
 
 OPERATION = "latency"
 
@@ -38,7 +42,7 @@ def measure_latency(
     steps: int | None = None,
     passes: int | None = None,
     clock: Clock | None = None,
-    tell: Tell = lambda what, done, total: None,
+    tell: Tell = silent,
 ) -> Latency:
     """Time one pass of ``subject`` by every method, untouched and taken apart.
 
@@ -81,16 +85,9 @@ def measure_latency(
     if steps is None:
         steps = mixes[0].steps if mixes else subject.steps
     medians = {variant: {width: time.step.p50 for width, time in at.items()} for variant, at in times.items()}
-    frames, height, width = subject.video
     origin = provenance_on(device)
     return Latency(
-        model=subject.name,
-        weights=subject.source,
-        frames=frames,
-        height=height,
-        width=width,
-        tokens=subject.tokens,
-        batch=1,
+        **subject.described,
         device=origin["device"],
         dtype=str(dtype_on(device)).removeprefix("torch."),
         methods=tuple(time for at in times.values() for time in at.values()),
@@ -151,13 +148,82 @@ class Bench:
     def _turns(self, batch: Sequence[Variant]) -> list[Pass]:
         turns: dict[Variant, list[Pass]] = {}
         # Full precision last: while a checkpoint is quantized, a copy of it is on the device already.
-        for done, variant in enumerate(reversed(batch)):
-            self.tell("Building", done, len(batch))
+        for variant in told(self.tell, "Building", batch[::-1]):
             turns[variant] = list(passes_of(self.subject, variant, self.device))
             transformer = turns[variant][0].transformer
             if self.attention is not None:
                 set_attention(transformer, self.attention)
             if self.compiled:
                 transformer.compile_repeated_blocks(fullgraph=True)
-        self.tell("Building", len(batch), len(batch))
         return [turn for variant in batch for turn in turns[variant]]
+
+
+def method_time(turn: Pass, taken: Taken, exact: float | None, device: torch.device) -> MethodTime:
+    """The medians of one method.
+
+    Args:
+        turn: what ran.
+        taken: what was measured of it.
+        exact: the median seconds of a pass in full precision; None if this is it.
+        device: that it ran on.
+    """
+    timing, weights = _summarize(taken.seconds), weight_bytes(turn.transformer)
+    return MethodTime(
+        label=turn.variant.label,
+        bits=turn.variant.bits(turn.width),
+        attention=attention_of(turn.transformer),
+        step=timing,
+        ratio=1.0 if exact is None else exact / timing.p50,
+        parts=Parts(**{part.name: median(getattr(one, part.name) for one in taken.apart) for part in fields(Parts)}),
+        layers=_layers(turn, taken.apart, device),
+        peak_bytes=max(taken.peaks) + weights if taken.peaks else None,
+        weight_bytes=weights,
+    )
+
+
+def _summarize(seconds: Sequence[float]) -> Timing:
+    """Percentiles, between neighbours linearly."""
+    p20, p50, p80 = map(float, np.percentile(seconds, [20, 50, 80]))
+    return Timing(p20, p50, p80, len(seconds))
+
+
+def _layers(turn: Pass, rounds: Sequence[Dissection], device: torch.device) -> tuple[LayerTime, ...]:
+    layers = []
+    for name, first in rounds[0].layers.items():
+        layer, pieces = turn.transformer.get_submodule(name), [one.layers[name] for one in rounds]
+        layers.append(
+            LayerTime(
+                name=name,
+                out_features=layer.out_features,
+                in_features=layer.in_features,
+                tokens=first.tokens,
+                rotate_quantize=median(piece.rotate_quantize for piece in pieces),
+                product=median(piece.product for piece in pieces),
+                kernels=_kernels_of(layer, turn.width, first.tokens, device),
+            )
+        )
+    return tuple(layers)
+
+
+def _kernels_of(layer: nn.Module, width: int, tokens: int, device: torch.device) -> str:
+    if not isinstance(layer, QuantizedLinear):
+        return "torch: linear"
+    rule = None if layer.activation is None else dataclasses.replace(layer.activation, bits=width)
+    shape = layer.out_features, layer.in_features
+    return _kernels(tokens, *shape, layer.recipe.weight, rule, layer.rotation, device)
+
+
+@cache
+def _kernels(
+    tokens: int,
+    out_features: int,
+    in_features: int,
+    weight: WeightRule,
+    activation: ActivationRule | None,
+    rotation: Rotation | None,
+    device: torch.device,
+) -> str:
+    """The backend that ``"auto"`` takes on ``device``, and what it starts."""
+    shape = tokens, out_features, in_features
+    plan = plan_linear(*shape, weight, activation, rotation, dtype=dtype_on(device), device=device)
+    return f"{plan.backend}: {'; '.join(plan.kernels)}"

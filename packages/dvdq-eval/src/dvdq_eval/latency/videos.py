@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dvdq_eval.latency.results import VideoTime
-from dvdq_eval.passes.variants import FULL_WIDTH, Variant
-from dvdq_eval.videos.method import Method
+from dvdq_eval.methods import Method
+from dvdq_eval.passes.running import FULL_WIDTH, Variant
 from dvdq_reference.spec.errors import DvdqError
 
 

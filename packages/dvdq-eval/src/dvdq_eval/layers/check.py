@@ -2,28 +2,95 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 import torch
 
-from dvdq_eval.layers.activations import KINDS, MASSIVE_POOL, Kind
-from dvdq_eval.layers.measure import Figures, measure
 from dvdq_eval.layers.recipes import RECIPES, SHAPES, Shape
 from dvdq_eval.layers.results import LayerRow, LayerTable, Range
-from dvdq_eval.layers.synthetic import CALIBRATION_TOKENS, draw_samples, draw_weight
-from dvdq_eval.progress import Tell
-from dvdq_eval.provenance import provenance
+from dvdq_eval.layers.synthetic import CALIBRATION_TOKENS, KINDS, MASSIVE_POOL, Kind, Sample, draw_samples, draw_weight
+from dvdq_eval.machine import provenance
+from dvdq_eval.progress import Tell, silent
+from dvdq_eval.quality import relative_error
 from dvdq_kernels.call import Call, Place
 from dvdq_kernels.rotation import check_rotation
 from dvdq_kernels.selection import select
+from dvdq_models.layers.activation_state import ActivationState
+from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_reference.spec.bits import check_bits
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.granularity import count_parts
 from dvdq_reference.spec.layout import packed_width
 from dvdq_reference.spec.quantized import bits_per_weight
 from dvdq_reference.spec.recipe import Recipe
+
+Key = tuple[str, int]
+"""Kind and seed of a sample."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """``‖Y - Ŷ‖ / ‖Y‖`` of one sample by widths, e.g. ``{"W4A8": 0.11}``, and the seconds that the weight took."""
+
+    errors: Mapping[str, float]
+    seconds: float
+
+
+def measure(
+    weight: torch.Tensor, samples: Mapping[Key, Sample], recipes: Mapping[str, Recipe], widths: Sequence[int]
+) -> Iterator[tuple[Key, str, Figures]]:
+    """The figures of each sample and recipe.
+
+    The weight is quantized once, or once a sample if it is smoothed by what calibration knows of it. ``A16``, its own
+    error, is that of the same codes with X as it is, divided by s where the recipe smooths.
+
+    Args:
+        weight: float32 ``[out, in]``.
+        samples: by kind and seed.
+        recipes: by label, with one weight rule, rotation and smoothing.
+        widths: of the activations, in bits.
+    """
+    first = next(iter(recipes.values()))
+    for keys in [list(samples)] if first.smoothing is None else [[key] for key in samples]:
+        maxima = None if first.smoothing is None else samples[keys[0]].maxima
+        empty = _empty(weight, first)
+        empty.encode(weight[:1], maxima)  # what is compiled at its first call is no part of the time
+        started = time.perf_counter()
+        stored = empty.encode(weight, maxima)
+        seconds = time.perf_counter() - started
+        # All tokens go through the layer together: it decodes its weight once, and treats each token alone.
+        x = torch.cat([samples[key].x for key in keys])
+        full: dict[Key, float] | None = None
+        for label, recipe in recipes.items():
+            layer = _empty(weight, recipe)
+            layer.load_state_dict(stored, assign=True)
+            found = {}
+            for bits in widths:
+                layer.state.bits = bits
+                found[bits] = _errors(layer(x), samples, keys)
+            if full is None:
+                layer.activation = None
+                full = _errors(layer(x), samples, keys)
+            for key in keys:
+                errors = {f"W{recipe.weight.bits}A{bits}": by[key] for bits, by in {16: full, **found}.items()}
+                yield key, label, Figures(errors, seconds)
+
+
+def _empty(weight: torch.Tensor, recipe: Recipe) -> QuantizedLinear:
+    out_features, in_features = weight.shape
+    return QuantizedLinear(in_features, out_features, recipe, ActivationState(recipe.activation.bits))
+
+
+def _errors(output: torch.Tensor, samples: Mapping[Key, Sample], keys: Sequence[Key]) -> dict[Key, float]:
+    parts = output.split([samples[key].x.shape[0] for key in keys])
+    return {
+        key: relative_error(part.numpy(), samples[key].exact.numpy()) for key, part in zip(keys, parts, strict=True)
+    }
+
 
 TOKENS, SEEDS = 64, (0, 1, 2)
 
@@ -37,12 +104,12 @@ def check_layers(
     seeds: Sequence[int] = SEEDS,
     widths: Sequence[int] = (8, 4),
     spread: float = 0.0,
-    tell: Tell = lambda what, done, total: None,
+    tell: Tell = silent,
 ) -> LayerTable:
     """The error of each recipe's :class:`~dvdq_models.layers.linear.QuantizedLinear` on synthetic layers, on the CPU.
 
     Each shape has one weight, which is quantized once for all recipes that agree on it
-    (:func:`~dvdq_eval.layers.measure.measure`), and for each kind of activations one sample a seed.
+    (:func:`~dvdq_eval.layers.check.measure`), and for each kind of activations one sample a seed.
 
     Args:
         recipes: by label; their schedules are not used.

@@ -1,18 +1,13 @@
-"""What a check of layers gives: one row a shape, kind and recipe, and the tables of what each recipe costs."""
+"""``layers.json``: one row a shape, kind of activations and recipe, and the table of what each recipe costs."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Self
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
-from dvdq_eval.sheets.figures import figure
-from dvdq_eval.sheets.sheet import Cell, Column, Sheet
+from dvdq_eval.sheets import Cell, Column, Sheet, best, figure, names, sheet_of, span
 
 SCHEMA = 1
 
@@ -79,65 +74,44 @@ class LayerTable:
     provenance: Mapping[str, Any]
     schema: int = SCHEMA
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return asdict(self)
 
-    def to_json(self) -> str:
-        """The table as strict JSON."""
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+def layer_sheet(checked: LayerTable) -> Sheet:
+    """A row a recipe: stored bits a weight, and each kind's error in percent at every width of activations.
 
-
-def layer_table(checked: LayerTable) -> Table:
-    """One line a kind and recipe: the mean of each error over shapes and seeds, with the least and the largest.
-
-    The least mean of a kind at a width is bold.
+    Errors are means over shapes and seeds; the least of a kind, at the last width, stands out. A page also has how far
+    they reach, the weights' own error and the seconds that a layer takes.
     """
-    table = Table(title="Relative output error of synthetic layers, all shapes", title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("")
+    rows = {label: [row for row in checked.rows if row.recipe == label] for label in checked.recipes}
     widths = list(dict.fromkeys(bits for row in checked.rows for bits in row.errors))
-    for name in ("bits a\nweight", *widths, "seconds\na layer"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for kind in dict.fromkeys(row.kind for row in checked.rows):
-        table.add_section()
-        table.add_row(f"[italic]{kind}[/italic]")
-        of_kind = [row for row in checked.rows if row.kind == kind]
-        lines = {label: [row for row in of_kind if row.recipe == label] for label in checked.recipes}
-        least = {bits: min(_mean(rows, bits) for rows in lines.values() if bits in rows[0].errors) for bits in widths}
-        for label, rows in lines.items():
-            cells = [_cell(rows, bits, least[bits]) if bits in rows[0].errors else "–" for bits in widths]
-            size = fmean(row.bits_per_weight for row in rows)
-            seconds = fmean(row.quantize_seconds for row in rows)
-            table.add_row(label, f"{size:.3f}", *cells, f"{seconds:.1f}")
-    return table
-
-
-def summary_sheet(checked: LayerTable) -> Sheet:
-    """A row a recipe: stored bits a weight, then each kind's mean error at W4A8 and at W4A4, in percent."""
-    kinds = list(dict.fromkeys(row.kind for row in checked.rows))
-    widths = [bits for bits in dict.fromkeys(bits for row in checked.rows for bits in row.errors) if bits != "W4A16"]
-    rows = []
-    for label in checked.recipes:
-        found = [row for row in checked.rows if row.recipe == label]
-        cells = [Cell(label), figure(fmean(row.bits_per_weight for row in found), ".2f")]
-        for kind in kinds:
-            of_kind = [row for row in found if row.kind == kind]
-            cells.append(Cell(" / ".join(f"{100 * _mean(of_kind, bits):.1f}" for bits in widths)))
-        rows.append(cells)
+    own = [bits for bits in widths if bits.endswith("A16")]
     columns = [
-        Column("recipe"),
-        Column("bits a weight"),
-        *(Column(f"{kind}, {' / '.join(widths)} (%)") for kind in kinds),
+        (Column("recipe", first="ascending"), names(list(rows))),
+        (
+            Column("bits a weight", "stored, scales and all counted", "ascending"),
+            [figure(fmean(row.bits_per_weight for row in found), ".2f") for found in rows.values()],
+        ),
     ]
-    return Sheet("Relative output error of synthetic layers", columns, rows)
+    for kind in dict.fromkeys(row.kind for row in checked.rows):
+        of_kind = [[row for row in found if row.kind == kind] for found in rows.values()]
+        for shown in ([bits for bits in widths if bits not in own], own):
+            heading = f"{kind}, {' / '.join(shown)} (%)"
+            column = Column(heading, "of the norm of a layer's output", "ascending", aside=shown is own)
+            columns.append((column, best([_error(found, shown) for found in of_kind], min)))
+    columns.append(
+        (
+            Column("seconds a layer", "to quantize it", "ascending", aside=True),
+            [figure(fmean(row.quantize_seconds for row in found), ".1f") for found in rows.values()],
+        )
+    )
+    return sheet_of("Relative output error of synthetic layers, all shapes", columns)
 
 
-def _mean(rows: list[LayerRow], bits: str) -> float:
-    return fmean(row.errors[bits].mean for row in rows)
-
-
-def _cell(rows: list[LayerRow], bits: str, least: float) -> str:
-    mean = _mean(rows, bits)
-    low, high = min(row.errors[bits].low for row in rows), max(row.errors[bits].high for row in rows)
-    text = f"[bold]{mean:.4f}[/bold]" if mean == least else f"{mean:.4f}"
-    return text + "\n" + "–".join(f"{end:.3f}".removeprefix("0") for end in (low, high))
+def _error(rows: Sequence[LayerRow], widths: Sequence[str]) -> Cell:
+    """The mean over some rows at each width; it sorts by the last one."""
+    found = [[row.errors[bits] for row in rows if bits in row.errors] for bits in widths]
+    means = [fmean(error.mean for error in errors) if errors else None for errors in found]
+    ends = [
+        span(100 * min(e.low for e in errors), 100 * max(e.high for e in errors), ".1f") for errors in found if errors
+    ]
+    text = " / ".join(figure(mean, ".1f", 100.0).text for mean in means)
+    return Cell(text, means[-1] if means else None, span=" / ".join(ends))

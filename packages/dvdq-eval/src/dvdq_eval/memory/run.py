@@ -11,15 +11,12 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from dvdq_eval.device import dtype_on, let_go, peak_bytes, provenance_on
+from dvdq_eval.machine import dtype_on, let_go, peak_bytes, provenance, provenance_on
 from dvdq_eval.memory.results import Memory, MethodMemory, WeightBytes
-from dvdq_eval.passes.running import passes_of
-from dvdq_eval.passes.sizes import pass_bytes
+from dvdq_eval.methods import Method
+from dvdq_eval.passes.running import Variant, pass_bytes, passes_of, variants_of
 from dvdq_eval.passes.subject import Subject
-from dvdq_eval.passes.variants import Variant, variants_of
-from dvdq_eval.progress import Tell
-from dvdq_eval.provenance import provenance
-from dvdq_eval.videos.method import Method
+from dvdq_eval.progress import Tell, silent, told
 from dvdq_models.families.configurations import empty_transformer
 from dvdq_models.families.pipelines import TRANSFORMERS, PipelineFolder, transformer_configs
 from dvdq_models.inspecting.sizes import describe, together
@@ -33,7 +30,7 @@ def measure_memory(
     methods: Sequence[Method],
     *,
     device: torch.device | None = None,
-    tell: Tell = lambda what, done, total: None,
+    tell: Tell = silent,
 ) -> Memory:
     """Count weights and a pass of ``subject`` by every method, and measure the pass on a device if there is one.
 
@@ -50,8 +47,7 @@ def measure_memory(
     dtype = torch.bfloat16 if device is None else dtype_on(device)
     exact = weight_parts(subject, None).total
     found: list[MethodMemory] = []
-    for done, variant in enumerate(variants):
-        tell("Methods", done, len(variants))
+    for variant in told(tell, "Methods", variants):
         weights, counted = weight_parts(subject, variant.recipe), pass_bytes(OPERATION, subject, variant.recipe, dtype)
         measured: dict[int, int] = {}
         if device is not None:
@@ -69,17 +65,9 @@ def measure_memory(
             )
             for width in variant.widths
         )
-    tell("Methods", len(variants), len(variants))
-    frames, height, width = subject.video
     origin = provenance() if device is None else provenance_on(device)
     return Memory(
-        model=subject.name,
-        weights=subject.source,
-        frames=frames,
-        height=height,
-        width=width,
-        tokens=subject.tokens,
-        batch=1,
+        **subject.described,
         components=component_bytes(subject),
         methods=tuple(found),
         device=None if device is None else origin["device"],

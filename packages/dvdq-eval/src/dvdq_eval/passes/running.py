@@ -1,30 +1,80 @@
-"""One pass of a transformer, which every measurement runs, and how that is built: empty, random, from a checkpoint.
+"""What is measured of the methods, one pass of a transformer, and how that is built: empty, random, from a checkpoint.
 
-Integer kernels take the same time whatever the codes are, so a model of any size is measured without its checkpoint
-and without quantizing one: codes are drawn where they are used.
+Each recipe's weights are there once, at every width that its activations ever have. Integer kernels take the same time
+whatever the codes are, so a model of any size is measured without its checkpoint and without quantizing one: codes are
+drawn where they are used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from dvdq_eval.device import dtype_on
+from dvdq_eval.machine import dtype_on
+from dvdq_eval.methods import Method, weights_of
 from dvdq_eval.passes.subject import Subject
-from dvdq_eval.passes.variants import Variant
 from dvdq_models.apply import prepare_layers, quantize
 from dvdq_models.families.configurations import empty_transformer
 from dvdq_models.families.family import Inputs
+from dvdq_models.inspecting.memory import forward_peak
 from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.switching.hook import BitSwitch, hook_of
 from dvdq_reference.spec.bits import code_offset
+from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.layout import is_packed
 from dvdq_reference.spec.quantized import FINISH
 from dvdq_reference.spec.recipe import BitSchedule, Recipe
+
+FULL_WIDTH = 16
+"""Bits of activations that are not quantized."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One set of weights and the widths that it runs at, e.g. that of W4A8, W4A6 and W4A4 at 8 and 4 bits.
+
+    Attributes:
+        label: of the method, for people.
+        recipe: of the weights, whatever its schedule; None in full precision.
+        widths: bits of activations, the most first.
+        switches: whether a method of it changes between them.
+    """
+
+    label: str
+    recipe: Recipe | None
+    widths: tuple[int, ...]
+    switches: bool = False
+
+    def bits(self, *widths: int) -> str:
+        """For people, e.g. ``W4A8``; a mix of widths is ``W4A6``, as the paper calls it; empty in full precision."""
+        if self.recipe is None:
+            return ""
+        return f"W{self.recipe.weight.bits}A{widths[0] if len(widths) == 1 else 6}"
+
+
+def variants_of(operation: str, methods: Sequence[Method]) -> tuple[Variant, ...]:
+    """The variants that ``methods`` need, in their order.
+
+    Raises:
+        DvdqError: somebody else's layers, or TeaCache, which leaves passes out.
+    """
+    widths: dict[tuple[str, Recipe | None], set[int]] = {}
+    switching: set[tuple[str, Recipe | None]] = set()
+    for method in methods:
+        if method.peer is not None or method.teacache is not None:
+            raise DvdqError(operation, where=method.title, expected="full precision, or a recipe alone", got="more")
+        recipe = method.recipe
+        found = {FULL_WIDTH} if recipe is None else {recipe.schedule.high, recipe.schedule.low}
+        key = (method.label, weights_of(recipe))
+        widths.setdefault(key, set()).update(found)
+        if len(found) > 1:
+            switching.add(key)
+    return tuple(Variant(*key, tuple(sorted(found, reverse=True)), key in switching) for key, found in widths.items())
+
 
 Transformer = Any
 """A transformer of diffusers, which is untyped."""
@@ -134,3 +184,43 @@ def _codes(layer: QuantizedLinear, device: torch.device, generator: torch.Genera
         if weight.zero is not None:
             filled[f"{prefix}zero"] = torch.full_like(weight.zero, code_offset(bits), device=device)
     return filled
+
+
+WASTE = 1.1
+"""What an allocator and kernels' own buffers are taken to need on top of what is counted."""
+
+
+def weight_bytes(transformer: nn.Module) -> int:
+    """Bytes of all parameters."""
+    return sum(parameter.nbytes for parameter in transformer.parameters())
+
+
+def pass_bytes(operation: str, subject: Subject, recipe: Recipe | None, dtype: torch.dtype) -> int:
+    """Bytes that a pass needs beside weights and inputs, counted on the meta device.
+
+    :mod:`dvdq_models.inspecting.memory` counts them.
+
+    Raises:
+        DvdqError: a transformer that does not run on the example inputs of its family.
+    """
+    transformer = build_empty(subject, recipe, dtype).to("meta")
+    inputs = subject.inputs(transformer, dtype, torch.device("meta"))
+    try:
+        return forward_peak(transformer, inputs)
+    except Exception as error:
+        expected = f"a {type(transformer).__name__} that takes {', '.join(inputs)}"
+        raise DvdqError(operation, where=subject.name, expected=expected, got=str(error)) from error
+
+
+def fit_together(operation: str, subject: Subject, recipes: Iterable[Recipe | None], device: torch.device) -> bool:
+    """Whether transformers of all ``recipes`` and a pass of any fit into what a GPU has free; on a CPU, taken to.
+
+    Raises:
+        DvdqError: as :func:`pass_bytes` does, so that what cannot run is refused before anything is allocated.
+    """
+    dtype = dtype_on(device)
+    needs = [(weight_bytes(build_empty(subject, r, dtype)), pass_bytes(operation, subject, r, dtype)) for r in recipes]
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return WASTE * (sum(weights for weights, _ in needs) + max(beside for _, beside in needs)) < free

@@ -26,6 +26,31 @@ STEPS = 50
 
 
 @dataclass(frozen=True)
+class PassRecord:
+    """What the figures of a pass are of.
+
+    Attributes:
+        model: a name, e.g. of the configuration.
+        weights: ``random``, or the model that they came with.
+        frames, height, width: of the video in pixels; ``tokens`` of it in the transformer.
+        batch: how many samples a pass has.
+    """
+
+    model: str
+    weights: str
+    frames: int
+    height: int
+    width: int
+    tokens: int
+    batch: int
+
+    @property
+    def video(self) -> str:
+        """For people, e.g. ``81x480x832``."""
+        return f"{self.frames}x{self.height}x{self.width}"
+
+
+@dataclass(frozen=True)
 class Subject:
     """A transformer and a video, e.g. ``open_subject("latency", "wan2.1-14b", "81x480x832")``.
 
@@ -60,6 +85,11 @@ class Subject:
     def passes(self) -> int:
         """Of the transformer in a denoising step, as the family's pipelines guide it."""
         return family_of(empty_transformer(self.config)).passes
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The fields of :class:`PassRecord`."""
+        return vars(PassRecord(self.name, self.source, *self.video, self.tokens, batch=1))
 
     def inputs(self, transformer: Any, dtype: torch.dtype, device: torch.device) -> Inputs:
         """Keyword arguments of one pass of ``transformer``."""

@@ -112,7 +112,7 @@ def stored_bytes(layer: nn.Module) -> int:
 
 
 def generate(pipeline: Any, prompt: str, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """One video from the noise of ``seed``, as ``dvdq_eval.generation`` makes it."""
+    """One video from the noise of ``seed``: frames and final latents. ``dvdq_eval`` makes its own with it, too."""
     latents: list[torch.Tensor] = []
 
     def keep(_: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dvdq_eval.generation import Generated
-from dvdq_eval.json_lines import Script
+from dvdq_eval.environments import Script
 from dvdq_eval.peers.records import Peer, python_of
+from dvdq_eval.videos.making import Generated
 from dvdq_reference.spec.errors import DvdqError
 
 _SCRIPT = Path(__file__).with_name("generate.py")
@@ -38,7 +38,6 @@ class PeerSummary:
         weights: how many weights these have.
         stored_bytes: all that stands for these weights: codes, scales, minima or norms, codebooks; no bias.
         quantize_seconds: from the loaded model to the quantized one.
-        video_seconds: of each video, None for one that was there already.
         versions: of Python, the peer, torch, diffusers, transformers and numpy in its environment.
     """
 
@@ -46,7 +45,6 @@ class PeerSummary:
     weights: int
     stored_bytes: int
     quantize_seconds: float
-    video_seconds: tuple[float | None, ...]
     versions: dict[str, str]
 
     @property
@@ -109,7 +107,7 @@ def run_peer(
         "videos": [{"prompt": job.prompt, "seed": job.seed, "path": str(job.path.absolute())} for job in jobs],
     }
     quantized: dict[str, Any] = {}
-    seconds: list[float | None] = []
+    done = 0
     script = Script(python, _SCRIPT, peer.environ)
     said = script.run(description, operation="run_peer", where=peer.label, expected="all videos", timeout=timeout)
     with closing(said):
@@ -117,17 +115,16 @@ def run_peer(
             if "quantized" in line:
                 quantized = line["quantized"]
                 continue
-            seconds.append(line["seconds"])
+            done += 1
             on_video(jobs[line["video"]], line["seconds"])
-    if not quantized or len(seconds) != len(jobs):
-        got = f"an end after {len(seconds)}"
+    if not quantized or done != len(jobs):
+        got = f"an end after {done}"
         raise DvdqError("run_peer", where=peer.label, expected=f"{len(jobs)} videos", got=got)
     return PeerSummary(
         layers=quantized["layers"],
         weights=quantized["weights"],
         stored_bytes=quantized["stored_bytes"],
         quantize_seconds=quantized["seconds"],
-        video_seconds=tuple(seconds),
         versions=quantized["versions"],
     )
 

@@ -11,18 +11,14 @@ from pathlib import PurePosixPath
 from dvdq_eval.latency.results import Latency
 from dvdq_eval.progress import Tell
 from dvdq_eval.report.clips import choose_methods, make_wall, videos
-from dvdq_eval.report.material import Material
+from dvdq_eval.report.material import OPERATION, Material, summarise
 from dvdq_eval.report.parts import Chapter, Section
-from dvdq_eval.report.reading import OPERATION
-from dvdq_eval.report.sections.bits import bits
-from dvdq_eval.report.sections.latency import latency
-from dvdq_eval.report.sections.memory import memory
+from dvdq_eval.report.sections.cost import latency, memory
+from dvdq_eval.report.sections.internals import activations, bits, weights
 from dvdq_eval.report.sections.quality import quality
-from dvdq_eval.report.sections.tables import tables
-from dvdq_eval.report.sections.vbench import vbench
-from dvdq_eval.report.sections.weights import activations, weights
-from dvdq_eval.report.studies import Summary, summarise
+from dvdq_eval.report.sections.tables import tables, vbench
 from dvdq_eval.tables.catalogue import OURS
+from dvdq_eval.tables.rows import Summary
 from dvdq_reference.spec.errors import DvdqError
 
 
@@ -95,8 +91,8 @@ def cards(material: Material, summaries: Sequence[Summary]) -> list[tuple[str, s
     found = []
     ours = [s for s in summaries if s.row.label == OURS and s.row.teacache is None and "psnr_db" in s.row.metrics]
     for summary in ours:
-        psnr, smaller = summary.row.metrics["psnr_db"], summary.bytes_before / summary.row.bytes
-        found.append((f"{psnr.mean:.1f} dB", f"PSNR of {OURS} {summary.row.bits}, {smaller:.2f}× smaller"))
+        psnr, words = summary.row.metrics["psnr_db"], f"{summary.row.bits}, {summary.smaller:.2f}× smaller"
+        found.append((f"{psnr.mean:.1f} dB", f"PSNR of {OURS} {words}"))
     latencies = material.of(Latency)
     if not latencies:
         found += _videos_made(material, summaries)

@@ -10,9 +10,8 @@ import numpy as np
 
 from dvdq_eval.methods import BASELINES
 from dvdq_eval.progress import Tell
-from dvdq_eval.report.material import Material
+from dvdq_eval.report.material import FoundMethod, FoundStudy, Material
 from dvdq_eval.report.parts import Clip, ReportVideo, Section, Text, Wall
-from dvdq_eval.report.studies import FoundMethod, FoundStudy
 from dvdq_eval.tables.catalogue import OURS
 from dvdq_eval.videos.records import Quality
 from dvdq_models.running.video import FPS, Frames, enlarge, read_mp4, write_mp4

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from dvdq_eval.charts.chart import Charts
-from dvdq_eval.sheets.sheet import Sheet
+from dvdq_eval.charts.plot import Charts
+from dvdq_eval.sheets import Sheet
 from dvdq_models.running.video import Frames
 
 
@@ -133,7 +133,7 @@ _LISTED = 6
 
 @dataclass(frozen=True)
 class Source:
-    """A file that figures come from, and what :func:`dvdq_eval.provenance.provenance` said when it was written."""
+    """A file that figures come from, and what :func:`dvdq_eval.machine.provenance` said when it was written."""
 
     name: str
     provenance: Mapping[str, Any]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
+import jinja2
+from markupsafe import Markup
+
 import dvdq_eval
+from dvdq_eval.charts.plot import style
 from dvdq_eval.progress import Tell
 from dvdq_eval.records import write_text
 from dvdq_eval.report.chapters import make_chapters
-from dvdq_eval.report.material import Material, gather
-from dvdq_eval.report.page import render
+from dvdq_eval.report.material import OPERATION, Material, gather
 from dvdq_eval.report.parts import Chapter, Page, Wall
-from dvdq_eval.report.reading import OPERATION
+from dvdq_eval.sheets import Column
 from dvdq_reference.spec.errors import DvdqError
 
 TITLE = "Evaluation"
@@ -30,7 +34,7 @@ def write_report(
     """Write one self-contained HTML page about all that lies below ``folders``, complete or not at all.
 
     Args:
-        folders: stores of videos, and what ``dvdq-eval table``, ``latency`` and ``memory`` wrote, in any mixture.
+        folders: stores of videos, and what ``dvdq-eval table``, ``latency``, ``memory`` and ``layers`` wrote.
         out: the file; an earlier one is replaced.
         title: of the page.
         prompts: whose videos are shown; the sheets are of all.
@@ -68,3 +72,33 @@ def _lead(materials: Sequence[Material], chapters: Sequence[Chapter]) -> str:
         f"{models}: {made} videos by {methods} methods; failed generations: {failed}. "
         f"{clips} of the videos are in this page and weigh {megabytes:.1f} MB; it needs no network."
     )
+
+
+_SCRIPTS = ("playback.js", "divider.js", "sorting.js")
+
+
+def render(page: Page) -> str:
+    """The page's text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_read),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["heading"] = _heading
+    scripts = [Markup(_read(name)) for name in _SCRIPTS]
+    return environment.get_template("page.html").render(
+        page=page, style=Markup(style() + _read("style.css")), scripts=scripts
+    )
+
+
+def _heading(column: Column) -> Markup:
+    """With a capital, its unit beside it, and an arrow to what is better."""
+    text = column.heading or column.meaning
+    arrow = {True: "\u00a0↑", False: "\u00a0↓", None: ""}[column.more_is_better]
+    return Markup.escape(text[:1].upper() + text[1:].replace(" (", "\u00a0(") + arrow)
+
+
+def _read(name: str) -> str:
+    return resources.files("dvdq_eval.report").joinpath("web", name).read_text(encoding="utf-8")

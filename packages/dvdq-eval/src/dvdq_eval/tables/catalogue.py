@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from dvdq_eval.methods import AS_PUBLISHED, BASELINES, LABELS, VARIANTS
+from dvdq_eval.methods import AS_PUBLISHED, BASELINES, FULL_PRECISION, LABELS, VARIANTS, Method
 from dvdq_eval.peers.records import ORBITQUANT_W4A4, ORBITQUANT_W4A6, SDNQ_UINT4
-from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_reference.spec.recipe import DEFAULT_DELTA, ActivationRule, BitSchedule, Rotation, WeightRule
 
 OURS = LABELS["dvd-quant"]

@@ -9,15 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from dvdq_eval.machine import provenance
+from dvdq_eval.methods import FULL_PRECISION, Method
 from dvdq_eval.progress import Tell
-from dvdq_eval.provenance import provenance
-from dvdq_eval.records import write_record, write_text
-from dvdq_eval.sheets.figures import figure, names, span, times
-from dvdq_eval.sheets.markdown import markdown
-from dvdq_eval.sheets.sheet import Cell, Column, Sheet
+from dvdq_eval.records import write_result
+from dvdq_eval.sheets import Cell, Column, Sheet, figure, markdown, names, span, times
 from dvdq_eval.tables.catalogue import WIDTHS, ours
 from dvdq_eval.videos.making import size_of
-from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.prepare import Pipelines
 from dvdq_eval.videos.store import Store
 from dvdq_models.switching.hook import hooks_of
@@ -53,8 +51,7 @@ def table_5(store: Store, out: Path, tell: Tell) -> None:
         "settings": dict(store.study.settings),
         "rows": [asdict(cost) for cost in costs],
     }
-    write_record(out / "table-5.json", values | {"provenance": provenance()})
-    write_text(out / "table-5.md", markdown(cost_sheet(costs)))
+    write_result(out, "table-5", values | {"provenance": provenance()}, markdown(cost_sheet(costs)))
 
 
 def measure_cost(store: Store, tell: Tell) -> list[Cost]:

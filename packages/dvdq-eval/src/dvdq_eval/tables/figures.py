@@ -11,17 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from dvdq_eval.charts.chart import write_svg
 from dvdq_eval.charts.internals import error_charts, peak_charts
+from dvdq_eval.charts.plot import write_svg
 from dvdq_eval.contact_sheet import contact_sheet, side_by_side
 from dvdq_eval.internals import PeakRecorder, layer_errors
-from dvdq_eval.methods import BASELINES
+from dvdq_eval.machine import provenance
+from dvdq_eval.methods import BASELINES, FULL_PRECISION, Method
 from dvdq_eval.progress import Tell
-from dvdq_eval.provenance import provenance
 from dvdq_eval.records import replacing, write_record
 from dvdq_eval.tables.catalogue import EXPERIMENTS, ours
 from dvdq_eval.videos.fill import fill_wholly
-from dvdq_eval.videos.method import FULL_PRECISION, Method
 from dvdq_eval.videos.prepare import tuned
 from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import Study

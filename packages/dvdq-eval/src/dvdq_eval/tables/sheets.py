@@ -8,10 +8,8 @@ from typing import Literal
 
 from dvdq_eval.methods import LABELS
 from dvdq_eval.paper import DIFFERS, PAPER
-from dvdq_eval.sheets.figures import figure, with_interval
-from dvdq_eval.sheets.sheet import NOTHING, Cell, Column, Sheet, sheet_of
-from dvdq_eval.tables.metrics import METRICS
-from dvdq_eval.tables.rows import Row, Table
+from dvdq_eval.sheets import NOTHING, Cell, Column, Sheet, figure, sheet_of, with_interval
+from dvdq_eval.tables.rows import METRICS, Row, Table
 
 Columns = list[tuple[Column, Sequence[Cell]]]
 _OURS = (LABELS["dvd-quant"], LABELS["dvd-quant-plus"])

@@ -8,14 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dvdq_eval.intervals import Interval, interval
+from dvdq_eval.machine import provenance
 from dvdq_eval.paper import PAPER
-from dvdq_eval.provenance import provenance
-from dvdq_eval.sheets.figures import names, with_interval
-from dvdq_eval.sheets.markdown import markdown
-from dvdq_eval.sheets.sheet import NOTHING, Cell, Column, Sheet
-from dvdq_eval.vbench.dimensions import DIMENSIONS, Dimension
-from dvdq_eval.vbench.prompts import StandardStudy, jobs_of
-from dvdq_eval.vbench.score import Score, scores_of
+from dvdq_eval.sheets import NOTHING, Cell, Column, Sheet, markdown, names, with_interval
+from dvdq_eval.vbench.dimensions import DIMENSIONS, Dimension, StandardStudy, jobs_of
+from dvdq_eval.vbench.scoring import Score, scores_of
 from dvdq_eval.vbench.study import Asked
 
 _PAPER = PAPER["table-1"]

@@ -1,4 +1,4 @@
-"""Score the stored videos of some methods, one process of VBench's Python a dimension; what is scored stays."""
+"""What VBench says of stored videos: one process of its Python a dimension; what is scored stays."""
 
 from __future__ import annotations
 
@@ -11,16 +11,55 @@ from pathlib import Path
 
 from dvdq_eval.digests import digests
 from dvdq_eval.progress import Tell
-from dvdq_eval.vbench.dimensions import Dimension
+from dvdq_eval.records import find_record, write_record
+from dvdq_eval.vbench.dimensions import DIMENSIONS, Dimension, entry, jobs_of
 from dvdq_eval.vbench.installed import Installed
-from dvdq_eval.vbench.prompts import entry, jobs_of
-from dvdq_eval.vbench.score import Score, keep_score, scores_of
-from dvdq_eval.vbench.staged import CODEC, stage
-from dvdq_eval.vbench.study import OPERATION, Asked, Coverage, coverage
+from dvdq_eval.vbench.study import CODEC, OPERATION, Asked, Coverage, coverage, stage
 from dvdq_eval.vbench.weights import FILES, is_path_check
 from dvdq_eval.videos.store import MethodFolder
 from dvdq_eval.videos.study import Study
 from dvdq_reference.spec.errors import DvdqError
+
+
+@dataclass(frozen=True)
+class Score:
+    """One dimension over the videos of one method, as VBench's own code gave it: those that were scored last.
+
+    Attributes:
+        dimension: e.g. ``imaging_quality``.
+        score: VBench's aggregate, 0 to 1, over the videos that there are; null if it is not a number.
+        videos: by the name of the job, VBench's value of each video on the aggregate's scale; null where it is not a
+            number.
+        failed: names of the jobs whose generation failed: they have no value, and the report counts them.
+        path_check: whether the judge's weights were random: then the score shows that the code runs, and no more.
+        fps: of the files that were scored, and ``codec``, what they were written in.
+        inputs: a hash of all that decides the score: files, prompts, frame rate, the dimension's weights, device and
+            versions; another one is scored anew.
+        seconds: that it took.
+        versions: of VBench, torch, torchvision and Python in its environment, and the ``device`` that it ran on.
+    """
+
+    dimension: str
+    score: float | None
+    videos: dict[str, float | None]
+    failed: tuple[str, ...]
+    path_check: bool
+    fps: float
+    codec: str
+    inputs: str
+    seconds: float
+    versions: dict[str, str]
+
+
+def scores_of(folder: MethodFolder) -> dict[str, Score]:
+    """The scores that a method has, by dimension, in the order of :data:`DIMENSIONS`."""
+    read = {name: find_record(folder.folder / f"vbench-{name}.json", Score) for name in DIMENSIONS}
+    return {name: score for name, score in read.items() if score is not None}
+
+
+def keep_score(folder: MethodFolder, score: Score) -> None:
+    """Write a score, in place of an earlier one of its dimension."""
+    write_record(folder.folder / f"vbench-{score.dimension}.json", score)
 
 
 @dataclass(frozen=True)

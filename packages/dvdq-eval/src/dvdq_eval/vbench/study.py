@@ -1,35 +1,24 @@
-"""The videos that VBench is asked about, from what a command was given, and whether they are there."""
+"""The videos that VBench is asked about, whether they are there, and how they are handed over."""
 
 from __future__ import annotations
 
-import dataclasses
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import av
 
-from dvdq_eval.progress import Tell, silent
-from dvdq_eval.vbench.dimensions import DIMENSIONS, Dimension, chosen
-from dvdq_eval.vbench.environment import vbench_python
-from dvdq_eval.vbench.installed import Installed
-from dvdq_eval.vbench.prompts import SAMPLES, StandardStudy, jobs_of
-from dvdq_eval.vbench.staged import smaller_side
-from dvdq_eval.videos.method import Method
-from dvdq_eval.videos.options import STORE, Methods, PipelineOptions, Stored, StudyOptions, parse_methods, read_settings
+from dvdq_eval.methods import Method
+from dvdq_eval.vbench.dimensions import Dimension, jobs_of
 from dvdq_eval.videos.prepare import prepared_files, tuned
 from dvdq_eval.videos.store import MethodFolder, Store
 from dvdq_eval.videos.study import Job, Study
-from dvdq_models.moving_shapes import BUNDLED
-from dvdq_models.running.placement import check_offload
-from dvdq_models.running.prompts import read_prompts
 from dvdq_reference.spec.errors import DvdqError
 
-STANDARD = "standard"
-BUNDLED_VIDEOS = 64
 OPERATION = "vbench score"
+CODEC = "ffv1"
+"""What videos are handed over in."""
 
 
 @dataclass(frozen=True)
@@ -51,66 +40,6 @@ class Asked:
             return None
         folder = self.store.method(tuned(self.store, method))
         return None if folder.about is None else folder
-
-
-@dataclass(frozen=True, kw_only=True)
-class VBenchOptions(PipelineOptions):
-    """Which videos are meant, and which dimensions: the same for making, scoring and reporting them."""
-
-    method: Methods = None
-    dimension: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--dimension",
-            help=f"{', '.join(DIMENSIONS)}; may be given again. Default: the paper's eight, without scene for prompts "
-            "of one's own.",
-        ),
-    ] = None
-    prompts: Annotated[
-        str | None,
-        typer.Option(help="standard, for VBench's own, or a file of one's own, one a line; not for bundled."),
-    ] = None
-    videos: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="The first so many prompts, of VBench's own for each dimension; default: all, or 64 bundled."
-        ),
-    ] = None
-    samples: Annotated[
-        int | None, typer.Option(min=1, help="Videos of each prompt. Default: 5 of VBench's own, else 1.")
-    ] = None
-    store: Stored = STORE
-
-    def ask(self, operation: str, tell: Tell = silent) -> Asked:
-        """What VBench is asked; ``operation`` is for errors."""
-        check_offload(operation, self.device, self.offload)
-        standard = self.prompts == STANDARD
-        dimensions = chosen(operation, tuple(self.dimension or ()), standard=standard)
-        study = self._standard(operation, dimensions) if standard else self._own(operation)
-        methods = parse_methods(operation, self.method or ())
-        return Asked(Store(self.store, study, tell), methods, dimensions)
-
-    def _own(self, operation: str) -> Study:
-        """Videos of a bundled pipeline's own prompts, or of a file of them."""
-        default = BUNDLED_VIDEOS if self.pipeline in BUNDLED else sys.maxsize
-        prompts = None if self.prompts is None else Path(self.prompts)
-        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(PipelineOptions)}
-        videos = default if self.videos is None else self.videos
-        return StudyOptions(**shared, videos=videos, prompts=prompts).open(operation, self.samples or 1)
-
-    def _standard(self, operation: str, dimensions: tuple[Dimension, ...]) -> StandardStudy:
-        """Videos of VBench's own prompts."""
-        prompts = Installed(vbench_python()).prompts
-        texts = tuple(prompt.text for prompt in prompts)
-        if self.pipeline in BUNDLED:
-            base = dataclasses.replace(self, videos=None, prompts=None)._own(operation)
-        else:
-            preparing = () if self.preparing is None else read_prompts(operation, self.preparing)
-            settings = read_settings(operation, self.settings, self.steps)
-            base = Study.of(Path(self.pipeline), texts, preparing, settings, self.device)
-        kept = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}
-        changed = {"prompts": texts, "samples": self.samples or SAMPLES}
-        return StandardStudy(**{**kept, **changed}, standard=prompts, dimensions=dimensions, first=self.videos)
 
 
 @dataclass(frozen=True)
@@ -160,3 +89,31 @@ def _check_size(dimension: Dimension, folder: MethodFolder, job: Job, where: str
     side = smaller_side(folder.folder / f"{job.name}.mkv")
     if side < dimension.smallest_side:
         raise DvdqError(OPERATION, where=where, expected=f"sides of {dimension.smallest_side} pixels or more", got=side)
+
+
+def stage(video: Path, staged: Path, fps: float) -> None:
+    """Copy the FFV1 stream of ``video`` into the mp4 ``staged``, ``fps`` frames a second.
+
+    VBench reads frames with decord and with OpenCV, both of which know FFV1 in mp4 and give back the very bytes: a
+    judge sees what the model made and no codec's errors, and no time goes into encoding. H.264 would add the same blur
+    to every method, of the size of what is to be told apart.
+    """
+    rate = Fraction(fps).limit_denominator(1001)
+    with av.open(str(video)) as source, av.open(str(staged), "w", format="mp4") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        copy.time_base = 1 / rate
+        packets = (packet for packet in source.demux(stream) if packet.size)
+        for number, packet in enumerate(packets):
+            packet.stream = copy
+            packet.time_base = 1 / rate
+            packet.pts = packet.dts = number
+            packet.duration = 1
+            target.mux(packet)
+
+
+def smaller_side(video: Path) -> int:
+    """Of its frames, in pixels."""
+    with av.open(str(video)) as source:
+        context = source.streams.video[0].codec_context
+        return min(context.width, context.height)

@@ -1,18 +1,24 @@
-"""Make every video that a store's methods lack, in this process or by workers."""
+"""Make every video that a store's methods lack: in this process, by workers, or by other people's packages."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from dvdq_eval.progress import Tell
+from dvdq_eval.machine import provenance
+from dvdq_eval.methods import Method
+from dvdq_eval.peers.run import PeerSummary, VideoJob, read_video, run_peer
+from dvdq_eval.progress import Tell, told
 from dvdq_eval.videos.making import Maker
-from dvdq_eval.videos.method import Method
-from dvdq_eval.videos.peer import make_videos_by_peer
 from dvdq_eval.videos.prepare import Pipelines
+from dvdq_eval.videos.records import MethodRecord, VideoRecord
 from dvdq_eval.videos.store import Store
+from dvdq_models.families import family_of
+from dvdq_models.running.video import to_bytes
 from dvdq_reference.spec.errors import DvdqError
 
 OPERATION = "generate"
@@ -105,10 +111,9 @@ def fill_wholly(store: Store, methods: Sequence[Method], tell: Tell, operation: 
 def _make_here(store: Store, pipelines: Pipelines, method: Method, streak: Streak, tell: Tell) -> int:
     ready = pipelines.tuned(method)
     folder = store.method(ready)
-    jobs, what, failures = folder.missing(store.study.jobs), f"{ready.title}: generating", 0
+    jobs, failures = folder.missing(store.study.jobs), 0
     maker = Maker(pipelines, ready) if jobs or folder.about is None else None
-    for done, job in enumerate(jobs):
-        tell(what, done, len(jobs))
+    for job in told(tell, f"{ready.title}: generating", jobs):
         assert maker is not None
         try:
             maker.make(job)
@@ -118,5 +123,68 @@ def _make_here(store: Store, pipelines: Pipelines, method: Method, streak: Strea
             streak.failed(said)
         else:
             streak.made()
-    tell(what, len(jobs), len(jobs))
     return failures
+
+
+TIMEOUT = 7200.0
+"""Seconds that a peer may take for one video: a big model on a CPU."""
+
+
+def make_videos_by_peer(store: Store, method: Method, tell: Tell) -> None:
+    """Make what is missing with the peer of ``method``; it quantizes the linears that our recipes quantize."""
+    assert method.peer is not None
+    study, folder = store.study, store.method(method)
+    jobs = folder.missing(study.jobs)
+    if not jobs and folder.about is not None:
+        return
+    if study.device != "cpu":
+        raise DvdqError("experiment", where=method.title, expected="the CPU, as peers run there", got=study.device)
+    pipeline = study.load()
+    if getattr(pipeline, "transformer_2", None) is not None:
+        expected = "a pipeline with one transformer, as peers quantize no other"
+        raise DvdqError("experiment", where=method.title, expected=expected, got="two")
+    treatments = family_of(pipeline.transformer).treatments(pipeline.transformer)
+    size = 2 * sum(parameter.numel() for parameter in pipeline.transformer.parameters())
+    where_from, done = provenance(), 0
+    what = f"{method.title}: generating"
+    with tempfile.TemporaryDirectory() as temporary:
+        by_path = {Path(temporary) / f"{job.name}.npz": job for job in jobs}
+
+        def keep(video: VideoJob, seconds: float | None) -> None:
+            nonlocal done
+            made, job = read_video(video.path), by_path[video.path]
+            record = VideoRecord(prompt=job.prompt, seed=job.seed, seconds=seconds, commit=where_from["commit"])
+            folder.keep(job, to_bytes(made.frames), made.latents, record)
+            done += 1
+            tell(what, done, len(jobs))
+
+        tell(what, 0, len(jobs))
+        summary = run_peer(
+            method.peer,
+            study.folder,
+            type(pipeline).__name__,
+            study.settings,
+            [VideoJob(job.prompt, job.seed, path) for path, job in by_path.items()],
+            [name for name, treatment in treatments.items() if treatment == "quantize"],
+            keep,
+            weight_only_names=[name for name, treatment in treatments.items() if treatment == "weight-only"],
+            timeout=TIMEOUT,
+        )
+    if folder.about is None:
+        folder.describe(_record(method, summary, size, where_from))
+
+
+def _record(method: Method, summary: PeerSummary, size: int, where_from: dict[str, object]) -> MethodRecord:
+    bits = summary.bits_per_weight
+    return MethodRecord(
+        label=method.label,
+        bits=method.bits,
+        configuration=method.to_dict(),
+        bytes=size - 2 * summary.weights + summary.stored_bytes,
+        bytes_before=size,
+        bits_per_weight=16.0 if bits is None else bits,
+        prepare_seconds=round(summary.quantize_seconds, 3),
+        calibration_seconds=None,
+        versions=summary.versions,
+        provenance=where_from,
+    )

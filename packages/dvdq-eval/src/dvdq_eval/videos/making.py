@@ -1,15 +1,21 @@
-"""One method's videos, one after another."""
+"""One video out of a diffusers text-to-video pipeline, and a method's videos, one after another."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from dvdq_eval.generation import generate, passes_timed
-from dvdq_eval.provenance import provenance
-from dvdq_eval.videos.method import Method
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from dvdq_eval.machine import provenance
+from dvdq_eval.methods import Method
+from dvdq_eval.peers.generate import generate as one_video
 from dvdq_eval.videos.prepare import Pipelines
 from dvdq_eval.videos.records import MethodRecord, VideoRecord
 from dvdq_eval.videos.study import Job
@@ -20,6 +26,39 @@ from dvdq_models.switching.hook import hooks_of
 from dvdq_models.switching.schedule import average_bits
 from dvdq_models.teacache.enable import teacache_trace
 from dvdq_reference.spec.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A video: ``frames`` ``[frames, height, width, 3]`` in ``[0, 1]`` and ``latents`` ``[channels, time, h, w]``."""
+
+    frames: NDArray[np.float32]
+    latents: NDArray[np.float32]
+
+
+def generate(pipeline: Any, prompt: str, *, seed: int, settings: Mapping[str, Any]) -> Generated:
+    """Run ``pipeline`` once from the noise of ``seed``; ``settings`` are its keyword arguments."""
+    return Generated(**one_video(pipeline, prompt, seed, settings))
+
+
+@contextmanager
+def passes_timed(transformers: Iterable[nn.Module]) -> Iterator[list[float]]:
+    """The seconds of every pass of ``transformers`` inside the block, in order, until the call returns."""
+    seconds: list[float] = []
+    started = 0.0
+
+    def before(*_: object) -> None:
+        nonlocal started
+        started = time.perf_counter()
+
+    def after(*_: object) -> None:
+        seconds.append(time.perf_counter() - started)
+
+    with ExitStack() as handles:
+        for transformer in transformers:
+            for handle in (transformer.register_forward_pre_hook(before), transformer.register_forward_hook(after)):
+                handles.callback(handle.remove)
+        yield seconds
 
 
 class Maker:

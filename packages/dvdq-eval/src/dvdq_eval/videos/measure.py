@@ -6,9 +6,9 @@ from math import isfinite
 
 import numpy as np
 
-from dvdq_eval.progress import Tell
+from dvdq_eval.progress import Tell, told
 from dvdq_eval.quality import relative_error, temporal_flickering
-from dvdq_eval.quality.video import measure
+from dvdq_eval.quality.compare import measure
 from dvdq_eval.videos.records import Quality
 from dvdq_eval.videos.store import MethodFolder, Store
 from dvdq_eval.videos.study import Job
@@ -19,15 +19,13 @@ def measure_videos(
     store: Store, folder: MethodFolder, reference: MethodFolder, title: str, tell: Tell
 ) -> list[Quality]:
     """The quality of every video of a method, in the order of the study's jobs; what is not kept yet is measured."""
-    found, jobs = [], store.study.jobs
-    for done, job in enumerate(jobs):
-        tell(f"{title}: measuring", done, len(jobs))
+    found = []
+    for job in told(tell, f"{title}: measuring", store.study.jobs):
         quality = folder.quality(job)
         if quality is None:
             quality = _measure(job, folder, None if folder == reference else reference)
             folder.keep_quality(job, quality)
         found.append(quality)
-    tell(f"{title}: measuring", len(jobs), len(jobs))
     return found
 
 

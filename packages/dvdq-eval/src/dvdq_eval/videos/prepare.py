@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from dvdq_eval.methods import Method, weights_of
 from dvdq_eval.progress import Tell
 from dvdq_eval.records import find_record, write_record
-from dvdq_eval.videos.method import Method
 from dvdq_eval.videos.records import DeltaRecord, Trial
 from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import TUNING_VIDEOS, Job, Study
@@ -23,7 +23,7 @@ from dvdq_models.switching.hook import attach, follow, hook_of
 from dvdq_models.switching.tuning import best_trial, tune_delta
 from dvdq_models.teacache.enable import disable_teacache, enable_teacache
 from dvdq_reference.spec.errors import DvdqError
-from dvdq_reference.spec.recipe import BitSchedule, Recipe
+from dvdq_reference.spec.recipe import Recipe
 
 CALIBRATION = "calibration.safetensors"
 
@@ -60,7 +60,7 @@ class Pipelines:
 
         It is the method's until the next call.
         """
-        recipe, weights = method.recipe, _weights_of(method.recipe)
+        recipe, weights = method.recipe, weights_of(method.recipe)
         if self._pipeline is None or weights != self._weights:
             self._quantize(method)
             self._weights = weights
@@ -148,15 +148,6 @@ def tuned(store: Store, method: Method) -> Method:
     if found is None:
         raise DvdqError("δ", where=method.title, expected="one that was chosen with the first video", got="none")
     return method.with_delta(found.delta)
-
-
-def _weights_of(recipe: Recipe | None) -> Recipe | None:
-    """What decides the quantized layers: a recipe without its name and its widths of activations."""
-    if recipe is None:
-        return None
-    activation = dataclasses.replace(recipe.activation, bits=8)
-    schedule = BitSchedule(last_high=0 if recipe.finish is None else 1)
-    return dataclasses.replace(recipe, name="", activation=activation, schedule=schedule)
 
 
 def _preparing(study: Study, count: int | None) -> tuple[Job, ...]:

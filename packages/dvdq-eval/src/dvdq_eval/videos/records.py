@@ -27,13 +27,13 @@ class MethodRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     Attributes:
         label, bits: for people.
-        configuration: what decides its videos, by :meth:`dvdq_eval.videos.method.Method.to_dict`.
+        configuration: what decides its videos, by :meth:`dvdq_eval.methods.Method.to_dict`.
         bytes, bytes_before: of the transformer's checkpoint, and of the same in 16 bits.
         bits_per_weight: of the linears that are quantized, scales and all counted.
         prepare_seconds: of quantizing the weights; ``calibration_seconds``, of making the videos that a calibrated
             method has to see, come on top.
         versions: in a peer's environment.
-        provenance: what :func:`dvdq_eval.provenance.provenance` said.
+        provenance: what :func:`dvdq_eval.machine.provenance` said.
     """
 
     label: str

@@ -23,9 +23,9 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from dvdq_eval.digests import digests
+from dvdq_eval.methods import Method
 from dvdq_eval.progress import Tell, silent
 from dvdq_eval.records import find_record, read_record, replacing, write_record
-from dvdq_eval.videos.method import Method
 from dvdq_eval.videos.records import Failure, MethodRecord, Quality, VideoRecord
 from dvdq_eval.videos.study import Job, Study
 from dvdq_models.running.video import Frames, read_mp4, write_lossless

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 import dvdq_eval
-from dvdq_eval.device import let_go
 from dvdq_eval.digests import digests
+from dvdq_eval.machine import let_go
 from dvdq_models.checkpoint.pipelines import load_pipeline
 from dvdq_models.families.pipelines import INDEX, PipelineFolder
 from dvdq_models.moving_shapes import BUNDLED

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dvdq_eval.charts.chart import Chart, Charts
+from dvdq_eval.charts.plot import Chart, Charts
 from dvdq_eval.charts.quality import LEGEND, Point, tradeoff
-from dvdq_eval.report.material import Material
+from dvdq_eval.report.material import FoundStudy, Material
 from dvdq_eval.report.parts import Part, Section, Text
-from dvdq_eval.report.studies import FoundStudy, Summary
-from dvdq_eval.sheets.figures import figure
-from dvdq_eval.sheets.sheet import Cell, Column, Sheet
+from dvdq_eval.sheets import Cell, Column, Sheet, figure
 from dvdq_eval.tables.catalogue import OURS
-from dvdq_eval.tables.metrics import METRICS
-from dvdq_eval.tables.rows import Row
+from dvdq_eval.tables.rows import METRICS, Row, Summary
 from dvdq_eval.tables.sheets import Columns, css_of, methods_sheet
 
 NOTE = (

@@ -7,20 +7,20 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 
+from dvdq_eval.methods import Method
 from dvdq_eval.progress import Tell
 from dvdq_eval.videos.fill import OPERATION, Streak
-from dvdq_eval.videos.method import Method
 from dvdq_eval.videos.prepare import prepared_files, tuned
-from dvdq_eval.videos.scale.queue import ATTEMPTS, Queue, Task
 from dvdq_eval.videos.scale.worker import Failed, Worker
 from dvdq_eval.videos.store import Store
-from dvdq_eval.videos.study import Study
+from dvdq_eval.videos.study import Job, Study
 from dvdq_reference.spec.errors import DvdqError
 
 # Ray would report its use to its makers, and hide the GPUs of a worker that asks for none.
@@ -165,7 +165,8 @@ class _Run:
             while idle and (next_task := self._queue.take(self._loaded.get(idle[-1]))):
                 worker = idle.pop()
                 self._loaded[worker] = next_task.method
-                busy[worker.make.remote(next_task, self._files[next_task.method])] = worker, next_task
+                made = worker.make.remote(next_task.method, next_task.job, self._files[next_task.method])
+                busy[made] = worker, next_task
         ray.get([worker.close.remote() for worker in idle])
         return self._failures
 
@@ -213,3 +214,47 @@ class _Run:
 
 def _last_line(error: Exception) -> str:
     return [line.strip() for line in str(error).splitlines() if line.strip()][-1]
+
+
+ATTEMPTS = 3
+"""Workers that may die over one video before it counts as failed."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A video of a method."""
+
+    method: Method
+    job: Job
+
+
+class Queue:
+    """Videos that nobody makes yet.
+
+    A worker goes on with the method that it has loaded, as quantizing a model takes longer than a video may; one that
+    has none left takes the method with the most videos waiting.
+    """
+
+    def __init__(self, jobs: Mapping[Method, Sequence[Job]]) -> None:
+        self._waiting = {method: list(reversed(todo)) for method, todo in jobs.items()}
+        self._attempts: dict[Task, int] = {}
+
+    def __len__(self) -> int:
+        return sum(len(todo) for todo in self._waiting.values())
+
+    def take(self, loaded: Method | None) -> Task | None:
+        """The next video of a worker that has ``loaded``; None if no video waits."""
+        if not len(self):
+            return None
+        best = max(self._waiting, key=lambda method: len(self._waiting[method]))
+        method = loaded if loaded is not None and self._waiting.get(loaded) else best
+        task = Task(method, self._waiting[method].pop())
+        self._attempts[task] = self._attempts.get(task, 0) + 1
+        return task
+
+    def put_back(self, task: Task) -> bool:
+        """A video whose worker died waits again, first in its row; False if that happened too often."""
+        if self._attempts[task] >= ATTEMPTS:
+            return False
+        self._waiting[task.method].append(task.job)
+        return True

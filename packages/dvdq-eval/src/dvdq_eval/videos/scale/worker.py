@@ -10,12 +10,11 @@ from pathlib import Path
 
 import torch
 
+from dvdq_eval.methods import Method
 from dvdq_eval.videos.making import Maker
-from dvdq_eval.videos.method import Method
 from dvdq_eval.videos.prepare import Pipelines, prepared_files
-from dvdq_eval.videos.scale.queue import Task
 from dvdq_eval.videos.store import Store
-from dvdq_eval.videos.study import Study
+from dvdq_eval.videos.study import Job, Study
 from dvdq_reference.spec.errors import DvdqError
 
 Files = Mapping[str, bytes]
@@ -56,19 +55,19 @@ class Worker:
         self._pipelines.tuned(method)
         return self._store.read(prepared_files(self._store, method))
 
-    def make(self, task: Task, prepared: Files) -> dict[str, bytes]:
+    def make(self, method: Method, job: Job, prepared: Files) -> dict[str, bytes]:
         """The files of one video, and the method's own record: contents by name.
 
         Raises:
             Failed: the pipeline raised something, and the worker is closed.
         """
         try:
-            maker = self._maker_of(task.method, prepared)
-            maker.make(task.job)
+            maker = self._maker_of(method, prepared)
+            maker.make(job)
         except Exception as error:
             self.close()
             raise Failed(f"{type(error).__name__}: {error}") from None
-        made = list(maker.folder.folder.glob(f"{task.job.name}.*"))
+        made = list(maker.folder.folder.glob(f"{job.name}.*"))
         files = {path.name: path.read_bytes() for path in [*made, maker.folder.folder / "method.json"]}
         for path in made:
             path.unlink()

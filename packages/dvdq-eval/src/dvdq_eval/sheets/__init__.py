@@ -1,1 +1,0 @@
-"""Tables as data, written as Markdown, on a terminal and on a page from the same cells."""
