@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from torch import nn
 from dvdq_kernels import dequantize
 from dvdq_kernels.functions import rotate
 from dvdq_models import Recipe, quantize
-from dvdq_models.families import classes, family_of
+from dvdq_models.families import NOT_COVERED, call_of, classes, families, family_of
 from dvdq_models.families.configurations import empty_transformer
 from dvdq_models.families.pipelines import PipelineFolder
 from dvdq_models.inspecting.sizes import describe
@@ -127,11 +128,34 @@ def test_an_unknown_class_is_named_beside_the_known() -> None:
 def test_every_other_transformer_of_diffusers_is_refused_in_one_sentence(tmp_path: Path) -> None:
     named = [name for name in dir(diffusers) if "Transformer" in name and name.endswith("Model")]
     others = sorted(set(named) - set(classes()))
-    assert {"SanaVideoTransformer3DModel", "Kandinsky6Transformer3DModel", "FluxTransformer2DModel"} <= set(others)
+    assert {*NOT_COVERED, "FluxTransformer2DModel"} <= set(others)
     for name in others:
         (tmp_path / "config.json").write_text(json.dumps({"_class_name": name}))
-        with pytest.raises(DvdqError, match=rf"_class_name: expected .* covered \(Wan.*\), got {name}$"):
+        said = f"{name}: {NOT_COVERED[name]}" if name in NOT_COVERED else name
+        with pytest.raises(DvdqError, match=rf"_class_name: expected .* covered \(Wan.*\), got {said}$"):
             empty_transformer(tmp_path / "config.json")
+
+
+def test_videos_are_as_fast_as_the_call_tells_the_transformer() -> None:
+    names = [name for family in families() for name in family.pipelines]
+    calls = {name: inspect.signature(getattr(diffusers, name).__call__).parameters for name in names}
+    told = {name: call[rate].default for name, call in calls.items() for rate in ("fps", "frame_rate") if rate in call}
+    assert len(told) >= 10
+    assert {name: call_of("test", name).fps_of({}) for name in told} == told
+
+
+def test_models_of_one_pipeline_have_rates_of_their_own(tmp_path: Path) -> None:
+    """Wan 2.2 TI2V 5B at 24 (wan/configs/wan_ti2v_5B.py), CogVideoX 1.5 at 16 (inference/cli_demo.py)."""
+    (tmp_path / "transformer").mkdir()
+    for pipeline, config, rate in (
+        ("WanPipeline", {"in_channels": 16}, 16),
+        ("WanPipeline", {"in_channels": 48}, 24),
+        ("CogVideoXPipeline", {"patch_size_t": None}, 8),
+        ("CogVideoXPipeline", {"patch_size_t": 2}, 16),
+    ):
+        (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+        (tmp_path / "transformer/config.json").write_text(json.dumps(config))
+        assert PipelineFolder.open("read", tmp_path).fps == rate
 
 
 @pytest.mark.parametrize("name", [None, 7, ["WanPipeline"], {"of": "WanPipeline"}, "SomebodysPipeline"])

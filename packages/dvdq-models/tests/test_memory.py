@@ -62,6 +62,26 @@ def test_inputs_are_what_the_model_takes(request: Any, family: str) -> None:
     assert bool(output.isfinite().all())
 
 
+def test_what_is_large_has_a_size_and_no_values() -> None:
+    with torch.device("meta"):
+        weight = torch.empty(1)
+    mask = torch.ones(1 << 16, dtype=torch.bool)
+    with PeakMemory([weight]) as memory:
+        pairs = mask[:, None] & mask
+        assert int(mask.sum()) == 1 << 16
+    assert pairs.is_meta
+    assert memory.peak >= 1 << 32
+
+
+def test_what_a_mask_selects_is_as_long_as_it_says() -> None:
+    with torch.device("meta"):
+        text = torch.empty(4, 8)
+    with PeakMemory([text]):
+        assert text[torch.tensor([True, False, True, True])].shape == (3, 8)
+        with pytest.raises(RuntimeError, match="cannot be called on meta tensors"):
+            text[0, 0].item()
+
+
 @pytest.mark.parametrize("model", [WanTransformer3DModel, HunyuanVideoTransformer3DModel])
 def test_attention_scores_are_not_counted(model: Any) -> None:
     with torch.device("meta"):

@@ -22,6 +22,7 @@ from dvdq_models.families.helios import HELIOS
 from dvdq_models.families.hunyuan_video import HUNYUAN_VIDEO
 from dvdq_models.families.hunyuan_video15 import HUNYUAN_VIDEO_15
 from dvdq_models.families.kandinsky import KANDINSKY_5
+from dvdq_models.families.kandinsky6 import KANDINSKY_6, KANDINSKY_6_SR
 from dvdq_models.families.latte import LATTE
 from dvdq_models.families.ltx import LTX
 from dvdq_models.families.ltx2 import LTX2
@@ -46,11 +47,21 @@ _OURS = (
     COGVIDEOX,
     MOCHI,
     KANDINSKY_5,
+    KANDINSKY_6,
+    KANDINSKY_6_SR,
     ALLEGRO,
     COSMOS,
     EASYANIMATE,
     LATTE,
 )
+_CONVOLUTIONS = "blocks of 128 do not divide its width, and more than half of its parameters are convolutions"
+NOT_COVERED = {
+    "WanAnimate2Transformer3DModel": "its passes take lists, and one that reads the driving video is no denoising step",
+    "SanaVideoTransformer3DModel": _CONVOLUTIONS,
+    "SanaWMTransformer3DModel": _CONVOLUTIONS,
+    "SanaWMLTX2RefinerTransformer3DModel": "it refines what SanaWMTransformer3DModel makes, which is not covered",
+}
+"""Video transformers of diffusers that are not treated, and why."""
 
 
 @cache
@@ -65,12 +76,16 @@ def classes() -> tuple[str, ...]:
 
 
 def family_of_class(operation: str, name: object, *, where: str | None = None) -> Family:
-    """The family of a transformer class of that name; an unknown one is a :class:`DvdqError` that lists the known."""
+    """The family of a transformer class of that name; an unknown one is a :class:`DvdqError` that lists the known.
+
+    Of a video transformer that is not treated it says why.
+    """
     for family in families():
         if name in family.classes:
             return family
     expected = f"a video transformer that is covered ({', '.join(classes())})"
-    raise DvdqError(operation, where=where, expected=expected, got=name)
+    why = NOT_COVERED.get(name) if isinstance(name, str) else None
+    raise DvdqError(operation, where=where, expected=expected, got=name if why is None else f"{name}: {why}")
 
 
 def family_of(transformer: nn.Module) -> Family:

@@ -10,18 +10,23 @@ from dvdq_models.families.wan import CLIP_TOKENS
 
 
 def _inputs(of: Example) -> Inputs:
-    frames, height, width = of.latent
+    config, (frames, height, width) = of.config, of.latent
     of_frames = of.timestep.expand(1, frames)
     inputs: Inputs = {
-        "hidden_states": of.normal(1, frames, of.config.in_channels, height, width),
+        "hidden_states": of.normal(1, frames, config.in_channels, height, width),
         "timestep": of_frames,
         "r_timestep": of_frames / 2,
-        "encoder_hidden_states": of.normal(1, of.text_tokens, of.config.text_dim),
+        "encoder_hidden_states": of.normal(1, of.text_tokens, config.text_dim),
     }
-    if "chunk_partition" in of.config:
+    if "chunk_partition" in config:
+        # The first chunk, which has nothing before it in the cache.
+        empty = of.normal(2, 1, config.num_attention_heads, 0, config.attention_head_dim)
+        cache = dict.fromkeys(("full_cache", "compressed_cache"), empty)
         inputs["chunk_partition"] = [frames]
-    if of.config.image_dim is not None:
-        inputs["encoder_hidden_states_image"] = of.normal(1, CLIP_TOKENS, of.config.image_dim)
+        inputs["kv_cache"] = dict.fromkeys(range(config.num_layers), cache)
+        inputs["kv_cache_flag"] = {"num_cached_chunks": 0, "is_cache_step": False}
+    if config.image_dim is not None:
+        inputs["encoder_hidden_states_image"] = of.normal(1, CLIP_TOKENS, config.image_dim)
     return inputs
 
 

@@ -26,14 +26,16 @@ def example_inputs(
         latent: frames, height and width of the latents, e.g. ``(21, 60, 104)`` for Wan's 81 frames of 480 x 832.
         text_tokens: of the prompt, padded; None is what the family's pipelines give it.
         dtype: of latents and text.
-        device: where; "meta" allocates nothing.
+        device: where; "meta" allocates nothing but what a model looks at, such as masks.
         seed: of the values.
     """
-    generator = None if str(device) == "meta" else torch.Generator(device).manual_seed(seed)
+    known = torch.device("cpu" if torch.device(device).type == "meta" else device)
+    generator = torch.Generator(known).manual_seed(seed)
 
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator, device=device, dtype=dtype)
+    def normal(*shape: int, device: torch.device | str = device) -> torch.Tensor:
+        drawn = None if torch.device(device).type == "meta" else generator
+        return torch.randn(shape, generator=drawn, device=device, dtype=dtype)
 
-    family = family_of(transformer)
-    time = torch.full((1,), 500.0, device=device)
-    return family.inputs(Example(transformer.config, latent, text_tokens or family.prompt_tokens, normal, time))
+    family, time = family_of(transformer), torch.full((1,), 500.0, device=device)
+    tokens = text_tokens or family.prompt_tokens
+    return family.inputs(Example(transformer.config, latent, tokens, normal, time, known))

@@ -48,8 +48,9 @@ class Example:
         config: the transformer's, its entries as attributes.
         latent: frames, height and width of the latents.
         text_tokens: of the prompt, padded.
-        normal: a Gaussian tensor of the given shape, in the dtype and on the device of the pass.
+        normal: a Gaussian tensor of the given shape, in the dtype and on the device of the pass, or on another.
         timestep: ``[1]``, float32.
+        known: the device of inputs whose values the model looks at: that of the pass, or the CPU if that has no data.
     """
 
     config: Any
@@ -57,6 +58,7 @@ class Example:
     text_tokens: int
     normal: Callable[..., torch.Tensor]
     timestep: torch.Tensor
+    known: torch.device
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,22 @@ class Call:
     """How a pipeline class is called.
 
     Attributes:
-        fps: frames a second that its videos are made for.
+        fps: frames a second that its videos are made for: what its call tells the transformer, where it tells one, else
+            what its makers write. Where models of one pipeline differ, by the transformer's configuration.
         names: the argument that each option of a command sets, among :data:`OPTIONS`.
         prompt_alone: whether the prompt alone has to fit into the tokenizer's length. HunyuanVideo puts a template
             around the prompt, whose tokens come on top of that length.
         needs: what a call must be given and no option of a command can, e.g. ``"a video"``.
     """
 
-    fps: int
+    fps: int | Callable[[Config], int]
     names: Mapping[str, str]
     prompt_alone: bool = True
     needs: str = ""
+
+    def fps_of(self, config: Config) -> int:
+        """Frames a second of a pipeline whose transformer has this configuration."""
+        return self.fps if isinstance(self.fps, int) else self.fps(config)
 
 
 OPTIONS = (

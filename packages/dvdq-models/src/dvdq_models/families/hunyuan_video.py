@@ -29,7 +29,7 @@ def _inputs(of: Example) -> Inputs:
         "hidden_states": of.normal(1, of.config.in_channels, *of.latent),
         "timestep": of.timestep,
         "encoder_hidden_states": text,
-        "encoder_attention_mask": text.new_ones(1, of.text_tokens),
+        "encoder_attention_mask": text.new_ones(1, of.text_tokens, device=of.known),
         "pooled_projections": of.normal(1, of.config.pooled_projection_dim),
     }
     if of.config.guidance_embeds:

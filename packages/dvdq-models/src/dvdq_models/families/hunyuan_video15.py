@@ -19,10 +19,10 @@ def _inputs(of: Example) -> Inputs:
         "hidden_states": of.normal(1, config.in_channels, *of.latent),
         "timestep": of.timestep,
         "encoder_hidden_states": text,
-        "encoder_attention_mask": text.new_ones(1, of.text_tokens),
+        "encoder_attention_mask": text.new_ones(1, of.text_tokens, device=of.known),
         "encoder_hidden_states_2": of.normal(1, GLYPH_TOKENS, config.text_embed_2_dim),
-        "encoder_attention_mask_2": text.new_ones(1, GLYPH_TOKENS),
-        "image_embeds": of.normal(1, IMAGE_TOKENS, config.image_embed_dim),
+        "encoder_attention_mask_2": text.new_ones(1, GLYPH_TOKENS, device=of.known),
+        "image_embeds": of.normal(1, IMAGE_TOKENS, config.image_embed_dim, device=of.known),
     }
 
 

@@ -1,36 +1,28 @@
-"""Kandinsky 5 and 6: blocks of the text alone, which stay, then blocks of the video that attend to it.
+"""Kandinsky 5: blocks of the text alone, which stay, then blocks of the video that attend to it.
 
 Latents are ``[1, frames, height, width, channels]``. Modulation sees one token a step and keeps full activations.
-Kandinsky 6 runs a stream of sound beside the video, and its upscaler (SR) has neither text nor sound.
 """
 
 from __future__ import annotations
 
+from operator import floordiv
+
 import torch
 
-from dvdq_models.families.family import USUAL, Call, Config, Example, Family, Inputs, Rule, Size
-
-POOLED = 768
-
-
-def _positions(of: Example, size: Size, text_tokens: int) -> dict[str, object]:
-    device = of.timestep.device
-    return {
-        "visual_rope_pos": [torch.arange(length, device=device) for length in size],
-        "text_rope_pos": torch.arange(text_tokens, device=device),
-    }
+from dvdq_models.families.family import USUAL, Call, Config, Example, Family, Inputs, Rule
 
 
 def _inputs(of: Example) -> Inputs:
     config, (frames, height, width) = of.config, of.latent
     channels = 2 * config.in_visual_dim + 1 if config.visual_cond else config.in_visual_dim
-    patches = tuple(size // patch for size, patch in zip(of.latent, config.patch_size, strict=True))
+    device, patches = of.timestep.device, map(floordiv, of.latent, config.patch_size)
     return {
         "hidden_states": of.normal(1, frames, height, width, channels),
         "encoder_hidden_states": of.normal(1, of.text_tokens, config.in_text_dim),
         "timestep": of.timestep,
         "pooled_projections": of.normal(1, config.in_text_dim2),
-        **_positions(of, patches, of.text_tokens),
+        "visual_rope_pos": [torch.arange(length, device=device) for length in patches],
+        "text_rope_pos": torch.arange(of.text_tokens, device=device),
     }
 
 
@@ -42,14 +34,14 @@ def _video(config: Config) -> int:
     return int(config["num_visual_blocks"])
 
 
-_ATTENTION = r"to_(query|key|value)|out_layer"
+ATTENTION = r"to_(query|key|value)|out_layer"
 
 KANDINSKY_5 = Family(
     name="kandinsky-5",
     classes=("Kandinsky5Transformer3DModel",),
     rules=(
         Rule(
-            rf"visual_transformer_blocks\.\d+\.(self|cross)_attention\.({_ATTENTION})",
+            rf"visual_transformer_blocks\.\d+\.(self|cross)_attention\.({ATTENTION})",
             "quantize",
             lambda config: 8 * _video(config),
         ),
@@ -60,7 +52,7 @@ KANDINSKY_5 = Family(
         ),
         Rule(r"visual_transformer_blocks\.\d+\.visual_modulation\.out_layer", "weight-only", _video),
         Rule(
-            rf"text_transformer_blocks\.\d+\.(self_attention\.({_ATTENTION})|feed_forward\.(in|out)_layer|text_modulation\.out_layer)",
+            rf"text_transformer_blocks\.\d+\.(self_attention\.({ATTENTION})|feed_forward\.(in|out)_layer|text_modulation\.out_layer)",
             "keep",
             lambda config: 7 * _text(config),
         ),

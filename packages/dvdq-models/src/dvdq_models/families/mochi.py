@@ -14,7 +14,7 @@ def _inputs(of: Example) -> Inputs:
         "hidden_states": of.normal(1, of.config.in_channels, *of.latent),
         "encoder_hidden_states": text,
         "timestep": of.timestep,
-        "encoder_attention_mask": text.new_ones(1, of.text_tokens).bool(),
+        "encoder_attention_mask": text.new_ones(1, of.text_tokens, device=of.known).bool(),
     }
 
 

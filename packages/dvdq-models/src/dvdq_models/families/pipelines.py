@@ -74,7 +74,9 @@ class PipelineFolder:
     @property
     def fps(self) -> int:
         """Frames a second that its videos are made for; a pipeline that is not known is a :class:`DvdqError`."""
-        return call_of(self.operation, self.class_name, where=str(self.path / INDEX)).fps
+        call = call_of(self.operation, self.class_name, where=str(self.path / INDEX))
+        folders = [self.path / name for name in self.transformers if (self.path / name / CONFIG).is_file()]
+        return call.fps_of(read_config(self.operation, folders[0]) if folders else {})
 
     @property
     def transformers(self) -> tuple[str, ...]:

@@ -41,10 +41,8 @@ def _inputs(of: Example) -> Inputs:
 
 
 def _moments(weights: Weights, config: Config) -> Iterator[tuple[str, Channels]]:
-    embedder, normal = (
-        "condition_embedder",
-        Channels.normal(config["num_attention_heads"] * config["attention_head_dim"]),
-    )
+    embedder = "condition_embedder"
+    normal = Channels.normal(config["num_attention_heads"] * config["attention_head_dim"])
     time = time_steps(config["freq_dim"])
     time = time.linear(weights, f"{embedder}.time_embedder.linear_1").through(silu)
     time = time.linear(weights, f"{embedder}.time_embedder.linear_2").through(silu)
@@ -74,6 +72,11 @@ def _moments(weights: Weights, config: Config) -> Iterator[tuple[str, Channels]]
         hidden = normal.modulated(hidden_scale, hidden_shift)
         yield f"{block}.ffn.net.0.proj", hidden
         yield f"{block}.ffn.net.2", hidden.linear(weights, f"{block}.ffn.net.0.proj").through(gelu_tanh)
+
+
+def _fps(config: Config) -> int:
+    """As ``wan/configs`` has it: 16, and 24 of TI2V 5B, whose autoencoder is the one of 48 channels."""
+    return 24 if config.get("in_channels") == 48 else 16
 
 
 _EXPERTS = USUAL | {"guidance_2": "guidance_scale_2"}
@@ -116,10 +119,10 @@ WAN = Family(
     inputs=_inputs,
     prompt_tokens=512,
     pipelines={
-        "WanPipeline": Call(16, _EXPERTS),
-        "WanImageToVideoPipeline": Call(16, _EXPERTS | {"image": "image"}),
+        "WanPipeline": Call(_fps, _EXPERTS),
+        "WanImageToVideoPipeline": Call(_fps, _EXPERTS | {"image": "image"}),
         "WanVACEPipeline": Call(16, _EXPERTS),
-        "WanVideoToVideoPipeline": Call(16, USUAL, needs="a video"),
+        "WanVideoToVideoPipeline": Call(_fps, USUAL, needs="a video"),
         "ChronoEditPipeline": Call(16, USUAL | {"image": "image"}),
         "SkyReelsV2Pipeline": Call(24, USUAL),
         "SkyReelsV2ImageToVideoPipeline": Call(24, USUAL | {"image": "image"}),
