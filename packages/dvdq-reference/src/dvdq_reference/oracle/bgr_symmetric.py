@@ -53,9 +53,11 @@ def refine_scale(
     for at in np.ndindex(*scale.shape):
         # Magnitudes, sorted: the sums are then the same for every order and sign of the columns.
         values = np.sort(np.abs(groups[at]))
-        shrunk = (max((1 - i / num_bounds) * start.scale[at], FLOAT32_TINY) for i in range(num_bounds))
-        refined = (_refine(values, first, bits, tolerance) for first in shrunk)
-        scale[at] = min(refined, key=lambda found: found[1])[0]
+        refined = []
+        for i in range(num_bounds):
+            shrunk = max((1 - i / num_bounds) * float(start.scale[at]), FLOAT32_TINY)
+            refined.append(_refine(values, shrunk, bits, tolerance))
+        scale[at], _ = min(refined, key=lambda found: found[1])
     return Grid(scale, start.zero, bits, least=1)
 
 

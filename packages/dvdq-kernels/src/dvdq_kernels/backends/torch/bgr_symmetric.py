@@ -16,8 +16,8 @@ from dvdq_kernels.backends.torch.sorted_rows import SortedRows
 from dvdq_reference.spec.bits import code_offset
 from dvdq_reference.spec.recipe import BGR_MAX_ROUNDS
 
-_CHUNK = 64
-"""Rows that one thread refines together."""
+_SERIAL = 32768
+"""Elements up to which torch runs an elementwise operation on one thread: chunks stay below, one thread each."""
 _CHUNK_BYTES = 2**28
 """What a chunk of rows may take on an accelerator."""
 
@@ -31,7 +31,7 @@ def refine_scale(
         scales = [_refine_chunk(chunk, bits, num_bounds, tolerance) for chunk in parts.split(size)]
     else:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            chunks = parts.split(_CHUNK)
+            chunks = parts.split(max(1, _SERIAL // (num_bounds * (code_offset(bits) - 1))))
             scales = list(pool.map(lambda chunk: _refine_chunk(chunk, bits, num_bounds, tolerance), chunks))
     scale = torch.cat(scales)
     return scale, torch.full_like(scale, code_offset(bits))
