@@ -43,6 +43,8 @@ GPU_BENCHMARKS = ("gpu_linear", "gpu_rotate_quantize", "gpu_weight_only", "gpu_b
 OLDEST, NEWEST = "3.11", "3.13"
 # Of each minor version that dvdq-kernels declares, the one that a release of torch requires or the latest.
 TRITONS = ["3.6.0", "3.7.1", "3.8.0", "3.9.0"]
+# Whose reading of our files is tested; docs/comfyui.md names it too.
+COMFY_KITCHEN = "0.2.40"
 # Each package depends on all those before it.
 PACKAGES = ["dvdq-reference", "dvdq-kernels", "dvdq-models", "dvdq-eval"]
 
@@ -283,6 +285,14 @@ def peers(session: nox.Session) -> None:
     install(session, "dvdq-eval")
     short = ["--videos", "2", "--steps", "4"] if not session.posargs else session.posargs
     session.run("dvdq-eval", "table", "table-1", *short)
+
+
+@nox.session
+def comfy(session: nox.Session) -> None:
+    """Our files for ComfyUI, decoded and multiplied by comfy-kitchen on a CPU."""
+    install(session, "dvdq-models", "test")
+    session.install("--no-deps", f"comfy-kitchen=={COMFY_KITCHEN}")
+    session.run("pytest", "--numprocesses=auto", "tests/comfy", *session.posargs)
 
 
 @nox.session(python="3.11")

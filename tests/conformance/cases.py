@@ -37,7 +37,12 @@ CLIP_RULES = (
     WeightRule(8, "clip-search", symmetric=True),
     WeightRule(4, "clip-search", 128, symmetric=True),
 )
-"""Apart, as a backend may be without this grid: the registry says which."""
+SYMMETRIC_RULES = (
+    WeightRule(4, "bgr-symmetric", symmetric=True),
+    WeightRule(2, "bgr-symmetric", symmetric=True),
+    WeightRule(8, "bgr-symmetric", 64, symmetric=True, num_bounds=2),
+)
+"""Both apart, as a backend may be without these grids: the registry says which."""
 WEIGHT_CASES = (
     *((rule, torch.float32) for rule in WEIGHT_RULES),
     *((WeightRule(4, "minmax"), dtype) for dtype in DTYPES),
@@ -48,7 +53,8 @@ WEIGHT_CASES = (
     (WeightRule(4, "bgr", num_bounds=1), torch.float32),
     (WeightRule(4, "bgr", num_bounds=12), torch.float32),
     (WeightRule(4, "bgr", 128, tolerance=0.0), torch.float32),
-    *((rule, torch.float32) for rule in CLIP_RULES),
+    *((rule, torch.float32) for rule in CLIP_RULES + SYMMETRIC_RULES),
+    (WeightRule(4, "bgr-symmetric", 128, symmetric=True), torch.bfloat16),
     (WeightRule(4, "clip-search", symmetric=True), torch.bfloat16),
     (WeightRule(3, "clip-search", 64, symmetric=True), torch.float64),
 )

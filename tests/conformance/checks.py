@@ -16,7 +16,7 @@ import torch
 import dvdq_kernels as kernels
 from conformance import cases
 from conformance.cases import LinearCase
-from dvdq_reference.oracle import affine, arq, bgr, bounds, clip_search, hadamard, linear, packing
+from dvdq_reference.oracle import affine, arq, bgr, bgr_symmetric, bounds, clip_search, hadamard, linear, packing
 from dvdq_reference.oracle.inputs import Floats, Ints
 from dvdq_reference.spec.bits import code_offset
 from dvdq_reference.spec.recipe import ActivationRule, Rotation, WeightRule
@@ -38,7 +38,7 @@ def stored(qweight: kernels.QuantizedWeight) -> tuple[Ints, affine.Grid]:
     codes = packing.unpack(qweight.qweight.cpu().numpy(), bits, qweight.in_features)
     scale = qweight.scale.cpu().double().numpy()
     zero = np.full(scale.shape, code_offset(bits)) if qweight.zero is None else qweight.zero.cpu().numpy()
-    return codes, affine.Grid(scale, zero.astype(np.int64), bits)
+    return codes, affine.Grid(scale, zero.astype(np.int64), bits, qweight.rule.least_code)
 
 
 def check_weight(backend: str, device: str, rule: WeightRule, in_features: int, dtype: torch.dtype) -> None:
@@ -59,13 +59,15 @@ def check_weight(backend: str, device: str, rule: WeightRule, in_features: int, 
         _check_clip_search(exact, rule, grid)
         return
     search = {"num_bounds": rule.num_bounds, "tolerance": rule.tolerance, "group_size": rule.group_size}
-    found = bgr.refine_grid(exact, rule.bits, **search)
-    shape = (*found.error.shape, -1)
-    error = np.sqrt(np.square(exact - affine.dequantize(codes, grid)).reshape(shape).sum(axis=2))
+    symmetric = rule.grid == "bgr-symmetric"
+    found = (bgr_symmetric.refine_scale if symmetric else bgr.refine_grid)(exact, rule.bits, **search)
+    truth = found if isinstance(found, affine.Grid) else found.grid
+    best = affine.dequantize(affine.quantize(exact, truth), truth)
+    shape = (*truth.scale.shape, -1)
+    error, least = (np.linalg.norm((exact - w).reshape(shape), axis=2) for w in (affine.dequantize(codes, grid), best))
     # Rounding Δ moves Ŵ by at most u |Ŵ|, in each element and so in norm; float64 sums lose far less than that again.
-    decoded = np.linalg.norm(affine.dequantize(found.codes, found.grid).reshape(shape), axis=2)
-    allowed = 2 * bounds.gamma(1) * decoded
-    assert (np.abs(error - np.sqrt(found.error)) <= allowed).all(), "BGR's error is not the oracle's"
+    allowed = 2 * bounds.gamma(1) * np.linalg.norm(best.reshape(shape), axis=2)
+    assert (np.abs(error - least) <= allowed).all(), "BGR's error is not the oracle's"
 
 
 def _check_clip_search(exact: Floats, rule: WeightRule, grid: affine.Grid) -> None:

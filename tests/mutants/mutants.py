@@ -285,10 +285,20 @@ def clip_search_that_ends_early() -> SimpleNamespace:
     return _clip_search(_STEPS=10)
 
 
-@broken
-def clip_search_that_does_not_search() -> SimpleNamespace:
+def _without(searched: str) -> SimpleNamespace:
+    """A mutant that takes the min-max grid where it is asked for another."""
     return mutant(
         quantize_weight=lambda weight, bits, grid, *rest: right.quantize_weight(
-            weight, bits, "minmax" if grid == "clip-search" else grid, *rest
+            weight, bits, "minmax" if grid == searched else grid, *rest
         )
     )
+
+
+@broken
+def scale_that_is_not_refined() -> SimpleNamespace:
+    return _without("bgr-symmetric")
+
+
+@broken
+def clip_search_that_does_not_search() -> SimpleNamespace:
+    return _without("clip-search")

@@ -38,11 +38,11 @@ CHECKS = (
     partial(checks.check_weight, rule=WeightRule(4, "bgr"), in_features=256, dtype=torch.float32),
     partial(checks.check_weight, rule=WeightRule(4, "bgr", num_bounds=1), in_features=256, dtype=torch.float32),
     partial(checks.check_weight, rule=WeightRule(4, "bgr", 128, tolerance=0.0), in_features=256, dtype=torch.float32),
-    partial(
-        checks.check_weight,
-        rule=WeightRule(4, "clip-search", 128, symmetric=True),
-        in_features=256,
-        dtype=torch.float32,
+    *(
+        partial(
+            checks.check_weight, rule=WeightRule(4, grid, 128, symmetric=True), in_features=256, dtype=torch.float32
+        )
+        for grid in ("clip-search", "bgr-symmetric")
     ),
 )
 

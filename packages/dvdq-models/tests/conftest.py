@@ -90,6 +90,28 @@ def wan_name() -> Callable[[str], str]:
     return rename
 
 
+@pytest.fixture
+def hunyuan_tensors() -> dict[str, torch.Tensor]:
+    """Names and proportions of Tencent's file; only the first dimension matters to the converter."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "img_in.proj.weight": (6, 2),
+        "txt_in.individual_token_refiner.blocks.0.adaLN_modulation.1.bias": (12,),
+        "txt_in.individual_token_refiner.blocks.0.self_attn_qkv.weight": (18, 2),
+        "txt_in.t_embedder.mlp.0.weight": (6, 2),
+        "double_blocks.0.img_attn_qkv.weight": (18, 2),
+        "double_blocks.0.txt_attn_qkv.bias": (18,),
+        "double_blocks.0.img_mlp.fc1.weight": (24, 2),
+        "single_blocks.0.linear1.weight": (3 * 3072 + 40, 2),
+        "single_blocks.0.linear1.bias": (3 * 3072 + 40,),
+        "single_blocks.0.linear2.weight": (6, 10),
+        "single_blocks.0.modulation.linear.weight": (18, 2),
+        "final_layer.adaLN_modulation.1.weight": (12, 2),
+        "final_layer.linear.bias": (4,),
+    }
+    return {name: torch.randn(shape, generator=generator).bfloat16() for name, shape in shapes.items()}
+
+
 @pytest.fixture(scope="session")
 def call() -> Callable[..., torch.Tensor]:
     """One forward pass of a transformer on seeded inputs."""

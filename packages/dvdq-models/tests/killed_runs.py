@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from dvdq_models import Recipe
-from dvdq_models.streaming import quantize_checkpoint, quantizer
+from dvdq_models.streaming import quantize_checkpoint, tasks
 from dvdq_models.streaming.workspace import Workspace
 
 COMMIT_BYTES = 100_000
@@ -41,7 +41,7 @@ def run(source: Path, destination: Path, dies_at: int | None) -> int:
         return enter(self)
 
     Workspace.__enter__ = counted  # type: ignore[method-assign]
-    quantizer.COMMIT_BYTES = COMMIT_BYTES
+    tasks.COMMIT_BYTES = COMMIT_BYTES
     torch.set_num_threads(1)
     quantize_checkpoint(source, destination, Recipe.named("dvd-quant", "W4A6"), backend="torch")
     sys.setprofile(None)

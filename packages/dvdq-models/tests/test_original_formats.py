@@ -42,29 +42,10 @@ def test_wan_from_its_own_format_has_the_same_codes(
         assert (tmp_path / "q" / file).read_bytes() == (tmp_path / "expected" / file).read_bytes()
 
 
-def hunyuan_tensors() -> dict[str, torch.Tensor]:
-    """Names and proportions of Tencent's file; only the first dimension matters to the converter."""
-    generator = torch.Generator().manual_seed(0)
-    shapes = {
-        "img_in.proj.weight": (6, 2),
-        "txt_in.individual_token_refiner.blocks.0.adaLN_modulation.1.bias": (12,),
-        "txt_in.individual_token_refiner.blocks.0.self_attn_qkv.weight": (18, 2),
-        "txt_in.t_embedder.mlp.0.weight": (6, 2),
-        "double_blocks.0.img_attn_qkv.weight": (18, 2),
-        "double_blocks.0.txt_attn_qkv.bias": (18,),
-        "double_blocks.0.img_mlp.fc1.weight": (24, 2),
-        "single_blocks.0.linear1.weight": (3 * 3072 + 40, 2),
-        "single_blocks.0.linear1.bias": (3 * 3072 + 40,),
-        "single_blocks.0.linear2.weight": (6, 10),
-        "single_blocks.0.modulation.linear.weight": (18, 2),
-        "final_layer.adaLN_modulation.1.weight": (12, 2),
-        "final_layer.linear.bias": (4,),
-    }
-    return {name: torch.randn(shape, generator=generator).bfloat16() for name, shape in shapes.items()}
-
-
-def test_split_and_joined_tensors_are_those_of_the_converter(tmp_path: Path) -> None:
-    tensors = hunyuan_tensors()
+def test_split_and_joined_tensors_are_those_of_the_converter(
+    tmp_path: Path, hunyuan_tensors: dict[str, torch.Tensor]
+) -> None:
+    tensors = hunyuan_tensors
     save_file(tensors, tmp_path / "hunyuan.safetensors")
     lazy = open_file("test", tmp_path / "hunyuan.safetensors")
     assert repository_of("test", "", lazy) == "hunyuanvideo-community/HunyuanVideo"

@@ -21,12 +21,16 @@ CHANGES = {
     "twice": ("vidit-q", {"smoothing": TWICE}),
     "clip search": ("quarot", {"weight": WeightRule(8, "clip-search", symmetric=True)}),
     "clip search in groups": ("quarot", {"weight": WeightRule(8, "clip-search", 64, symmetric=True)}),
+    "symmetric": ("convrot", {"weight": WeightRule(8, "bgr-symmetric", 64, symmetric=True)}),
     "regular": ("dvd-quant", {"rotation": Rotation("regular")}),
     "not rotated": ("vidit-q", {"rotation": None, "smoothing": TWICE}),
     "groups": ("dvd-quant", {"weight": WeightRule(8, "bgr", 32, num_bounds=2, tolerance=0.0)}),
 }
 RECIPES = {
-    **{name: Recipe.named(name, "W8A8") for name in ("minmax", "smoothquant", "quarot", "vidit-q", "dvd-quant")},
+    **{
+        name: Recipe.named(name, "W8A8")
+        for name in ("minmax", "smoothquant", "quarot", "vidit-q", "dvd-quant", "convrot")
+    },
     **{name: Recipe.named(base, "W8A8", **changes) for name, (base, changes) in CHANGES.items()},
 }
 

@@ -77,8 +77,12 @@ def test_what_a_weight_is_made_of():
         (lambda: Recipe.named("minmax", "4/8"), "recipe: bits: expected W"),
         (lambda: Recipe.from_dict({"name": "x", "colour": 1}), "recipe: expected the fields of a recipe"),
         (lambda: WeightRule(9), "recipe: bits: expected .* 2 to 8, got 9"),
-        (lambda: WeightRule(4, "gptq"), "recipe: weight.grid: expected minmax or bgr or clip-search, got 'gptq'"),
+        (
+            lambda: WeightRule(4, "gptq"),
+            "recipe: weight.grid: expected minmax or bgr or bgr-symmetric or clip-search, got 'gptq'",
+        ),
         (lambda: WeightRule(4, "clip-search"), "recipe: weight: expected symmetric=True for clip-search"),
+        (lambda: WeightRule(4, "bgr-symmetric"), "recipe: weight: expected symmetric=True for bgr-symmetric"),
         (lambda: WeightRule(4, num_bounds=0), "recipe: weight.num_bounds: expected a positive whole number, got 0"),
         (lambda: WeightRule(4, tolerance=1.0), "recipe: weight.tolerance: expected 0 to 1, got 1.0"),
         (lambda: WeightRule(4, "bgr", symmetric=True), "recipe: weight: expected an asymmetric grid for BGR"),

@@ -25,9 +25,12 @@ DTYPES = {
     torch.bfloat16: "BF16",
     torch.float16: "F16",
     torch.int16: "I16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int8: "I8",
     torch.uint8: "U8",
 }
-"""What a quantized checkpoint is made of, by the names of safetensors and in its order."""
+"""What quantized checkpoints, ours and those for others, are made of, by the names of safetensors and in its order."""
 _RANK = {dtype: rank for rank, dtype in enumerate(DTYPES)}
 
 
@@ -54,21 +57,24 @@ class Shard:
     size: int
 
 
-def lay_out(tensors: Mapping[str, TensorType], max_shard: int) -> tuple[Shard, ...]:
-    """The shards of ``tensors``, which are in the model's order; a tensor larger than a shard has one of its own."""
+def lay_out(tensors: Mapping[str, TensorType], max_shard: int | None, stem: str = WEIGHTS) -> tuple[Shard, ...]:
+    """The shards of ``tensors``, which are in the model's order; a tensor larger than a shard has one of its own.
+
+    Without ``max_shard`` it is one file, of the name ``stem``.
+    """
     groups: list[dict[str, TensorType]] = [{}]
     filled = 0
     for name, tensor in tensors.items():
-        if groups[-1] and filled + tensor.nbytes > max_shard:
+        if max_shard is not None and groups[-1] and filled + tensor.nbytes > max_shard:
             groups.append({})
             filled = 0
         groups[-1][name] = tensor
         filled += tensor.nbytes
     count = len(groups)
-    names = [f"{WEIGHTS}-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
+    names = [f"{stem}-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
     return tuple(
         _shard(name, group)
-        for name, group in zip([f"{WEIGHTS}.safetensors"] if count == 1 else names, groups, strict=True)
+        for name, group in zip([f"{stem}.safetensors"] if count == 1 else names, groups, strict=True)
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Self
 import torch
 
 from dvdq_models.checkpoint.checksums import write_sums
-from dvdq_models.checkpoint.format import write_config
+from dvdq_models.checkpoint.format import WEIGHTS, write_config
 from dvdq_models.checkpoint.layout import DTYPES, INDEX, MAX_SHARD, TensorType, index_of, lay_out
 from dvdq_models.files.atomic import new_folder
 from dvdq_models.lora import refuse_adapters
@@ -28,9 +28,15 @@ class WeightFiles:
     manager, and :meth:`finish` when every tensor is written.
     """
 
-    def __init__(self, folder: Path, tensors: Mapping[str, TensorType], max_shard: int = MAX_SHARD) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tensors: Mapping[str, TensorType],
+        max_shard: int | None = MAX_SHARD,
+        stem: str = WEIGHTS,
+    ) -> None:
         self.folder, self.tensors = folder, tensors
-        self.shards = lay_out(tensors, max_shard)
+        self.shards = lay_out(tensors, max_shard, stem)
         self._places = {name: (shard, offset) for shard in self.shards for name, offset in shard.offsets.items()}
         self._files: dict[str, BinaryIO] = {}
         self._dirty: set[str] = set()

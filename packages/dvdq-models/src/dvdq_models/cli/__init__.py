@@ -22,6 +22,7 @@ _COMMANDS = {
     "quantize": "dvdq_models.cli.quantize:quantize",
     "generate": "dvdq_models.cli.generate:generate",
     "inspect": "dvdq_models.cli.inspect:inspect",
+    "export": "dvdq_models.cli.export:export",
     "calibrate": "dvdq_models.cli.calibrate:calibrate",
     "tune-delta": "dvdq_models.cli.tune_delta:tune",
 }

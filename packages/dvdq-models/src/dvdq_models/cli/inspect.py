@@ -16,6 +16,7 @@ from dvdq_kernels.plan import Plan
 from dvdq_models.cli.console import console, megabytes, print_json, typed
 from dvdq_models.cli.options import AsJson, Bits, Delta, Finish, FirstHigh, LastHigh, RecipeName
 from dvdq_models.cli.recipe import recipe_from
+from dvdq_models.comfyui.reading import QuantizedFile, read_file
 from dvdq_models.families import family_of
 from dvdq_models.families.configurations import Config, empty_transformer, stored_recipe
 from dvdq_models.families.family import Size
@@ -28,7 +29,9 @@ from dvdq_reference.spec.recipe import Recipe
 
 
 def inspect(
-    source: Annotated[str, typer.Argument(help="Whatever dvdq quantize takes or wrote, or a config.json.")],
+    source: Annotated[
+        str, typer.Argument(help="What dvdq quantize takes or wrote, dvdq export wrote, or a config.json.")
+    ],
     recipe: RecipeName = "dvd-quant",
     bits: Bits = "W4A6",
     delta: Delta = None,
@@ -54,6 +57,9 @@ def inspect(
         if capability is not None and not kernels:
             raise DvdqError("inspect", where="--capability", expected="--kernels with it", got="none")
     path = configuration_folder(source)
+    if path.suffix == ".safetensors" and path.is_file() and (file := read_file("inspect", path)) is not None:
+        _show_file(file, layers=layers, as_json=as_json)
+        return
     configs = source_configs(path, config)
     reports = {name: describe(empty_transformer(of), stored_recipe(of) or chosen) for name, of in configs.items()}
     report = together(reports) if len(reports) > 1 else next(iter(reports.values()))
@@ -71,6 +77,25 @@ def inspect(
         console.print(_layers(report))
     if kernels:
         console.print(_kernels(plans))
+
+
+def _show_file(file: QuantizedFile, *, layers: bool, as_json: bool) -> None:
+    """A file of ComfyUI's format, which tells all of itself."""
+    if as_json:
+        print_json(file.to_dict())
+        return
+    table = Table(title=f"ComfyUI's format, {megabytes(file.bytes)}")
+    for heading in ("layer", "format", "stored as") if layers else ("format", "linears", "bytes"):
+        table.add_column(heading, overflow="fold")
+    if layers:
+        for layer in file.layers:
+            table.add_row(layer.name, layer.format, " × ".join(map(str, layer.stored)))
+    else:
+        for name, count in Counter(layer.format for layer in file.layers).items():
+            size = sum(layer.bytes for layer in file.layers if layer.format == name)
+            table.add_row(name, str(count), megabytes(size))
+        table.add_row("not quantized", "", megabytes(file.other_bytes))
+    console.print(table)
 
 
 def _size(video: str) -> Size:

@@ -141,6 +141,20 @@ Moments = Callable[[Weights, Config], Iterator[tuple[str, Channels]]]
 
 
 @dataclass(frozen=True)
+class Halves:
+    """A tensor of the original that has the second half of the module's rows before the first."""
+
+    module: str
+
+
+OriginalNames = Mapping[str, str | tuple[str, ...] | Halves]
+"""Modules or parameters of the original: which of diffusers each is, or which stand in it one below the other.
+
+``{}`` is the number of a block, as in ``{"blocks.{}.self_attn.q": "blocks.{}.attn1.to_q"}``.
+"""
+
+
+@dataclass(frozen=True)
 class Family:
     """Transformers that are treated alike.
 
@@ -156,6 +170,7 @@ class Family:
         teacache: where TeaCache hooks into each class that it can be put on.
         moments: what the inputs of its linears are like, from the weights of one of its transformers.
         originals: how the kinds of checkpoints in its authors' own format begin, as diffusers tells them apart.
+        original_names: what its tensors are called there, by the class; of those that ComfyUI runs.
         experts: the folder in its authors' own repository of each transformer of a pipeline with several.
         module: where its classes are imported from.
     """
@@ -171,6 +186,7 @@ class Family:
     teacache: Mapping[str, Caching] = field(default_factory=dict)
     moments: Moments | None = None
     originals: tuple[str, ...] = ()
+    original_names: Mapping[str, OriginalNames] = field(default_factory=dict)
     experts: Mapping[str, str] = field(default_factory=dict)
     module: str = "diffusers"
 

@@ -13,7 +13,18 @@ from typing import Any
 import torch
 from torch.nn.functional import silu
 
-from dvdq_models.families.family import USUAL, Caching, Call, Config, Example, Family, Inputs, Rule
+from dvdq_models.families.family import (
+    USUAL,
+    Caching,
+    Call,
+    Config,
+    Example,
+    Family,
+    Halves,
+    Inputs,
+    OriginalNames,
+    Rule,
+)
 from dvdq_models.families.moments import Channels, Weights, gelu_tanh, joined, mixed, sinusoids, time_steps
 
 IMAGE_TOKENS = 729
@@ -75,9 +86,8 @@ def _moments(weights: Weights, config: Config) -> Iterator[tuple[str, Channels]]
             ("norm1", ("to_q", "to_k", "to_v"), "to_v", "ff"),
             ("norm1_context", ("add_q_proj", "add_k_proj", "add_v_proj"), "add_v_proj", "ff_context"),
         ):
-            shift, scale, _, hidden_shift, hidden_scale, _ = condition.linear(weights, f"{block}.{norm}.linear").chunk(
-                6
-            )
+            modulation = condition.linear(weights, f"{block}.{norm}.linear")
+            shift, scale, _, hidden_shift, hidden_scale, _ = modulation.chunk(6)
             given = normal.modulated(scale, shift)
             yield from ((f"{block}.attn.{name}", given) for name in attending)
             values.append(given.linear(weights, f"{block}.attn.{value}"))
@@ -99,6 +109,72 @@ def _embedded(weights: Weights, name: str, given: Channels) -> Channels:
     embedder = f"time_text_embed.{name}_embedder"
     return given.linear(weights, f"{embedder}.linear_1").through(silu).linear(weights, f"{embedder}.linear_2")
 
+
+REFINED_TEXT: OriginalNames = {
+    "txt_in.input_embedder": "context_embedder.proj_in",
+    "txt_in.t_embedder.mlp.0": "context_embedder.time_text_embed.timestep_embedder.linear_1",
+    "txt_in.t_embedder.mlp.2": "context_embedder.time_text_embed.timestep_embedder.linear_2",
+    "txt_in.c_embedder.linear_1": "context_embedder.time_text_embed.text_embedder.linear_1",
+    "txt_in.c_embedder.linear_2": "context_embedder.time_text_embed.text_embedder.linear_2",
+    **{
+        f"txt_in.individual_token_refiner.blocks.{{}}.{theirs}": (
+            tuple(f"context_embedder.token_refiner.refiner_blocks.{{}}.{name}" for name in ours)
+        )
+        for theirs, ours in {
+            "norm1": ("norm1",),
+            "norm2": ("norm2",),
+            "self_attn_qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+            "self_attn_proj": ("attn.to_out.0",),
+            "mlp.fc1": ("ff.net.0.proj",),
+            "mlp.fc2": ("ff.net.2",),
+            "adaLN_modulation.1": ("norm_out.linear",),
+        }.items()
+    },
+}
+"""The original's names of the token refiner and of what feeds it."""
+DOUBLE_BLOCKS: OriginalNames = {
+    f"double_blocks.{{}}.{theirs}": tuple(f"transformer_blocks.{{}}.{name}" for name in ours)
+    for theirs, ours in {
+        "img_mod.linear": ("norm1.linear",),
+        "img_attn_qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+        "img_attn_q_norm": ("attn.norm_q",),
+        "img_attn_k_norm": ("attn.norm_k",),
+        "img_attn_proj": ("attn.to_out.0",),
+        "img_mlp.fc1": ("ff.net.0.proj",),
+        "img_mlp.fc2": ("ff.net.2",),
+        "txt_mod.linear": ("norm1_context.linear",),
+        "txt_attn_qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+        "txt_attn_q_norm": ("attn.norm_added_q",),
+        "txt_attn_k_norm": ("attn.norm_added_k",),
+        "txt_attn_proj": ("attn.to_add_out",),
+        "txt_mlp.fc1": ("ff_context.net.0.proj",),
+        "txt_mlp.fc2": ("ff_context.net.2",),
+    }.items()
+}
+"""The original's names of the blocks of two streams."""
+_ORIGINAL_NAMES: OriginalNames = {
+    "img_in.proj": "x_embedder.proj",
+    "time_in.mlp.0": "time_text_embed.timestep_embedder.linear_1",
+    "time_in.mlp.2": "time_text_embed.timestep_embedder.linear_2",
+    "vector_in.in_layer": "time_text_embed.text_embedder.linear_1",
+    "vector_in.out_layer": "time_text_embed.text_embedder.linear_2",
+    "guidance_in.mlp.0": "time_text_embed.guidance_embedder.linear_1",
+    "guidance_in.mlp.2": "time_text_embed.guidance_embedder.linear_2",
+    **REFINED_TEXT,
+    **DOUBLE_BLOCKS,
+    "single_blocks.{}.linear1": (
+        "single_transformer_blocks.{}.attn.to_q",
+        "single_transformer_blocks.{}.attn.to_k",
+        "single_transformer_blocks.{}.attn.to_v",
+        "single_transformer_blocks.{}.proj_mlp",
+    ),
+    "single_blocks.{}.linear2": "single_transformer_blocks.{}.proj_out",
+    "single_blocks.{}.q_norm": "single_transformer_blocks.{}.attn.norm_q",
+    "single_blocks.{}.k_norm": "single_transformer_blocks.{}.attn.norm_k",
+    "single_blocks.{}.modulation.linear": "single_transformer_blocks.{}.norm.linear",
+    "final_layer.adaLN_modulation.1": Halves("norm_out.linear"),
+    "final_layer.linear": "proj_out",
+}
 
 _CALL = USUAL | {"guidance": "true_cfg_scale", "embedded_guidance": "guidance_scale"}
 
@@ -158,4 +234,5 @@ HUNYUAN_VIDEO = Family(
     },
     moments=_moments,
     originals=("hunyuan-video",),
+    original_names={"HunyuanVideoTransformer3DModel": _ORIGINAL_NAMES},
 )

@@ -6,7 +6,8 @@ the image, and the token refiner, stay.
 
 from __future__ import annotations
 
-from dvdq_models.families.family import Call, Example, Family, Inputs, Rule
+from dvdq_models.families.family import Call, Example, Family, Halves, Inputs, OriginalNames, Rule
+from dvdq_models.families.hunyuan_video import DOUBLE_BLOCKS, REFINED_TEXT
 
 IMAGE_TOKENS, GLYPH_TOKENS = 729, 256
 """Of SigLIP for the first frame, and of ByT5 for text to be shown."""
@@ -25,6 +26,28 @@ def _inputs(of: Example) -> Inputs:
         "image_embeds": of.normal(1, IMAGE_TOKENS, config.image_embed_dim, device=of.known),
     }
 
+
+_ORIGINAL_NAMES: OriginalNames = {
+    "img_in.proj": "x_embedder.proj",
+    "time_in.mlp.0": "time_embed.timestep_embedder.linear_1",
+    "time_in.mlp.2": "time_embed.timestep_embedder.linear_2",
+    "time_r_in.mlp.0": "time_embed.timestep_embedder_r.linear_1",
+    "time_r_in.mlp.2": "time_embed.timestep_embedder_r.linear_2",
+    "cond_type_embedding": "cond_type_embed",
+    "byt5_in.layernorm": "context_embedder_2.norm",
+    "byt5_in.fc1": "context_embedder_2.linear_1",
+    "byt5_in.fc2": "context_embedder_2.linear_2",
+    "byt5_in.fc3": "context_embedder_2.linear_3",
+    "vision_in.proj.0": "image_embedder.norm_in",
+    "vision_in.proj.1": "image_embedder.linear_1",
+    "vision_in.proj.3": "image_embedder.linear_2",
+    "vision_in.proj.4": "image_embedder.norm_out",
+    **REFINED_TEXT,
+    **DOUBLE_BLOCKS,
+    "final_layer.adaLN_modulation.1": Halves("norm_out.linear"),
+    "final_layer.linear": "proj_out",
+}
+"""Its authors keep queries, keys and values apart; ComfyUI has one linear for the three, as of HunyuanVideo."""
 
 _CALL = {"negative_prompt": "negative_prompt", "frames": "num_frames", "steps": "num_inference_steps"}
 
@@ -62,6 +85,7 @@ HUNYUAN_VIDEO_15 = Family(
     inputs=_inputs,
     prompt_tokens=1000,
     compression=(4, 16),
+    original_names={"HunyuanVideo15Transformer3DModel": _ORIGINAL_NAMES},
     pipelines={
         "HunyuanVideo15Pipeline": Call(24, _CALL | {"height": "height", "width": "width"}, prompt_alone=False),
         "HunyuanVideo15ImageToVideoPipeline": Call(24, _CALL | {"image": "image"}, prompt_alone=False),

@@ -10,7 +10,18 @@ from collections.abc import Iterator
 
 from torch.nn.functional import silu
 
-from dvdq_models.families.family import USUAL, Caching, Call, Config, Embedding, Example, Family, Inputs, Rule
+from dvdq_models.families.family import (
+    USUAL,
+    Caching,
+    Call,
+    Config,
+    Embedding,
+    Example,
+    Family,
+    Inputs,
+    OriginalNames,
+    Rule,
+)
 from dvdq_models.families.moments import Channels, Weights, gelu_tanh, time_steps
 
 CLIP_TOKENS = 257
@@ -79,6 +90,36 @@ def _fps(config: Config) -> int:
     return 24 if config.get("in_channels") == 48 else 16
 
 
+_ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0", "norm_q": "norm_q", "norm_k": "norm_k"}
+_IMAGE_ATTENTION = {"k_img": "add_k_proj", "v_img": "add_v_proj", "norm_k_img": "norm_added_k"}
+_BLOCK = {
+    "modulation": "scale_shift_table",
+    "norm3": "norm2",
+    "ffn.0": "ffn.net.0.proj",
+    "ffn.2": "ffn.net.2",
+    **{f"self_attn.{theirs}": f"attn1.{ours}" for theirs, ours in _ATTENTION.items()},
+    **{f"cross_attn.{theirs}": f"attn2.{ours}" for theirs, ours in (_ATTENTION | _IMAGE_ATTENTION).items()},
+}
+_ORIGINAL_NAMES: OriginalNames = {
+    "patch_embedding": "patch_embedding",
+    "vace_patch_embedding": "vace_patch_embedding",
+    "text_embedding.0": "condition_embedder.text_embedder.linear_1",
+    "text_embedding.2": "condition_embedder.text_embedder.linear_2",
+    "time_embedding.0": "condition_embedder.time_embedder.linear_1",
+    "time_embedding.2": "condition_embedder.time_embedder.linear_2",
+    "time_projection.1": "condition_embedder.time_proj",
+    "img_emb.emb_pos": "condition_embedder.image_embedder.pos_embed",
+    "img_emb.proj.0": "condition_embedder.image_embedder.norm1",
+    "img_emb.proj.1": "condition_embedder.image_embedder.ff.net.0.proj",
+    "img_emb.proj.3": "condition_embedder.image_embedder.ff.net.2",
+    "img_emb.proj.4": "condition_embedder.image_embedder.norm2",
+    **{f"{blocks}.{{}}.{t}": f"{blocks}.{{}}.{o}" for blocks in ("blocks", "vace_blocks") for t, o in _BLOCK.items()},
+    "vace_blocks.{}.before_proj": "vace_blocks.{}.proj_in",
+    "vace_blocks.{}.after_proj": "vace_blocks.{}.proj_out",
+    "head.modulation": "scale_shift_table",
+    "head.head": "proj_out",
+}
+
 _EXPERTS = USUAL | {"guidance_2": "guidance_scale_2"}
 
 WAN = Family(
@@ -141,5 +182,6 @@ WAN = Family(
     },
     moments=_moments,
     originals=("wan-",),
+    original_names={"WanTransformer3DModel": _ORIGINAL_NAMES, "WanVACETransformer3DModel": _ORIGINAL_NAMES},
     experts={"transformer": "high_noise_model", "transformer_2": "low_noise_model"},
 )

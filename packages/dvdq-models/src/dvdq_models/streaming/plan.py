@@ -72,7 +72,7 @@ def plan_transformer(
     report = describe(transformer, recipe)
     config = json.loads(transformer.to_json_string())
     expected = {name: tuple(tensor.shape) for name, tensor in transformer.state_dict().items()}
-    _check_names(source, expected, transformer._keys_to_ignore_on_load_unexpected or ())
+    check_names(source, expected, transformer._keys_to_ignore_on_load_unexpected or ())
     dtype = most_common_dtype(source.tensors)
     kept = set(transformer._keep_in_fp32_modules or ())
 
@@ -95,7 +95,7 @@ def plan_transformer(
             encode = partial(layers[module].encode, channel_max=maxima.get(module))
             steps.append(Step(module, tensor, partial(_quantize, tensor.where, module, encode, to, device)))
         else:
-            steps.append(Step(name, tensor, partial(_cast, tensor.where, name, to)))
+            steps.append(Step(name, tensor, cast_step(tensor.where, name, to)))
         types[name] = to
     for module, layer in layers.items():
         transformer.set_submodule(module, layer)
@@ -106,7 +106,8 @@ def plan_transformer(
     return TransformerPlan(source.subfolder, config, tuple(steps), outputs, report)
 
 
-def _check_names(source: TransformerSource, expected: Mapping[str, tuple[int, ...]], ignored: Any) -> None:
+def check_names(source: TransformerSource, expected: Mapping[str, tuple[int, ...]], ignored: Any) -> None:
+    """A :class:`DvdqError` unless the source has the model's tensors, in their shapes, and no others."""
     where, found = str(source.where), source.tensors
     if missing := [name for name in expected if name not in found]:
         raise DvdqError(OPERATION, where=where, expected=f"tensor {missing[0]}", got=f"{len(missing)} missing")
@@ -125,6 +126,11 @@ def _quantize(
     check_weight(OPERATION, where, weight)
     weight = cast(OPERATION, where, weight, dtype)
     return {f"{name}.{part}": tensor for part, tensor in encode(weight.to(device)).items()}
+
+
+def cast_step(where: str, name: str, dtype: torch.dtype) -> Encode:
+    """Writes the tensor itself, in ``dtype``; NaN and Inf are refused."""
+    return partial(_cast, where, name, dtype)
 
 
 def _cast(where: str, name: str, dtype: torch.dtype, tensor: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,14 +28,10 @@ from dvdq_models.running.placement import check_device
 from dvdq_models.streaming.components import check_components
 from dvdq_models.streaming.plan import Step, TransformerPlan, plan_transformer
 from dvdq_models.streaming.source import OPERATION, Source, open_source
+from dvdq_models.streaming.tasks import Progress, Task, check_space, full_disk_named, run_tasks
 from dvdq_models.streaming.workspace import Workspace, check_destination
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
-
-Progress = Callable[[str, int, int], None]
-"""Called after each part with its name, how many bytes of the source are done and how many there are."""
-COMMIT_BYTES = 2**28
-"""Bytes of the source after which results are synced and noted in the journal: what a kill costs at most."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +68,6 @@ class StreamingReport:
             "reduction": before / after,
             "transformers": {name: model.to_dict() for name, model in self.transformers.items()},
         }
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A part of the work: ``run`` leaves its bytes in files, ``nbytes`` of the source are then done."""
-
-    name: str
-    nbytes: int
-    run: Callable[[], None]
 
 
 def quantize_checkpoint(
@@ -137,10 +122,10 @@ def quantize_checkpoint(
     resumed = 0
     with Workspace(place, _identity(opened, recipe, calibration, target, backend), restart=restart) as work:
         if not work.finished:
-            with ExitStack() as stack, _full_disk_named(work.folder):
-                _check_space(work, plans, opened)
+            with ExitStack() as stack, full_disk_named(work.folder):
+                check_space(work, _bytes_to_write(plans, opened))
                 files = [stack.enter_context(_weight_files(work, plan)) for plan in plans]
-                resumed = _run(work, _tasks(work, opened, plans, files), files, progress)
+                resumed = run_tasks(work, _tasks(work, opened, plans, files), files, progress)
                 for plan, weights in zip(plans, files, strict=True):
                     weights.finish(plan.config, recipe)
             _check_result(work.result, plans, opened)
@@ -157,49 +142,19 @@ def quantize_checkpoint(
     )
 
 
-def _run(work: Workspace, tasks: list[_Task], files: list[WeightFiles], progress: Progress | None) -> int:
-    """Do what is not done yet; how many bytes of the source were."""
-    total = sum(task.nbytes for task in tasks)
-    resumed = done = sum(task.nbytes for task in tasks if task.name in work.done)
-    if progress is not None:
-        progress("", done, total)
-    pending: list[_Task] = []
-
-    def commit() -> None:
-        for weights in files:
-            weights.sync()
-        work.record(task.name for task in pending)
-        pending.clear()
-
-    try:
-        for task in tasks:
-            if task.name in work.done:
-                continue
-            task.run()
-            pending.append(task)
-            done += task.nbytes
-            if sum(task.nbytes for task in pending) >= COMMIT_BYTES:
-                commit()
-            if progress is not None:
-                progress(task.name, done, total)
-    finally:
-        commit()
-    return resumed
-
-
-def _tasks(work: Workspace, source: Source, plans: list[TransformerPlan], files: list[WeightFiles]) -> list[_Task]:
+def _tasks(work: Workspace, source: Source, plans: list[TransformerPlan], files: list[WeightFiles]) -> list[Task]:
     """Checksums first, so that a broken file is known before hours of work; then tensors; then files to copy."""
     tasks = [
-        _Task(f"sha256 {file}", file.stat().st_size, partial(check_sum, OPERATION, file, digest))
+        Task(f"sha256 {file}", file.stat().st_size, partial(check_sum, OPERATION, file, digest))
         for file, digest in source.digests().items()
     ]
     for plan, weights in zip(plans, files, strict=True):
         tasks += [
-            _Task(f"{plan.subfolder}/{step.name}", step.source.type.nbytes, partial(_write, step, weights))
+            Task(f"{plan.subfolder}/{step.name}", step.source.type.nbytes, partial(_write, step, weights))
             for step in plan.steps
         ]
     tasks += [
-        _Task(
+        Task(
             f"copy {file}", (source.root / file).stat().st_size, partial(_copy, source.root / file, work.result / file)
         )
         for file in source.copies
@@ -239,6 +194,11 @@ def _identity(
     }
 
 
+def _bytes_to_write(plans: list[TransformerPlan], source: Source) -> int:
+    written = sum(output.nbytes for plan in plans for output in plan.outputs.values())
+    return written + sum((source.root / file).stat().st_size for file in source.copies)
+
+
 def _check_result(result: Path, plans: list[TransformerPlan], source: Source) -> None:
     """The folder that is to be published loads: its files open, and each transformer has the tensors of its plan."""
     check_components(OPERATION, result, source.components)
@@ -247,24 +207,3 @@ def _check_result(result: Path, plans: list[TransformerPlan], source: Source) ->
         read_quantized_config(folder)
         if {name: tensor.type for name, tensor in open_folder(OPERATION, folder).items()} != plan.outputs:
             raise DvdqError(OPERATION, where=str(folder), expected="the tensors that were planned", got="others")
-
-
-def _check_space(work: Workspace, plans: list[TransformerPlan], source: Source) -> None:
-    written = sum(output.nbytes for plan in plans for output in plan.outputs.values())
-    copied = sum((source.root / file).stat().st_size for file in source.copies)
-    # Windows does not say how much of a file is on the disk.
-    there = sum(getattr(f.stat(), "st_blocks", 0) * 512 for f in work.result.rglob("*") if f.is_file())
-    free = shutil.disk_usage(work.folder).free
-    if (needed := written + copied - there) > free:
-        raise DvdqError(OPERATION, where=str(work.folder), expected=f"{needed:,} bytes free", got=f"{free:,}")
-
-
-@contextmanager
-def _full_disk_named(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        expected = "room on the disk; the same command goes on where this one stopped"
-        raise DvdqError(OPERATION, where=str(folder), expected=expected, got=error.strerror) from error

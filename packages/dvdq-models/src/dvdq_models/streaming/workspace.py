@@ -1,8 +1,8 @@
 """Where an unfinished result lies, and what of it is done: ``.DST.part`` beside DST.
 
-It holds ``result``, which becomes DST by one rename; ``identity.json``, what it is made of; ``journal``, one line for
-each part that is on the disk; and a lock. A part is named in the journal only after its bytes are synced, so whatever
-kills the process, the next run does again what is not named and nothing else.
+It holds ``result``, which becomes DST by one rename, or the one file in it does; ``identity.json``, what it is made of;
+``journal``, one line for each part that is on the disk; and a lock. A part is named in the journal only after its bytes
+are synced, so whatever kills the process, the next run does again what is not named and nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from dvdq_models.files.atomic import sync, write_text
-from dvdq_models.files.destinations import check_new_folder
+from dvdq_models.files.destinations import check_new_file, check_new_folder
 from dvdq_models.files.text import read_json
 from dvdq_models.streaming.source import OPERATION
 from dvdq_reference.spec.errors import DvdqError
@@ -29,26 +29,30 @@ class Workspace:
     """The workspace of one destination, locked while it is open.
 
     Args:
-        destination: the folder to be; must not exist.
+        destination: the folder or file to be; must not exist.
         identity: of the work, JSON-ready; one that is resumed must have the same.
         restart: discard what another run left.
+        file: the name in ``result`` of what becomes the destination, if it is a file.
 
     Raises:
         DvdqError: on entering, a destination that exists, another process at work on it, or the remains of a run of
             another identity.
     """
 
-    def __init__(self, destination: Path, identity: dict[str, Any], *, restart: bool = False) -> None:
-        self.destination, self.identity, self._restart = destination, identity, restart
+    def __init__(
+        self, destination: Path, identity: dict[str, Any], *, restart: bool = False, file: str | None = None
+    ) -> None:
+        self.destination, self.identity, self._restart, self._file = destination, identity, restart, file
         self.folder = _folder(destination)
         self.result = self.folder / "result"
+        self._product = self.result / file if file else self.result
         self.done: frozenset[str] = frozenset()
         self.finished = self._published = False
         self._identity, self._journal = self.folder / _IDENTITY, self.folder / "journal"
         self._lock = FileLock(self.folder / "lock")
 
     def __enter__(self) -> Self:
-        check_destination(self.destination)
+        check_destination(self.destination, file=self._file is not None)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(blocking=False)
@@ -82,16 +86,18 @@ class Workspace:
             for file in self.result.rglob("*"):
                 if file.is_file():
                     sync(file)
-            self.result.rename(self.destination)
+            self._product.rename(self.destination)
             sync(self.destination.parent)
+        if self._file:
+            shutil.rmtree(self.result, ignore_errors=True)
         self._journal.unlink(missing_ok=True)
         self._published = True
 
     def _take_up(self) -> None:
         left = read_json(OPERATION, self._identity) if self._identity.is_file() else None
         if self.destination.exists():
-            if left != self.identity or self.result.exists():
-                check_new_folder(OPERATION, self.destination)
+            if left != self.identity or self._product.exists():
+                _check_new(self.destination, file=self._file is not None)
             self.finished = True
             return
         if left is not None and left != self.identity and not self._restart:
@@ -111,8 +117,8 @@ class Workspace:
         self.done = frozenset(map(json.loads, whole.splitlines()))
 
 
-def check_destination(destination: Path) -> Path:
-    """The destination as an absolute path.
+def check_destination(destination: Path, *, file: bool = False) -> Path:
+    """The destination, a folder or a ``.safetensors`` file, as an absolute path.
 
     Raises:
         DvdqError: one that exists, unless a run was killed just after it gave it its name; one that cannot be made.
@@ -120,6 +126,12 @@ def check_destination(destination: Path) -> Path:
     place = Path(os.path.abspath(destination))
     if place.name and (_folder(place) / _IDENTITY).is_file():
         return place
+    return _check_new(destination, file=file)
+
+
+def _check_new(destination: Path, *, file: bool) -> Path:
+    if file:
+        return check_new_file(OPERATION, destination, (".safetensors",))
     return check_new_folder(OPERATION, destination)
 
 

@@ -28,11 +28,13 @@ class Grid:
         scale: Δ > 0, float64 ``[out, groups]``.
         zero: z, int64 ``[out, groups]``.
         bits: b, the width of the codes.
+        least: the smallest code, 0, or 1 where there are as many on either side of zero.
     """
 
     scale: Floats
     zero: Ints
     bits: int
+    least: int = 0
 
     def __post_init__(self) -> None:
         check_bits("grid", self.bits)
@@ -99,14 +101,14 @@ def minmax_grid(weight: ArrayLike, bits: int = 4, *, group_size: int | None = No
 
 
 def quantize(weight: ArrayLike, grid: Grid) -> Ints:
-    """Eq. 1: ``q = clamp(round(W / Δ) + z, 0, 2^b - 1)``, int64 ``[out, in]``, rounding half to even.
+    """Eq. 1: ``q = clamp(round(W / Δ) + z, least, 2^b - 1)``, int64 ``[out, in]``, rounding half to even.
 
     Raises:
         DvdqError: for a bad weight (naming the row) or one that the grid does not fit.
     """
     weight = matrix("quantize", weight)
     scale, zero = grid.per_channel("quantize", weight.shape)
-    return np.clip(np.rint(weight / scale) + zero, *unsigned_range(grid.bits)).astype(np.int64)
+    return np.clip(np.rint(weight / scale) + zero, grid.least, unsigned_range(grid.bits)[1]).astype(np.int64)
 
 
 def dequantize(codes: ArrayLike, grid: Grid) -> Floats:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from numpy.typing import ArrayLike
 
 from dvdq_reference.oracle.affine import Grid, dequantize, minmax_grid, quantize
 from dvdq_reference.oracle.bgr import refine_grid
+from dvdq_reference.oracle.bgr_symmetric import refine_scale
 from dvdq_reference.oracle.clip_search import search_clip
 from dvdq_reference.oracle.hadamard import rotation_matrix
 from dvdq_reference.oracle.inputs import Floats, matrix
@@ -69,11 +71,15 @@ def recipe_linear(
 
 def weight_grid(weight: ArrayLike, rule: WeightRule) -> Grid:
     """The grid that ``rule`` asks for: min-max, what BGR finds, or what the clip search finds."""
+    search: dict[str, Any] = {
+        "num_bounds": rule.num_bounds,
+        "group_size": rule.group_size,
+        "tolerance": rule.tolerance,
+    }
     if rule.grid == "bgr":
-        found = refine_grid(
-            weight, rule.bits, num_bounds=rule.num_bounds, group_size=rule.group_size, tolerance=rule.tolerance
-        )
-        return found.grid
+        return refine_grid(weight, rule.bits, **search).grid
+    if rule.grid == "bgr-symmetric":
+        return refine_scale(weight, rule.bits, **search)
     if rule.grid == "clip-search":
         return search_clip(weight, rule.bits, group_size=rule.group_size)
     return minmax_grid(weight, rule.bits, group_size=rule.group_size, symmetric=rule.symmetric)

@@ -16,7 +16,7 @@ from dvdq_reference.spec.bits import check_bits
 from dvdq_reference.spec.errors import DvdqError
 
 RotationKind = Literal["full", "block", "regular"]
-Grid = Literal["minmax", "bgr", "clip-search"]
+Grid = Literal["minmax", "bgr", "bgr-symmetric", "clip-search"]
 Clip = Literal["absmax", "gaussian", "quarot", "signed"]
 SmoothingKind = Literal["smoothquant", "vidit-q", "analytic"]
 ScheduleKind = Literal["constant", "low", "delta", "stp", "itp", "abs", "sba"]
@@ -97,8 +97,9 @@ class Smoothing:
 class WeightRule:
     """The grid of a weight's codes: ``WeightRule(4, "bgr", 128)`` gives a ``[12, 256]`` weight 2 grids a row.
 
-    ``group_size=None`` is one grid per row. A symmetric grid fixes the zero-point at ``2^(b-1)``. ``clip-search`` is
-    QuaRot's: the symmetric grid of least ``Σ |W - Ŵ|^2.4`` among min-max shrunk by 0, 1, … 79 %. ``num_bounds`` and
+    ``group_size=None`` is one grid per row. A symmetric grid fixes the zero-point at ``2^(b-1)``. ``bgr-symmetric`` is
+    BGR of the scale alone, with as many codes on either side of zero. ``clip-search`` is QuaRot's: the symmetric grid
+    of least ``Σ |W - Ŵ|^2.4`` among min-max shrunk by 0, 1, … 79 %. ``num_bounds`` and
     ``tolerance`` are BGR's: how many shrink steps it tries, and by which share the squared error must fall for a grid
     to be refined again.
     """
@@ -110,14 +111,20 @@ class WeightRule:
     num_bounds: int = BGR_BOUNDS
     tolerance: float = BGR_TOLERANCE
 
+    @property
+    def least_code(self) -> int:
+        """The smallest code q: 1 where a grid has as many on either side of zero, e.g. -7 … 7 at 4 bits, else 0."""
+        return int(self.grid == "bgr-symmetric")
+
     def __post_init__(self) -> None:
         check_bits("recipe", self.bits)
         _check_choice("weight.grid", self.grid, Grid)
         _check_size("weight.group_size", self.group_size)
         if self.symmetric and self.grid == "bgr":
             raise DvdqError("recipe", where="weight", expected="an asymmetric grid for BGR", got="symmetric=True")
-        if not self.symmetric and self.grid == "clip-search":
-            raise DvdqError("recipe", where="weight", expected="symmetric=True for clip-search", got="symmetric=False")
+        if not self.symmetric and self.grid in ("bgr-symmetric", "clip-search"):
+            expected = f"symmetric=True for {self.grid}"
+            raise DvdqError("recipe", where="weight", expected=expected, got="symmetric=False")
         if isinstance(self.num_bounds, bool) or not isinstance(self.num_bounds, int) or self.num_bounds < 1:
             raise DvdqError(
                 "recipe", where="weight.num_bounds", expected="a positive whole number", got=self.num_bounds
@@ -208,8 +215,9 @@ class Recipe:
         """A recipe of DESIGN's table, e.g. ``Recipe.named("dvd-quant", "W4A6")``.
 
         Args:
-            name: ``minmax``, ``smoothquant``, ``quarot``, ``vidit-q``, ``dvd-quant``, or ``dvd-quant-plus``, which is
-                ``dvd-quant`` with random signs, a grid for each 256 channels and the Gaussian clip.
+            name: ``minmax``, ``smoothquant``, ``quarot``, ``vidit-q``, ``dvd-quant``, ``convrot``, whose weights the
+                files for ComfyUI hold, or ``dvd-quant-plus``, which is ``dvd-quant`` with random signs, a grid for each
+                256 channels and the Gaussian clip.
             bits: ``W{w}A{a}``. ``A6`` is an average, not a width: a δ-guided switch between 4 and 8.
             changes: fields to replace, e.g. ``rotation=None`` for an ablation.
         """
@@ -300,6 +308,12 @@ _TABLE: dict[str, dict[str, Any]] = {
         "smoothing": None,
         "weight": WeightRule(4, "bgr"),
         "activation": ActivationRule(8, DEFAULT_BLOCK),
+    },
+    "convrot": {
+        "rotation": Rotation("regular"),
+        "smoothing": None,
+        "weight": WeightRule(4, "bgr-symmetric", symmetric=True),
+        "activation": _PER_TOKEN,
     },
     "dvd-quant-plus": {
         "rotation": Rotation("full", seed=0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from dvdq_kernels.backends.torch.bgr import refine
+from dvdq_kernels.backends.torch.bgr_symmetric import refine_scale
 from dvdq_kernels.backends.torch.clip_search import search_clip
 from dvdq_kernels.backends.torch.grids import grid_of_range, symmetric_grid
 from dvdq_kernels.backends.torch.packing import pack, unpack
@@ -25,6 +26,8 @@ def quantize_weight(
     parts = weight.reshape(-1, in_features if group_size is None else group_size)
     if grid == "bgr":
         scale, zero, _ = refine(parts, bits, num_bounds, tolerance)
+    elif grid == "bgr-symmetric":
+        scale, zero = refine_scale(parts, bits, num_bounds, tolerance)
     elif grid == "clip-search":
         scale, zero = search_clip(parts, bits)
     else:
@@ -32,12 +35,13 @@ def quantize_weight(
         largest = torch.maximum(low.abs(), high.abs())
         scale, zero = symmetric_grid(largest, bits) if symmetric else grid_of_range(low, high, bits)
     stored = scale.to(torch.float32)
-    codes = encode(parts, stored, zero, bits).view(out_features, in_features)
+    least = 1 if grid == "bgr-symmetric" else 0
+    codes = encode(parts, stored, zero, bits, least).view(out_features, in_features)
     return pack(codes, bits), stored.view(out_features, -1), zero.to(torch.int16).view(out_features, -1)
 
 
-def encode(parts: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, bits: int) -> torch.Tensor:
-    """``q = clamp(round(w/Δ) + z, 0, 2^b - 1)`` uint8, half to even, divided in float64."""
+def encode(parts: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, bits: int, least: int = 0) -> torch.Tensor:
+    """``q = clamp(round(w/Δ) + z, least, 2^b - 1)`` uint8, half to even, divided in float64."""
     scale, zero = scale.to(torch.float64), zero.to(torch.float64)
     # Chunks, because float64 copies of a large weight would be what takes most memory.
     size = max(1, 2**17 // parts.shape[1])
@@ -45,7 +49,7 @@ def encode(parts: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, bits: i
     for part, step, offset, out in zip(
         parts.split(size), scale.split(size), zero.split(size), codes.split(size), strict=True
     ):
-        out.copy_((part / step[:, None]).round_().add_(offset[:, None]).clamp_(*unsigned_range(bits)))
+        out.copy_((part / step[:, None]).round_().add_(offset[:, None]).clamp_(least, unsigned_range(bits)[1]))
     return codes
 
 

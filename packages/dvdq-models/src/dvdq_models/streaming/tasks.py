@@ -1,0 +1,80 @@
+"""Work in parts, each noted when its bytes are on the disk, so that a run that was killed goes on."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvdq_models.checkpoint.writing import WeightFiles
+from dvdq_models.streaming.source import OPERATION
+from dvdq_models.streaming.workspace import Workspace
+from dvdq_reference.spec.errors import DvdqError
+
+Progress = Callable[[str, int, int], None]
+"""Called after each part with its name, how many bytes of the source are done and how many there are."""
+COMMIT_BYTES = 2**28
+"""Bytes of the source after which results are synced and noted in the journal: what a kill costs at most."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A part of the work: ``run`` leaves its bytes in files, ``nbytes`` of the source are then done."""
+
+    name: str
+    nbytes: int
+    run: Callable[[], None]
+
+
+def run_tasks(work: Workspace, tasks: list[Task], files: list[WeightFiles], progress: Progress | None) -> int:
+    """Do what is not done yet; how many bytes of the source were."""
+    total = sum(task.nbytes for task in tasks)
+    resumed = done = sum(task.nbytes for task in tasks if task.name in work.done)
+    if progress is not None:
+        progress("", done, total)
+    pending: list[Task] = []
+
+    def commit() -> None:
+        for weights in files:
+            weights.sync()
+        work.record(task.name for task in pending)
+        pending.clear()
+
+    try:
+        for task in tasks:
+            if task.name in work.done:
+                continue
+            task.run()
+            pending.append(task)
+            done += task.nbytes
+            if sum(task.nbytes for task in pending) >= COMMIT_BYTES:
+                commit()
+            if progress is not None:
+                progress(task.name, done, total)
+    finally:
+        commit()
+    return resumed
+
+
+def check_space(work: Workspace, needed: int) -> None:
+    """A :class:`DvdqError` unless what is missing of a result of ``needed`` bytes fits on the disk."""
+    # Windows does not say how much of a file is on the disk.
+    there = sum(getattr(f.stat(), "st_blocks", 0) * 512 for f in work.result.rglob("*") if f.is_file())
+    free = shutil.disk_usage(work.folder).free
+    if needed - there > free:
+        raise DvdqError(OPERATION, where=str(work.folder), expected=f"{needed - there:,} bytes free", got=f"{free:,}")
+
+
+@contextmanager
+def full_disk_named(folder: Path) -> Iterator[None]:
+    """Say in our words that the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        expected = "room on the disk; the same command goes on where this one stopped"
+        raise DvdqError(OPERATION, where=str(folder), expected=expected, got=error.strerror) from error
