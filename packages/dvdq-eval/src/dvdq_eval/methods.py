@@ -130,6 +130,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "regular blocks of 256 rotated": {"rotation": Rotation("regular")},
         "a scale per token": {"activation": ActivationRule(8, None)},
         "a scale per 64": {"activation": ActivationRule(8, 64)},
+        "signed scales": {"activation": ActivationRule(8, DEFAULT_BLOCK, "signed")},
+        "smoothed without data": {"smoothing": Smoothing("analytic")},
         "BGR with 1 bound": {"weight": WeightRule(4, "bgr", num_bounds=1)},
         "BGR with 20 bounds": {"weight": WeightRule(4, "bgr", num_bounds=20)},
         "BGR to tolerance 0": {"weight": WeightRule(4, "bgr", tolerance=0.0)},

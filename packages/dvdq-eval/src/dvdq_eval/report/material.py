@@ -116,7 +116,7 @@ def read_file(path: Path, name: str) -> Found[Any] | None:
 
 _KINDS: Mapping[str, type[Any]] = MappingProxyType(
     {
-        r"(table-[1-4]|figure-6|beyond|methods)\.json": Table,
+        r"(table-[1-4]|figure-6|beyond|finish|methods)\.json": Table,
         r"table-5\.json": Costs,
         r"figure-3\.json": LayerErrors,
         r"figure-4\.json": Channels,

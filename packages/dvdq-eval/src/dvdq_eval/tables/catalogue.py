@@ -10,7 +10,7 @@ from typing import Any
 
 from dvdq_eval.methods import AS_PUBLISHED, BASELINES, FULL_PRECISION, LABELS, VARIANTS, Method
 from dvdq_eval.peers.records import ORBITQUANT_W4A4, ORBITQUANT_W4A6, SDNQ_UINT4
-from dvdq_reference.spec.recipe import DEFAULT_DELTA, ActivationRule, BitSchedule, Rotation, WeightRule
+from dvdq_reference.spec.recipe import DEFAULT_DELTA, ActivationRule, BitSchedule, Rotation, Smoothing, WeightRule
 
 OURS = LABELS["dvd-quant"]
 WIDTHS = ("W4A8", "W4A6", "W4A4")
@@ -132,6 +132,8 @@ AT: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "regular blocks of 256 rotated",
             "a scale per token",
             "a scale per 64",
+            "signed scales",
+            "smoothed without data",
         ),
     }
 )
@@ -155,6 +157,24 @@ def _beyond() -> tuple[Line, ...]:
     return tuple(lines)
 
 
+def _finish() -> tuple[Line, ...]:
+    spread = Rotation("full", seed=0)
+    changes: dict[str, Any] = {"rotation": spread}
+    lines = [Line(ours("W4A4")), Line(ours("W4A4", "random signs", **changes), ours("W4A4"))]
+    changes["activation"] = ActivationRule(8, 64, "signed")
+    base = ours("W4A4", "signs, signed scales per 64", **changes)
+    lines.append(Line(base, ours("W4A4")))
+    last = {count: BitSchedule("low", last_high=count) for count in (1, 2, 3)}
+    ends = {count: ours("W4A4", f"last {count} at 8", schedule=schedule, **changes) for count, schedule in last.items()}
+    lines += [Line(ends[1], base), Line(ends[2], ends[1]), Line(ends[3], ends[2])]
+    smoothed = {"smoothing": Smoothing("analytic"), "schedule": last[2], **changes}
+    lines.append(Line(ours("W4A4", "last 2 at 8, smoothed", **smoothed), ends[2]))
+    finished = {"finish": WeightRule(4, "bgr", 128), "schedule": last[2], **changes}
+    lines.append(Line(ours("W4A4", "last 2 at 8, weights finish", **finished), ends[2]))
+    lines.append(Line(ours("W4A8", "signs, signed scales per 64", **changes), ends[2]))
+    return tuple(lines)
+
+
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     {
         "table-1": Experiment(
@@ -169,5 +189,10 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         "table-4": Experiment("With TeaCache", _table_4(), "Skipping steps adds its speed and costs little."),
         "figure-6": Experiment("The threshold δ", _figure_6(), "A larger δ gives fewer bits and a worse picture."),
         "beyond": Experiment("Beyond the paper", _beyond(), "Each choice by itself, and the recipe made of them."),
+        "finish": Experiment(
+            "Steps and weights that finish",
+            _finish(),
+            "A few last steps at more bits give most of what more bits give.",
+        ),
     }
 )
