@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from diffusers import ContextParallelConfig, WanTransformer3DModel
+from diffusers import ContextParallelConfig, ParallelConfig, WanTransformer3DModel
 
 from dvdq_models import DVDQuantConfig, quantize, trace
 
@@ -29,8 +30,11 @@ def run(ranks: int) -> dict[str, Any]:
     """Outputs of four steps, and the decisions."""
     torch.manual_seed(0)
     model: Any = quantize(WanTransformer3DModel(**CONFIG).eval(), DVDQuantConfig("dvd-quant", "W4A6", delta=0.3).recipe)
-    if ranks > 1:
-        model.enable_parallelism(config=ContextParallelConfig(ulysses_degree=ranks))
+    if ranks > 1:  # on load, which then calls enable_parallelism
+        with TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            config = ParallelConfig(context_parallel_config=ContextParallelConfig(ulysses_degree=ranks))
+            model = WanTransformer3DModel.from_pretrained(folder, parallel_config=config)
     generator, outputs = torch.Generator().manual_seed(1), []
     latents, text = torch.randn(1, 8, 2, 8, 8, generator=generator), torch.randn(1, 4, 32, generator=generator)
     for time in (900, 700, 400, 100):

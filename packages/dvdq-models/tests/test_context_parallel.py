@@ -40,3 +40,9 @@ def test_tensor_parallelism_is_refused(transformer: Any) -> None:
     model = quantize(transformer, Recipe.named("minmax"))
     with pytest.raises(DvdqError, match="enable_parallelism: config: expected context parallelism"):
         model.enable_parallelism(config=TensorParallelConfig(tp_degree=2))
+
+
+def test_tensor_parallelism_is_refused_on_load(transformer: Any, tmp_path: Path) -> None:
+    quantize(transformer, Recipe.named("minmax")).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="tensor parallelism"):
+        type(transformer).from_pretrained(tmp_path, parallel_config=TensorParallelConfig(tp_degree=2))
