@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from dvdq_eval.cli import layers as command
+from dvdq_eval.cli import main
 from dvdq_eval.layers.check import check_layers
 from dvdq_eval.layers.recipes import RECIPES, SHAPES, VARIANTS, Shape
 from dvdq_eval.layers.results import LayerRow, LayerTable, Range, layer_sheet
@@ -331,3 +333,17 @@ def test_the_command_refuses_a_folder(app: typer.Typer, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["--quick", "--out", str(tmp_path)])
     assert isinstance(done.exception, DvdqError)
     assert "layers: " in str(done.exception)
+
+
+def test_what_the_system_refuses_ends_the_command_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "layers.json"
+    monkeypatch.setattr(sys, "argv", ["dvdq-eval", "layers", "--quick", "--out", str(out)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith(str(out.parent))

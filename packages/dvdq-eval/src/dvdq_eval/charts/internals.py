@@ -12,6 +12,8 @@ from dvdq_eval.internals import LayerError
 from dvdq_models.switching.schedule import StepDecision
 
 GRIDS = (("rival", "min-max"), ("ours", "BGR"))
+WIDTHS = (("high", "8-bit step"), ("low", "4-bit step"))
+_ROW = 44
 _BLOCKS = {"blocks": "block", "transformer_blocks": "double", "single_transformer_blocks": "single"}
 """What the lists of blocks of both families are called in a chart."""
 
@@ -86,10 +88,6 @@ def _block(name: str) -> str:
     """``blocks.3.attn1.to_q`` belongs to ``block 3``; a layer outside any block to its own first word."""
     first, *others = name.split(".")
     return f"{_BLOCKS[first]} {others[0]}" if first in _BLOCKS else first
-
-
-WIDTHS = (("high", "8-bit step"), ("low", "4-bit step"))
-_ROW = 44
 
 
 def bit_trace(prompt: str, steps: Sequence[StepDecision], delta: float) -> Markup:

@@ -31,8 +31,26 @@ Stored = Annotated[Path, typer.Option(help="Folder that keeps every video; a run
 Workers = Annotated[int, typer.Option(min=1, help="Pipelines at once, by Ray; on GPUs, one each.")]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster, e.g. auto; default: this machine.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of each worker; other counts, other rounding.")]
-
+OwnThreads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")]
 STORE = Path("out/videos")
+DEFAULT_METHODS = ("dvd-quant:W4A8", "dvd-quant:W4A4")
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help=f"A bundled pipeline ({', '.join(BUNDLED)}), a published configuration with random weights "
+        f"({', '.join(PUBLISHED)}), a folder of a pipeline or transformer, or a config.json."
+    ),
+]
+Video = Annotated[
+    str | None, typer.Option(help="Frames x height x width, e.g. 81x480x832; a bundled pipeline has its own.")
+]
+PassMethods = Annotated[
+    list[str] | None,
+    typer.Option("--method", help=f"RECIPE:BITS; may be given again. Default: {' and '.join(DEFAULT_METHODS)}."),
+]
+TextTokens = Annotated[int | None, typer.Option(min=1, help="Of the prompt; default: the pipeline's.")]
+Random = Annotated[bool, typer.Option("--random", help="Random weights, whatever is in the folder.")]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -138,30 +156,7 @@ def read_settings(operation: str, text: str | None, steps: int | None) -> dict[s
     return settings if steps is None else settings | {"num_inference_steps": steps}
 
 
-OwnThreads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")]
-
-
 def set_threads(threads: int | None) -> None:
     """How many the CPU uses in this process; None leaves it to torch."""
     if threads is not None:
         torch.set_num_threads(threads)
-
-
-DEFAULT_METHODS = ("dvd-quant:W4A8", "dvd-quant:W4A4")
-
-Model = Annotated[
-    str,
-    typer.Argument(
-        help=f"A bundled pipeline ({', '.join(BUNDLED)}), a published configuration with random weights "
-        f"({', '.join(PUBLISHED)}), a folder of a pipeline or transformer, or a config.json."
-    ),
-]
-Video = Annotated[
-    str | None, typer.Option(help="Frames x height x width, e.g. 81x480x832; a bundled pipeline has its own.")
-]
-PassMethods = Annotated[
-    list[str] | None,
-    typer.Option("--method", help=f"RECIPE:BITS; may be given again. Default: {' and '.join(DEFAULT_METHODS)}."),
-]
-TextTokens = Annotated[int | None, typer.Option(min=1, help="Of the prompt; default: the pipeline's.")]
-Random = Annotated[bool, typer.Option("--random", help="Random weights, whatever is in the folder.")]

@@ -1,4 +1,4 @@
-"""``latency.json``: how long one pass of a transformer takes, and where the time goes.
+"""``latency.json`` and its tables: how long one pass of a transformer takes, and where the time goes.
 
 The file is one object with the fields of :class:`Latency`; nested objects have the fields of the classes below. Times
 are seconds, sizes bytes. What does not exist here, such as the peak memory of a device that counts none, is null.

@@ -8,6 +8,8 @@ that of the text alone, inside an embedder, does not pass there.
 A mark is a reading of the clock, on a GPU an event in its stream. Three a linear and two a call of attention add to the
 pass, and hooks add Python to it, which shows on a CPU and in small models. So a pass taken apart tells shares, and only
 an untouched one tells how long a pass takes. What the marks cost falls mostly between the pieces: in the rest.
+
+A clock sets the marks while work is handed to a device, and reads them once the device is done.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kinds of activations: what the inputs of a layer look like, each with its numbers and its reason.
+"""Synthetic layers: a weight, kinds of activations, each with its numbers and its reason, and the output in float64.
 
 A kind first fixes what belongs to a layer, such as which of its channels are large; what it returns then draws tokens
 of that layer. So two samples, one to calibrate on and one to evaluate, differ as two videos do through one model.
@@ -21,6 +21,13 @@ Sampler = Callable[[int, np.random.Generator], NDArray[np.float32]]
 """``(tokens, rng)`` to activations ``[tokens, in]``."""
 Kind = Callable[[int, np.random.Generator], Sampler]
 """``(in, rng)`` to the sampler of one layer."""
+
+TAIL = 4
+"""Degrees of freedom of a weight's Student t, whose fourth moment is infinite."""
+CALIBRATION_TOKENS = 256
+"""Tokens that the maxima of SmoothQuant and ViDiT-Q are taken over."""
+_CHUNK = 2**22
+"""Elements of a weight that exist in float64 at a time."""
 
 GAUSSIAN_MEDIAN = 0.6745
 """Median of ``|Z|`` for a standard normal Z."""
@@ -103,14 +110,6 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     }
 )
 """By the name that a table gives them."""
-
-
-TAIL = 4
-"""Degrees of freedom of a weight's Student t, whose fourth moment is infinite."""
-CALIBRATION_TOKENS = 256
-"""Tokens that the maxima of SmoothQuant and ViDiT-Q are taken over."""
-_CHUNK = 2**22
-"""Elements of a weight that exist in float64 at a time."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""``memory.json``: what a checkpoint weighs, part by part, and what one pass needs on top.
+"""``memory.json`` and its tables: what a checkpoint weighs, part by part, and what one pass needs on top.
 
 The file is one object with the fields of :class:`Memory`; nested objects have the fields of the classes below. Sizes
 are bytes. What was not measured is null.

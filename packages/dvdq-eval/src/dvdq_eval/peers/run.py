@@ -68,7 +68,7 @@ def run_peer(
 ) -> PeerSummary:
     """Quantize a pipeline's transformer with a peer and write a video for each job, on the CPU.
 
-    A video is read with :func:`dvdq_eval.peers.video.read_video`. A run that was cut short goes on where it was if
+    A video is read with :func:`read_video`. A run that was cut short goes on where it was if
     it is called again; files of another peer or of other settings must not be at the jobs' paths.
 
     Args:

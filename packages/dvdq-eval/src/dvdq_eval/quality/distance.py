@@ -13,6 +13,18 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 from dvdq_models.running.video import to_bytes
 from dvdq_reference.spec.errors import DvdqError
 
+SSIM_WINDOW = 7
+"""Side of the square over which SSIM compares, in pixels; no frame may be smaller."""
+
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Exponents of MS-SSIM's five scales, the finest first (Wang, Simoncelli and Bovik 2003)."""
+
+LEAST_SIDES = (11, 22, 44, 99, 176)
+"""Shorter side from which a frame has one, two, … five scales: the coarsest still holds the window of 11 pixels.
+
+That would need 88 pixels for the fourth scale; torchmetrics takes it from 99.
+"""
+
 
 def psnr(video: NDArray[np.floating], reference: NDArray[np.floating]) -> float:
     """``10 log10(1 / MSE)`` in dB over all frames at once; infinite if the two are equal."""
@@ -76,19 +88,6 @@ def check_video(operation: str, video: NDArray[np.floating], name: str = "video"
 def _check_finite(operation: str, name: str, array: NDArray[np.floating]) -> None:
     if not np.isfinite(array).all():
         raise DvdqError(operation, where=name, expected="finite numbers", got="NaN or Inf")
-
-
-SSIM_WINDOW = 7
-"""Side of the square over which SSIM compares, in pixels; no frame may be smaller."""
-
-SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Exponents of MS-SSIM's five scales, the finest first (Wang, Simoncelli and Bovik 2003)."""
-
-LEAST_SIDES = (11, 22, 44, 99, 176)
-"""Shorter side from which a frame has one, two, … five scales: the coarsest still holds the window of 11 pixels.
-
-That would need 88 pixels for the fourth scale; torchmetrics takes it from 99.
-"""
 
 
 def ssim(video: NDArray[np.floating], reference: NDArray[np.floating]) -> float:

@@ -1,4 +1,4 @@
-"""What is measured of each video, and how it is written."""
+"""A method in figures: what is measured of each video and how it is written, its row of a table, all that it says."""
 
 from __future__ import annotations
 

@@ -28,6 +28,13 @@ SERIES = "3.11"
 LOCK = Path(__file__).with_name("lock.txt")
 # Each without its dependencies but torch, as no resolver accepts what VBench and its judges say that they need.
 INSTALLS = (("torch==2.13.0",), ("--no-deps", "torchvision==0.28.0"), ("--no-deps", "-r", str(LOCK)))
+_SCRIPT = Path(__file__).with_name("plant.py")
+_PLANTING = 1800.0
+"""That it may take."""
+OPERATION = "vbench"
+_RUNNER = Path(__file__).with_name("runner.py")
+_SECONDS = 120.0
+"""That a list of versions may take."""
 
 
 def requirements() -> tuple[str, ...]:
@@ -86,11 +93,6 @@ def _checked(base: Path | None) -> Path:
     return python
 
 
-_SCRIPT = Path(__file__).with_name("plant.py")
-_PLANTING = 1800.0
-"""That it may take."""
-
-
 def plant(python: Path, folder: Path) -> None:
     """Random weights for every dimension into a new folder, marked as such: complete or not at all.
 
@@ -111,12 +113,6 @@ def plant(python: Path, folder: Path) -> None:
         )
         list(said)
         (fresh / MARKER).write_text("These weights are random: they show that VBench runs, and no more.\n")
-
-
-OPERATION = "vbench"
-_RUNNER = Path(__file__).with_name("runner.py")
-_SECONDS = 120.0
-"""That a list of versions may take."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from dvdq_reference.spec.errors import DvdqError
 OPERATION = "generate"
 HOPELESS = 10
 """Videos in a row whose failures end a run: it is not the videos, then."""
+TIMEOUT = 7200.0
+"""Seconds that a peer may take for one video: a big model on a CPU."""
 
 
 class Streak:
@@ -124,10 +126,6 @@ def _make_here(store: Store, pipelines: Pipelines, method: Method, streak: Strea
         else:
             streak.made()
     return failures
-
-
-TIMEOUT = 7200.0
-"""Seconds that a peer may take for one video: a big model on a CPU."""
 
 
 def make_videos_by_peer(store: Store, method: Method, tell: Tell) -> None:
