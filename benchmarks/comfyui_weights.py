@@ -20,7 +20,7 @@ from dvdq_models.families import family_of
 from dvdq_models.moving_shapes import HUNYUAN_VIDEO, WAN
 
 NAME = "comfyui_weights"
-ROWS, WIDTHS = 512, (5120, 13824)
+ROWS, WIDTHS = 128, (5120, 13824)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def bundled(pipeline: Any) -> Iterator[torch.Tensor]:
 
 
 def random_layer(width: int, degrees: int | None) -> torch.Tensor:
-    """Seeded, ``[512, width]``."""
+    """Seeded, ``[128, width]``."""
     rng = np.random.default_rng(0)
     values = rng.standard_normal((ROWS, width)) if degrees is None else rng.standard_t(degrees, (ROWS, width))
     return torch.from_numpy(values).float()
