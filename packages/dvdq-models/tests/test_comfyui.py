@@ -26,7 +26,7 @@ from dvdq_models.cli import app
 from dvdq_models.comfyui import export_checkpoint
 from dvdq_models.comfyui.bases import hadamard
 from dvdq_models.comfyui.codebook import Codebook
-from dvdq_models.comfyui.formats import Groups, SignedRows, activations_too, weight_only
+from dvdq_models.comfyui.formats import Encoding, Groups, SignedRows, activations_too, comfy_quant, weight_only
 from dvdq_models.comfyui.names import names_of, original_tensors
 from dvdq_models.comfyui.plan import plan_file
 from dvdq_models.families.configurations import empty_transformer
@@ -150,6 +150,31 @@ def test_a_row_is_its_scale_times_codes_in_the_rotated_basis(encoding: SignedRow
     nearest = exact.clamp(-largest, largest)
     assert ((codes - nearest).abs() <= 0.5 + slack).all()
     assert codes.abs().max() == largest
+
+
+@pytest.mark.parametrize(
+    ("encoding", "tensors", "fields"),
+    [
+        (SignedRows(4, 256, "int8"), {"weight", "weight_scale"}, {"convrot_groupsize", "linear_dtype"}),
+        (SignedRows(8, 256), {"weight", "weight_scale"}, {"convrot", "convrot_groupsize"}),
+        (Groups(), {"weight", "weight_scale", "weight_zeros"}, {"group_size"}),
+        (
+            Codebook(256),
+            {"weight", "weight_s_rel", "weight_s_channel", "weight_codebook"},
+            {"group_size", "convrot_groupsize"},
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, set) else "",
+)
+def test_a_layer_has_what_the_loader_reads_and_nothing_else(
+    encoding: Encoding, tensors: set[str], fields: set[str]
+) -> None:
+    """The names are those of ``_load_quantized_module`` in ComfyUI's comfy/ops.py (0271a469fe29)."""
+    made = encoding.encode(torch.randn(16, 256, generator=torch.Generator().manual_seed(0)))
+    assert set(made) == tensors
+    assert {name: TensorType(tuple(t.shape), t.dtype) for name, t in made.items()} == encoding.types(16, 256)
+    said = json.loads(comfy_quant(encoding).numpy().tobytes())
+    assert set(said) == fields | {"format"}
 
 
 @pytest.mark.parametrize("size", [256, 16])
