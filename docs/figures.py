@@ -184,6 +184,21 @@ def bench_streaming(root: Path) -> str:
     )
 
 
+def comfyui_weights(root: Path) -> str:
+    """Weight error of our files for ComfyUI and of its own quantizer, the latest run on each machine."""
+    rows = latest_runs(recorded(root, "comfyui-weights"), "device")
+    if not rows:
+        return NOTHING_YET
+    header = ["format", "weights", "layers", "comfy-kitchen", "ours", "less error"]
+
+    def line(row: dict[str, str]) -> list[str]:
+        ours, theirs = float(row["ours"]), float(row["theirs"])
+        numbers = [row["layers"], f"{theirs:.4f}", f"{ours:.4f}", f"{1 - ours / theirs:.0%}"]
+        return [f"`{row['format']}`", row["weights"], *numbers]
+
+    return table(header, map(line, rows))
+
+
 def on_gpus(root: Path, operation: str) -> dict[str, list[dict[str, str]]]:
     """The rows of an operation by GPU: the last of each provider, variant and shape."""
     by_device: dict[str, list[dict[str, str]]] = {}
@@ -455,6 +470,7 @@ FIGURES: dict[str, Callable[[Path], str]] = {
     "published-models": published_models,
     "bench-bgr": bench_bgr,
     "bench-streaming": bench_streaming,
+    "comfyui-weights": comfyui_weights,
     "bench-linear": bench_linear,
     "bench-rotate-quantize": lambda root: bench_copies(root, "rotate_quantize"),
     "bench-weight-only": lambda root: bench_copies(root, "weight_only"),

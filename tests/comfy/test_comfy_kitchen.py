@@ -21,7 +21,9 @@ import dvdq_models
 from dvdq_kernels import dequantize, quantize_weight
 from dvdq_models import Recipe
 from dvdq_models.comfyui import export_checkpoint
-from dvdq_models.comfyui.formats import Groups, SignedRows
+from dvdq_models.comfyui.bases import hadamard
+from dvdq_models.comfyui.codebook import Codebook
+from dvdq_models.comfyui.formats import Groups, SignedRows, comfy_quant
 from dvdq_models.families import family_of
 from dvdq_models.moving_shapes import HUNYUAN_VIDEO, WAN
 from dvdq_reference.oracle import packing
@@ -32,6 +34,7 @@ from dvdq_reference.oracle.linear import quantized_linear
 from dvdq_reference.spec.recipe import ActivationRule, Rotation
 
 tensor = pytest.importorskip("comfy_kitchen.tensor", reason="nox -s comfy installs it")
+w4a8_packed = pytest.importorskip("comfy_kitchen.tensor.w4a8_packed", reason="nox -s comfy installs it")
 eager = pytest.importorskip("comfy_kitchen.backends.eager.convrot_w4a4", reason="nox -s comfy installs it")
 
 PIPELINES = Path(dvdq_models.__file__).parent / "moving_shapes" / "pipelines"
@@ -42,13 +45,18 @@ FLOAT32 = 2.0**-24
 def layout_of(file: dict[str, torch.Tensor], layer: str) -> tuple[Any, torch.Tensor, Any]:
     """Layout, codes and parameters of a layer, made of the keys that ComfyUI's loader reads and of no others."""
     config = json.loads(file[f"{layer}.comfy_quant"].numpy().tobytes())
-    weight, scale = file[f"{layer}.weight"], file[f"{layer}.weight_scale"]
+    weight, scale = file[f"{layer}.weight"], file.get(f"{layer}.weight_scale")
     packed = config["format"] != "int8_tensorwise"
     shape = {"orig_dtype": torch.float32, "orig_shape": (weight.shape[0], weight.shape[1] * (2 if packed else 1))}
     if config["format"] == "convrot_w4a4":
         size, dtype = config["convrot_groupsize"], config.get("linear_dtype", "int4")
         layout = tensor.TensorCoreConvRotW4A4Layout
         params = layout.Params(scale=scale, convrot_groupsize=size, linear_dtype=dtype, **shape)
+    elif config["format"] == "asym_w4a8_int8":
+        layout = tensor.AsymW4A8Int8Layout
+        names = {"scale": "weight_s_rel", "s_channel": "weight_s_channel", "codebook": "weight_codebook"}
+        sizes = {key: config[key] for key in ("group_size", "convrot_groupsize")}
+        params = layout.Params(**{key: file[f"{layer}.{name}"] for key, name in names.items()}, **sizes, **shape)
     elif config["format"] == "awq_w4a16":
         layout = tensor.TensorCoreAWQW4A16Layout
         zeros = file[f"{layer}.weight_zeros"]
@@ -142,15 +150,31 @@ def test_eight_bits_are_decoded_within_a_rotation(size: int | None) -> None:
     weight = torch.randn(8, 768, generator=torch.Generator().manual_seed(0))
     tensors = SignedRows(8, size).encode(weight)
     file = {f"a.{name}": t for name, t in tensors.items()}
-    file["a.comfy_quant"] = torch.frombuffer(
-        bytearray(json.dumps(SignedRows(8, size).config).encode()), dtype=torch.uint8
-    )
+    file["a.comfy_quant"] = comfy_quant(SignedRows(8, size))
     layout, codes, params = layout_of(file, "a")
     found = layout.dequantize(codes, params)
     # Half a step of 127 on the largest of a row, which a rotation spreads over a block.
     step = tensors["weight_scale"] / 2
     error = (found - weight).view(8, -1, size or 1).norm(dim=2)
     assert (error <= step * (size or 1) ** 0.5 * 1.001).all()
+
+
+def test_levels_are_decoded_and_multiplied_by_its_fast_way() -> None:
+    """The codebook is the one that its kernels have built in, and no correction is there for it to read."""
+    weight = torch.randn(32, 512, generator=torch.Generator().manual_seed(0))
+    encoding = Codebook(256)
+    file = {f"a.{name}": t for name, t in encoding.encode(weight).items()}
+    assert torch.equal(file["a.weight_codebook"], w4a8_packed.default_w4a8_codebook())
+    file["a.comfy_quant"] = comfy_quant(encoding)
+    layout, codes, params = layout_of(file, "a")
+    found = layout.dequantize(codes, params)
+    theirs = layout.dequantize(*layout.quantize(weight))
+    assert (weight - found).norm() < 0.98 * (weight - theirs).norm()
+    product = torch.nn.functional.linear(weight[:4], tensor.QuantizedTensor(codes, layout.__name__, params))
+    exact = weight[:4].double() @ found.double().T
+    # Activations of 8 bits: each is off by at most half a step of their largest, and they meet weights at random.
+    step = (weight[:4] @ torch.from_numpy(np.kron(np.eye(2), hadamard(256).numpy())).float()).abs().amax(dim=1) / 127
+    assert (product - exact).abs().max() <= 6 * step.max() / 12**0.5 * found.norm(dim=1).max()
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -25,17 +25,21 @@ from dvdq_models.checkpoint.lazy import LazyTensor, open_file
 from dvdq_models.cli import app
 from dvdq_models.comfyui import export_checkpoint
 from dvdq_models.comfyui.bases import hadamard
-from dvdq_models.comfyui.formats import Groups, SignedRows, activations_too, weight_only
+from dvdq_models.comfyui.codebook import Codebook
+from dvdq_models.comfyui.formats import Encoding, Groups, SignedRows, activations_too, comfy_quant, weight_only
 from dvdq_models.comfyui.names import names_of, original_tensors
+from dvdq_models.comfyui.plan import plan_file
 from dvdq_models.families.configurations import empty_transformer
 from dvdq_models.streaming import tasks
 from dvdq_models.streaming.original import convert
+from dvdq_models.streaming.source import TransformerSource
 from dvdq_reference.oracle.hadamard import rotation_matrix
 from dvdq_reference.spec.recipe import Rotation, WeightRule
 
+ALL_PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text())
 PUBLISHED = {
     model["name"]: model["config"]
-    for model in json.loads((Path(__file__).parent / "published.json").read_text())
+    for model in ALL_PUBLISHED
     if model["config"]["_class_name"]
     in ("WanTransformer3DModel", "WanVACETransformer3DModel", "HunyuanVideoTransformer3DModel")
 }
@@ -148,6 +152,59 @@ def test_a_row_is_its_scale_times_codes_in_the_rotated_basis(encoding: SignedRow
     assert codes.abs().max() == largest
 
 
+@pytest.mark.parametrize(
+    ("encoding", "tensors", "fields"),
+    [
+        (SignedRows(4, 256, "int8"), {"weight", "weight_scale"}, {"convrot_groupsize", "linear_dtype"}),
+        (SignedRows(8, 256), {"weight", "weight_scale"}, {"convrot", "convrot_groupsize"}),
+        (Groups(), {"weight", "weight_scale", "weight_zeros"}, {"group_size"}),
+        (
+            Codebook(256),
+            {"weight", "weight_s_rel", "weight_s_channel", "weight_codebook"},
+            {"group_size", "convrot_groupsize"},
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, set) else "",
+)
+def test_a_layer_has_what_the_loader_reads_and_nothing_else(
+    encoding: Encoding, tensors: set[str], fields: set[str]
+) -> None:
+    """The names are those of ``_load_quantized_module`` in ComfyUI's comfy/ops.py (0271a469fe29)."""
+    made = encoding.encode(torch.randn(16, 256, generator=torch.Generator().manual_seed(0)))
+    assert set(made) == tensors
+    assert {name: TensorType(tuple(t.shape), t.dtype) for name, t in made.items()} == encoding.types(16, 256)
+    said = json.loads(comfy_quant(encoding).numpy().tobytes())
+    assert set(said) == fields | {"format"}
+
+
+@pytest.mark.parametrize("size", [256, 16])
+def test_levels_are_the_nearest_through_their_rounding(size: int) -> None:
+    """Each code's integer is the nearest of its group's sixteen, and no other number of float8 does better by much."""
+    weight = torch.randn(4, 2 * size, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 3, 4)[:, None]
+    weight[1, :16] = 0.0
+    tensors = Codebook(size).encode(weight)
+    assert {name: TensorType(tuple(t.shape), t.dtype) for name, t in tensors.items()} == Codebook(size).types(
+        4, 2 * size
+    )
+    codes = (signed(tensors["weight"], 4) % 16).view(4, -1, 16)
+    channel = tensors["weight_s_channel"].double()[:, None, None]
+    target = (weight.view(4, -1, size) @ hadamard(size)).view(4, -1, 16).double() / channel
+
+    def integers(relative: torch.Tensor) -> torch.Tensor:
+        return (tensors["weight_codebook"] * relative.float()[..., None]).round().clamp(-127, 127).double()
+
+    def error(relative: torch.Tensor) -> torch.Tensor:
+        return (target[..., None] - integers(relative)[..., None, :]).abs().amin(dim=3).square().sum(dim=2)
+
+    relative = tensors["weight_s_rel"]
+    made = integers(relative).gather(2, codes)
+    assert torch.allclose((target - made).square().sum(dim=2), error(relative), rtol=1e-5, atol=1e-4)
+    raw = relative.view(torch.uint8)
+    for step in (-2, -1, 1, 2):
+        other = (raw.int() + step).clamp(1, 126).to(torch.uint8).view(torch.float8_e4m3fn)
+        assert error(relative).sum() <= error(other).sum()
+
+
 def test_groups_hold_what_the_loader_adds_up() -> None:
     """``W ≈ s (q - 8) + o`` with what is stored, each code the nearest, in at most half a step but where BGR clips."""
     weight = torch.randn(6, 192, generator=torch.Generator().manual_seed(0)) + 0.3
@@ -245,6 +302,15 @@ def test_an_original_checkpoint_gives_the_same_file(
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
+def test_the_size_of_a_published_model_is_that_of_the_page() -> None:
+    config = next(model["config"] for model in ALL_PUBLISHED if model["name"] == "HunyuanVideo")
+    types = {n: TensorType(tuple(t.shape), torch.bfloat16) for n, t in empty_transformer(config).state_dict().items()}
+    lazy = {n: LazyTensor(n, kind, lambda: torch.empty(0)) for n, kind in types.items()}
+    source = TransformerSource("", Path("HunyuanVideo"), config, lazy, ())
+    plan = plan_file(source, "convrot_w4a4", device=torch.device("cpu"))
+    assert f"{plan.nbytes / 1e9:.1f}" == "7.2"
+
+
 def test_two_experts_are_two_files_in_a_folder(folder: Path, tmp_path: Path) -> None:
     for expert in ("high_noise_model", "low_noise_model"):
         (tmp_path / "both" / expert).mkdir(parents=True)
@@ -312,7 +378,11 @@ def test_what_cannot_be_written_is_one_error_and_nothing_on_the_disk(
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "x.safetensors").exists()
 
-    refused(folder, "export: format: expected convrot_w4a4 or int8_tensorwise, got 'nvfp4'", format="nvfp4")
+    refused(
+        folder,
+        "export: format: expected convrot_w4a4 or asym_w4a8_int8 or int8_tensorwise, got 'nvfp4'",
+        format="nvfp4",
+    )
     refused(folder, "expected convrot_w4a4 beside it", format="int8_tensorwise", linear_dtype="int8")
     refused(folder, "export: ends: expected a number of blocks, 0 or more, got -1", ends=-1)
     config = json.loads((folder / "config.json").read_text())

@@ -22,7 +22,7 @@ from dvdq_reference.spec.recipe import Recipe
 
 
 class WeightFiles:
-    """The weight files of one folder, headers first; each tensor is then written to its place.
+    """The weight files of one folder, named after ``stem``, headers first; each tensor is then written to its place.
 
     Files that are there already keep what was written to them, so that an interrupted run goes on. Use as a context
     manager, and :meth:`finish` when every tensor is written.
@@ -33,6 +33,7 @@ class WeightFiles:
         folder: Path,
         tensors: Mapping[str, TensorType],
         max_shard: int | None = MAX_SHARD,
+        *,
         stem: str = WEIGHTS,
     ) -> None:
         self.folder, self.tensors = folder, tensors

@@ -115,7 +115,7 @@ def export_checkpoint(
                 with ExitStack() as stack, full_disk_named(work.folder):
                     check_space(work, sum(plan.nbytes for plan in plans))
                     files = [
-                        stack.enter_context(WeightFiles(work.result, plan.outputs, None, stem))
+                        stack.enter_context(WeightFiles(work.result, plan.outputs, None, stem=stem))
                         for plan, stem in zip(plans, stems, strict=True)
                     ]
                     resumed = run_tasks(work, _tasks(opened, plans, files), files, progress)

@@ -11,7 +11,8 @@ byte, the even channel low:
 ========================  ============================================  ===========================================
 
 The first two are rotated in blocks, the weight here and the activations there: ``W H ≈ s u``. The third is
-``W ≈ s (q - 8) + o`` in groups of 64 channels, and activations stay as they are.
+``W ≈ s (q - 8) + o`` in groups of 64 channels, and activations stay as they are. ``asym_w4a8_int8`` has :mod:`a file of
+its own <dvdq_models.comfyui.codebook>`.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ import torch
 from dvdq_kernels import QuantizedWeight, quantize_weight
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.comfyui.bases import SIZES, relabel, rotate
+from dvdq_models.comfyui.codebook import Codebook
 from dvdq_reference.spec.bits import code_offset, unsigned_range
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import ROTATION_BLOCK, Rotation, WeightRule
 
-FormatName = Literal["convrot_w4a4", "int8_tensorwise"]
+FormatName = Literal["convrot_w4a4", "asym_w4a8_int8", "int8_tensorwise"]
 """What linears with quantized activations can be written in."""
 LinearDtype = Literal["int4", "int8"]
 """Width of the activations that ``convrot_w4a4`` multiplies with."""
@@ -146,6 +148,8 @@ def activations_too(wanted: FormatName, in_features: int, linear_dtype: LinearDt
     size = next((size for size in SIZES if in_features % size == 0), None)
     if wanted == "convrot_w4a4" and in_features % PACKED_STEP == 0:
         return SignedRows(4, size, linear_dtype)
+    if wanted == "asym_w4a8_int8" and size is not None:
+        return Codebook(size)
     return SignedRows(8, size)
 
 
