@@ -120,6 +120,16 @@ Modulated = Callable[[Any, Callable[[str], Any]], torch.Tensor]
 """A signal made by the first block of its arguments, which are given by name."""
 
 
+def modulation(_block: Any, argument: Callable[[str], Any]) -> torch.Tensor:
+    """The embedded time step as most blocks are given it."""
+    embedded: torch.Tensor = argument("temb")
+    return embedded
+
+
+TWO_STREAMS = ("hidden_states", "encoder_hidden_states")
+"""What blocks of latents and text return."""
+
+
 @dataclass(frozen=True)
 class Caching:
     """Where TeaCache hooks in.
@@ -127,7 +137,8 @@ class Caching:
     Attributes:
         blocks: the lists of blocks, in the order in which they run.
         signals: what it can look at, by name; the first is the default.
-        returns: the arguments of a block whose new values it returns, the latents first.
+        returns: the arguments of a block whose new values it returns, the latents first. Nothing else may change
+            between the blocks.
     """
 
     blocks: tuple[str, ...]
@@ -148,7 +159,7 @@ class Family:
         passes: of the transformer in a denoising step: two where guidance compares them, one where it is an input.
         compression: frames and pixels that become one latent, where no autoencoder says so.
         pipelines: how each of their classes is called.
-        teacache: where TeaCache hooks into each class that it can be put on.
+        teacache: where TeaCache hooks into each class, or why it cannot.
         originals: how the kinds of checkpoints in its authors' own format begin, as diffusers tells them apart.
         experts: the folder in its authors' own repository of each transformer of a pipeline with several.
         module: where its classes are imported from.
@@ -162,7 +173,7 @@ class Family:
     passes: int = 2
     compression: tuple[int, int] = (4, 8)
     pipelines: Mapping[str, Call] = field(default_factory=dict)
-    teacache: Mapping[str, Caching] = field(default_factory=dict)
+    teacache: Mapping[str, Caching | str] = field(default_factory=dict)
     originals: tuple[str, ...] = ()
     experts: Mapping[str, str] = field(default_factory=dict)
     module: str = "diffusers"

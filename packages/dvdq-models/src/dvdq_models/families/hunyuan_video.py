@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dvdq_models.families.family import USUAL, Caching, Call, Example, Family, Inputs, Rule
+from dvdq_models.families.family import TWO_STREAMS, USUAL, Caching, Call, Example, Family, Inputs, Rule
 
 IMAGE_TOKENS = 729
 """Of SigLIP, for the first frame."""
@@ -107,12 +107,9 @@ HUNYUAN_VIDEO = Family(
         "HunyuanVideoImageToVideoPipeline": Call(24, _CALL | {"image": "image"}, prompt_alone=False),
         "HunyuanVideoFramepackPipeline": Call(30, _CALL | {"image": "image"}, prompt_alone=False),
     },
-    teacache={
-        "HunyuanVideoTransformer3DModel": Caching(
-            ("transformer_blocks", "single_transformer_blocks"),
-            {"modulated-input": _modulated},
-            returns=("hidden_states", "encoder_hidden_states"),
-        )
-    },
+    teacache=dict.fromkeys(
+        ("HunyuanVideoTransformer3DModel", "HunyuanVideoFramepackTransformer3DModel"),
+        Caching(("transformer_blocks", "single_transformer_blocks"), {"modulated-input": _modulated}, TWO_STREAMS),
+    ),
     originals=("hunyuan-video",),
 )

@@ -6,7 +6,12 @@ the image, and the token refiner, stay.
 
 from __future__ import annotations
 
-from dvdq_models.families.family import Call, Example, Family, Inputs, Rule
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from dvdq_models.families.family import TWO_STREAMS, Caching, Call, Example, Family, Inputs, Rule
 
 IMAGE_TOKENS, GLYPH_TOKENS = 729, 256
 """Of SigLIP for the first frame, and of ByT5 for text to be shown."""
@@ -24,6 +29,12 @@ def _inputs(of: Example) -> Inputs:
         "encoder_attention_mask_2": text.new_ones(1, GLYPH_TOKENS, device=of.known),
         "image_embeds": of.normal(1, IMAGE_TOKENS, config.image_embed_dim, device=of.known),
     }
+
+
+def _modulated(block: Any, argument: Callable[[str], Any]) -> torch.Tensor:
+    """What the first block normalizes and modulates of the latents, as in HunyuanVideo."""
+    modulated: torch.Tensor = block.norm1(argument("hidden_states"), emb=argument("temb"))[0]
+    return modulated
 
 
 _CALL = {"negative_prompt": "negative_prompt", "frames": "num_frames", "steps": "num_inference_steps"}
@@ -62,6 +73,11 @@ HUNYUAN_VIDEO_15 = Family(
     inputs=_inputs,
     prompt_tokens=1000,
     compression=(4, 16),
+    teacache={
+        "HunyuanVideo15Transformer3DModel": Caching(
+            ("transformer_blocks",), {"modulated-input": _modulated}, TWO_STREAMS
+        )
+    },
     pipelines={
         "HunyuanVideo15Pipeline": Call(24, _CALL | {"height": "height", "width": "width"}, prompt_alone=False),
         "HunyuanVideo15ImageToVideoPipeline": Call(24, _CALL | {"image": "image"}, prompt_alone=False),

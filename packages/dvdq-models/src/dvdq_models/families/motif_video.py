@@ -73,6 +73,7 @@ MOTIF_VIDEO = Family(
     ),
     inputs=_inputs,
     prompt_tokens=512,
+    teacache={"MotifVideoTransformer3DModel": "its last blocks read what those before them made of the latents"},
     pipelines={
         "MotifVideoPipeline": Call(24, _CALL),
         "MotifVideoImage2VideoPipeline": Call(24, _CALL | {"image": "image"}),

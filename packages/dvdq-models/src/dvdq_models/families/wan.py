@@ -42,6 +42,14 @@ def _fps(config: Config) -> int:
 
 _EXPERTS = USUAL | {"guidance_2": "guidance_scale_2"}
 
+_CACHING = Caching(
+    ("blocks",),
+    {
+        "timestep": Embedding("condition_embedder", 0),
+        "timestep-projection": Embedding("condition_embedder", 1),
+    },
+)
+
 WAN = Family(
     name="wan",
     classes=(
@@ -92,13 +100,10 @@ WAN = Family(
         "SkyReelsV2DiffusionForcingVideoToVideoPipeline": Call(24, USUAL, needs="a video"),
     },
     teacache={
-        "WanTransformer3DModel": Caching(
-            ("blocks",),
-            {
-                "timestep": Embedding("condition_embedder", 0),
-                "timestep-projection": Embedding("condition_embedder", 1),
-            },
-        )
+        "WanTransformer3DModel": _CACHING,
+        "WanVACETransformer3DModel": "its control blocks run before the others and add between them",
+        "SkyReelsV2Transformer3DModel": "its frames may have time steps of their own",
+        "ChronoEditTransformer3DModel": _CACHING,
     },
     originals=("wan-",),
     experts={"transformer": "high_noise_model", "transformer_2": "low_noise_model"},
