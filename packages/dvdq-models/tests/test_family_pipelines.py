@@ -19,9 +19,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dvdq_models import Recipe, load, quantize, save, trace
+from dvdq_models import DvdqError, Recipe, load, quantize, save, trace
 from dvdq_models.moving_shapes.wan import build_scheduler, build_vae
 from dvdq_models.switching.hook import follow
+from dvdq_reference.oracle import bounds
 
 STEPS = 4
 HEADS = {"num_attention_heads": 2, "attention_head_dim": 64}
@@ -410,3 +411,39 @@ def test_a_step_is_one_decision_and_a_video_one_trace(family: str, tmp_path: Pat
     pipeline.register_modules(transformer=load(tmp_path / "saved"))
     assert torch.equal(generate(), first)
     assert len(passes) % (3 * STEPS) == 0
+
+
+@torch.no_grad()
+def test_an_adapter_of_two_parts_goes_to_both_or_to_none() -> None:
+    """LTX-2: some of an adapter is for the connectors of its text, which stay in full precision."""
+    torch.manual_seed(0)
+    pipeline, _ = _ltx_2()
+    quantize(pipeline.transformer.eval(), Recipe.named("dvd-quant", "W4A6"))
+    places = {
+        "transformer": "transformer_blocks.0.attn1.to_q",
+        "connectors": "video_connector.transformer_blocks.0.attn1.to_q",
+    }
+    layers = {part: getattr(pipeline, part).get_submodule(place) for part, place in places.items()}
+    inputs = {part: torch.randn(3, layer.in_features) for part, layer in layers.items()}
+    before = {part: layer(inputs[part]) for part, layer in layers.items()}
+    adapter, added, allowed = {}, {}, {}
+    for part, place in places.items():
+        x, down, up = inputs[part], torch.randn(2, inputs[part].shape[1]), torch.randn(before[part].shape[1], 2)
+        adapter |= {f"{part}.{place}.lora_A.weight": down, f"{part}.{place}.lora_B.weight": up}
+        added[part] = x @ down.T @ up.T
+        # Roundings of the two products, and of the sum.
+        sizes = x.abs() @ down.abs().T @ up.abs().T + before[part].abs()
+        allowed[part] = bounds.gamma(x.shape[1] + 4) * sizes
+    nowhere = {key.replace("video_connector", "third_connector"): tensor for key, tensor in adapter.items()}
+    with pytest.raises(
+        DvdqError, match=r"connectors\.third_connector.*: expected a layer of the pipeline's connectors"
+    ):
+        pipeline.load_lora_weights(nowhere)
+    assert not hasattr(pipeline.transformer, "peft_config")
+    skipped = pipeline.load_lora_weights(nowhere, allow_skipping=True)
+    assert skipped == tuple(key for key in nowhere if key.startswith("connectors"))
+    pipeline.unload_lora_weights()
+    assert pipeline.load_lora_weights(adapter) == ()
+    for part, place in places.items():
+        got = getattr(pipeline, part).get_submodule(place)(inputs[part])
+        assert ((got - before[part] - added[part]).abs() <= allowed[part]).all()
