@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -358,3 +359,12 @@ def test_a_pass_needs_on_the_meta_device_what_it_needs_on_a_cpu(name: str) -> No
     least = prod(tiny.latent) * 4 if name in STORES_SCORES else peak("cpu") - LIST_OF_NUMBERS.get(name, 0)
     counted = peak("meta")
     assert counted > least if name in STORES_SCORES else counted == least
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="diffusers has what it needs")
+def test_a_pass_that_needs_torchvision_says_so() -> None:
+    tiny = TINY["CosmosTransformer3DModel"]
+    with torch.device("meta"):
+        transformer = diffusers.CosmosTransformer3DModel(**tiny.config | {"concat_padding_mask": True})
+    with pytest.raises(DvdqError, match="expected what diffusers imports where it is installed, such as torchvision"):
+        forward_peak(transformer, example_inputs(transformer, tiny.latent, text_tokens=4, dtype=torch.float32))

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from dvdq_models.families.family import TWO_STREAMS, Caching, Call, Example, Family, Inputs, Rule
+from dvdq_models.families.hunyuan_video import IMAGE_TOKENS, TOKEN_REFINER, TWO_STREAM_BLOCKS
 
-IMAGE_TOKENS, GLYPH_TOKENS = 729, 256
-"""Of SigLIP for the first frame, and of ByT5 for text to be shown."""
+GLYPH_TOKENS = 256
+"""Of ByT5, for text to be shown."""
 
 
 def _inputs(of: Example) -> Inputs:
@@ -43,25 +44,8 @@ HUNYUAN_VIDEO_15 = Family(
     name="hunyuan-video-1.5",
     classes=("HunyuanVideo15Transformer3DModel",),
     rules=(
-        Rule(
-            r"transformer_blocks\.\d+\.attn\.(to_(q|k|v|out\.0|add_out)|add_(q|k|v)_proj)",
-            "quantize",
-            lambda config: 8 * config["num_layers"],
-        ),
-        Rule(
-            r"transformer_blocks\.\d+\.ff(_context)?\.net\.(0\.proj|2)",
-            "quantize",
-            lambda config: 4 * config["num_layers"],
-        ),
-        Rule(
-            r"transformer_blocks\.\d+\.norm1(_context)?\.linear", "weight-only", lambda config: 2 * config["num_layers"]
-        ),
-        Rule(
-            r"context_embedder\.token_refiner\.refiner_blocks\.\d+\.(attn\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2)|norm_out\.linear)",
-            "keep",
-            lambda config: 7 * config["num_refiner_layers"],
-        ),
-        Rule(r"context_embedder\.(proj_in|time_text_embed\.\w+\.linear_[12])", "keep", lambda _: 5),
+        *TWO_STREAM_BLOCKS,
+        *TOKEN_REFINER,
         Rule(r"context_embedder_2\.linear_[123]|image_embedder\.linear_[12]", "keep", lambda _: 5),
         Rule(
             r"time_embed\.timestep_embedder(_r)?\.linear_[12]",
