@@ -54,5 +54,7 @@ COSMOS = Family(
         "CosmosTextToWorldPipeline": Call(30, USUAL),
         "CosmosVideoToWorldPipeline": Call(30, USUAL | {"image": "image"}),
         "Cosmos2VideoToWorldPipeline": Call(16, USUAL | {"image": "image"}),
+        "Cosmos2_5_PredictBasePipeline": Call(16, USUAL),
+        "Cosmos2_5_TransferPipeline": Call(30, {}, needs="a control video"),
     },
 )

@@ -114,6 +114,7 @@ HUNYUAN_VIDEO = Family(
     pipelines={
         "HunyuanVideoPipeline": Call(24, _CALL, prompt_alone=False),
         "HunyuanVideoImageToVideoPipeline": Call(24, _CALL | {"image": "image"}, prompt_alone=False),
+        "HunyuanSkyreelsImageToVideoPipeline": Call(24, _CALL | {"image": "image"}, prompt_alone=False),
         "HunyuanVideoFramepackPipeline": Call(30, _CALL | {"image": "image"}, prompt_alone=False),
     },
     teacache=dict.fromkeys(
