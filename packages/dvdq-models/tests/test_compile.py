@@ -34,8 +34,9 @@ SCHEDULES = [
     BitSchedule("constant"),
     BitSchedule("delta", delta=0.3),
     BitSchedule("low", last_high=2),
-    *(BitSchedule(kind) for kind in ("stp", "itp", "abs", "sba")),
+    BitSchedule("sba"),
 ]
+"""One width; two by what is measured; two at the end; two as planned, as the other schedules do."""
 
 
 @dataclass

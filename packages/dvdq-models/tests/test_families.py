@@ -20,6 +20,7 @@ from dvdq_kernels.functions import rotate
 from dvdq_models import Recipe, quantize
 from dvdq_models.families import NOT_COVERED, call_of, classes, families, family_of
 from dvdq_models.families.configurations import empty_transformer
+from dvdq_models.families.family import OPTIONS
 from dvdq_models.families.pipelines import PipelineFolder
 from dvdq_models.inspecting.sizes import describe
 from dvdq_models.layers.linear import QuantizedLinear
@@ -134,6 +135,15 @@ def test_every_other_transformer_of_diffusers_is_refused_in_one_sentence(tmp_pat
         said = f"{name}: {NOT_COVERED[name]}" if name in NOT_COVERED else name
         with pytest.raises(DvdqError, match=rf"_class_name: expected .* covered \(Wan.*\), got {said}$"):
             empty_transformer(tmp_path / "config.json")
+
+
+def test_options_set_arguments_that_the_pipelines_have() -> None:
+    for name, call in ((name, call) for family in families() for name, call in family.pipelines.items()):
+        arguments = inspect.signature(getattr(diffusers, name).__call__).parameters
+        assert set(call.names) <= set(OPTIONS), name
+        assert set(call.names.values()) <= set(arguments), name
+        required = {key for key, argument in arguments.items() if argument.default is inspect.Parameter.empty}
+        assert call.needs or required <= {"self", "prompt", "image"}, name
 
 
 def test_videos_are_as_fast_as_the_call_tells_the_transformer() -> None:

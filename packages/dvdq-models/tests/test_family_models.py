@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,18 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from diffusers import CacheMixin
+from torch._dynamo.testing import CompileCounter
 
-from dvdq_models import Recipe, load, quantize, save
-from dvdq_models.families import classes, family_of
+from dvdq_models import DvdqError, Recipe, load, quantize, save
+from dvdq_models.families import classes, families, family_of
 from dvdq_models.families.example_inputs import example_inputs
+from dvdq_models.families.family import Caching
 from dvdq_models.inspecting.memory import forward_peak
 from dvdq_models.inspecting.sizes import describe
 from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.streaming import quantize_checkpoint
+from dvdq_models.teacache import Coefficients, enable_teacache, teacache_trace
 from dvdq_reference.oracle import bounds
 
 
@@ -186,6 +191,11 @@ TINY: dict[str, Tiny] = {
 }
 
 
+def holds_codes(block: torch.nn.Module) -> bool:
+    """Whether a block has quantized layers."""
+    return any(isinstance(layer, QuantizedLinear) for layer in block.modules())
+
+
 def build(name: str) -> Any:
     """A seeded model of a class; what starts at zero, such as a modulation, is filled, or blocks would do nothing."""
     torch.manual_seed(0)
@@ -218,7 +228,7 @@ def test_each_pipeline_names_a_class_that_is_installed() -> None:
     assert all(hasattr(diffusers, name) for name in classes())
 
 
-# diffusers' own: Mochi's casts on a CPU, and AnyFlow's attention without a compiler.
+# diffusers' own: Mochi's casts on a CPU, and flex attention without a compiler.
 @pytest.mark.filterwarnings("ignore:In CPU autocast", "ignore:flex_attention called without")
 @pytest.mark.parametrize("name", TINY)
 def test_a_model_comes_back_bit_for_bit_and_streams_to_the_same_files(name: str, tmp_path: Path) -> None:
@@ -262,12 +272,79 @@ def test_an_adapter_adds_its_product_to_a_quantized_layer(name: str) -> None:
     assert ((transformer.get_submodule(target)(x) - before - added).abs() <= allowed).all()
 
 
+SAME_BLOCKS = {
+    "WanTransformer3DModel": "test_compile",
+    "HunyuanVideoTransformer3DModel": "test_compile",
+    "HunyuanVideoFramepackTransformer3DModel": "HunyuanVideoTransformer3DModel",
+    "ChronoEditTransformer3DModel": "WanTransformer3DModel",
+    "SkyReelsV2Transformer3DModel": "WanTransformer3DModel",
+    "HeliosTransformer3DModel": "WanTransformer3DModel",
+    "AnyFlowTransformer3DModel": "WanTransformer3DModel",
+    "ConsisIDTransformer3DModel": "CogVideoXTransformer3DModel",
+}
+"""Classes with the blocks of another, or with its blocks but for names, and where those are compiled."""
+
+
+@pytest.mark.filterwarnings("ignore:In CPU autocast")
+@pytest.mark.parametrize("name", [name for name in TINY if name not in SAME_BLOCKS])
+def test_blocks_compile_without_a_break_to_the_same_bits(name: str) -> None:
+    transformer, graphs = quantize(build(name), RECIPE), CompileCounter()
+    expected = run(transformer, name)
+    torch._dynamo.reset()
+    lists = [part for part in transformer.children() if isinstance(part, torch.nn.ModuleList)]
+    blocks = {type(block): block for part in lists for block in part if holds_codes(block)}
+    for block in blocks.values():
+        block.compile(fullgraph=True, backend=graphs)
+    assert torch.equal(run(transformer, name), expected)
+    assert graphs.frame_count == len(blocks)
+    torch._dynamo.reset()
+
+
+TEACACHE = {name: caching for family in families() for name, caching in family.teacache.items()}
+
+
+def test_each_class_has_teacache_or_a_reason() -> None:
+    assert set(TEACACHE) == set(classes())
+    for name, caching in TEACACHE.items():
+        if isinstance(caching, str):
+            with pytest.raises(DvdqError, match=f"got {name}: {caching}"):
+                enable_teacache(build(name), 0.1)
+
+
+@pytest.mark.filterwarnings("ignore:In CPU autocast")
+@pytest.mark.parametrize("name", [name for name, caching in TEACACHE.items() if isinstance(caching, Caching)])
+def test_a_reused_pass_hands_on_what_all_blocks_added(name: str) -> None:
+    """Three steps over the same inputs: the one in between computes no block, and gives what they would give."""
+    caching, transformer = TEACACHE[name], build(name)
+    assert isinstance(caching, Caching)
+    blocks = [block for part in caching.blocks for block in getattr(transformer, part)]
+    signal = next(iter(caching.signals))
+    coefficients = Coefficients("line", (0.0, 0.0, 0.0, 1.0, 0.0), signal)
+    enable_teacache(transformer, 1e9, coefficients=coefficients)
+    ran: list[str] = []
+    *_, last = (module for module in blocks[0].modules() if isinstance(module, torch.nn.Linear))
+    last.register_forward_hook(lambda *_: ran.append(signal))
+    outputs = []
+    for step in range(3):
+        with CacheMixin.cache_context(transformer, "cond", step_index=step, num_inference_steps=3):
+            outputs.append(run(transformer, name))
+    trace = teacache_trace(transformer)
+    assert [decision.reused for decision in trace] == [False, True, False]
+    assert len(ran) == 2
+    assert trace[1].distance == 0.0
+    assert torch.equal(outputs[2], outputs[0])
+    # x + (y - x) is y up to two roundings; the norm and the linear behind it make far fewer than a thousand of them.
+    allowed = 1000 * torch.finfo(torch.float32).eps * float(outputs[0].norm())
+    assert float((outputs[1] - outputs[0]).norm()) <= allowed
+
+
 STORES_SCORES = ("AnyFlowFARTransformer3DModel", "Kandinsky6SRTransformer3DModel")
 """Flex attention does, on a CPU."""
 LIST_OF_NUMBERS = {"SkyReelsV2Transformer3DModel": 8}
 """Bytes of a list that becomes a tensor on its way to a device."""
 
 
+@pytest.mark.filterwarnings("ignore:In CPU autocast")
 @pytest.mark.parametrize("name", TINY)
 def test_a_pass_needs_on_the_meta_device_what_it_needs_on_a_cpu(name: str) -> None:
     transformer, tiny = build(name), TINY[name]
@@ -282,3 +359,12 @@ def test_a_pass_needs_on_the_meta_device_what_it_needs_on_a_cpu(name: str) -> No
     least = prod(tiny.latent) * 4 if name in STORES_SCORES else peak("cpu") - LIST_OF_NUMBERS.get(name, 0)
     counted = peak("meta")
     assert counted > least if name in STORES_SCORES else counted == least
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="diffusers has what it needs")
+def test_a_pass_that_needs_torchvision_says_so() -> None:
+    tiny = TINY["CosmosTransformer3DModel"]
+    with torch.device("meta"):
+        transformer = diffusers.CosmosTransformer3DModel(**tiny.config | {"concat_padding_mask": True})
+    with pytest.raises(DvdqError, match="expected what diffusers imports where it is installed, such as torchvision"):
+        forward_peak(transformer, example_inputs(transformer, tiny.latent, text_tokens=4, dtype=torch.float32))

@@ -54,7 +54,7 @@ _OURS = (
     EASYANIMATE,
     LATTE,
 )
-_CONVOLUTIONS = "blocks of 128 do not divide its width, and more than half of its parameters are convolutions"
+_CONVOLUTIONS = "blocks of 128 do not divide its width, and about half of its parameters are convolutions"
 NOT_COVERED = {
     "WanAnimate2Transformer3DModel": "its passes take lists, and one that reads the driving video is no denoising step",
     "SanaVideoTransformer3DModel": _CONVOLUTIONS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from dvdq_models.families.family import USUAL, Call, Example, Family, Inputs, Rule
+from dvdq_models.families.family import USUAL, Caching, Call, Embedding, Example, Family, Inputs, Rule
 
 
 def _inputs(of: Example) -> Inputs:
@@ -37,5 +37,8 @@ ALLEGRO = Family(
     ),
     inputs=_inputs,
     prompt_tokens=512,
+    teacache={
+        "AllegroTransformer3DModel": Caching(("transformer_blocks",), {"timestep": Embedding("adaln_single", 1)})
+    },
     pipelines={"AllegroPipeline": Call(15, USUAL)},
 )

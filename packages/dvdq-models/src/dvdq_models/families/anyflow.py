@@ -45,5 +45,9 @@ ANYFLOW = Family(
     ),
     inputs=_inputs,
     prompt_tokens=512,
+    teacache=dict.fromkeys(
+        ("AnyFlowTransformer3DModel", "AnyFlowFARTransformer3DModel"),
+        "it is distilled to a few steps, of which none is like the one before",
+    ),
     pipelines={"AnyFlowPipeline": Call(16, USUAL), "AnyFlowFARPipeline": Call(16, USUAL)},
 )

@@ -7,7 +7,18 @@ after every other block: integers. What reads the face before that stays. Latent
 
 from __future__ import annotations
 
-from dvdq_models.families.family import USUAL, Call, Config, Example, Family, Inputs, Rule
+from dvdq_models.families.family import (
+    TWO_STREAMS,
+    USUAL,
+    Caching,
+    Call,
+    Config,
+    Example,
+    Family,
+    Inputs,
+    Rule,
+    modulation,
+)
 
 FACE_TOKENS = 577
 """Of the face in the picture, by EVA-CLIP: 24 x 24 patches and the class token."""
@@ -76,6 +87,10 @@ COGVIDEOX = Family(
     ),
     inputs=_inputs,
     prompt_tokens=226,
+    teacache={
+        "CogVideoXTransformer3DModel": Caching(("transformer_blocks",), {"timestep": modulation}, TWO_STREAMS),
+        "ConsisIDTransformer3DModel": "it attends to a face between its blocks",
+    },
     pipelines={
         "CogVideoXPipeline": Call(_fps, USUAL),
         "CogVideoXImageToVideoPipeline": Call(_fps, USUAL | {"image": "image"}),

@@ -5,7 +5,7 @@ The bottleneck's linears (``norm1.linear_1`` to 256 channels and back) see one t
 
 from __future__ import annotations
 
-from dvdq_models.families.family import USUAL, Call, Config, Example, Family, Inputs, Rule
+from dvdq_models.families.family import USUAL, Caching, Call, Config, Embedding, Example, Family, Inputs, Rule
 
 
 def _inputs(of: Example) -> Inputs:
@@ -49,9 +49,12 @@ COSMOS = Family(
     inputs=_inputs,
     prompt_tokens=512,
     compression=(8, 8),
+    teacache={"CosmosTransformer3DModel": Caching(("transformer_blocks",), {"timestep": Embedding("time_embed", 1)})},
     pipelines={
         "CosmosTextToWorldPipeline": Call(30, USUAL),
         "CosmosVideoToWorldPipeline": Call(30, USUAL | {"image": "image"}),
         "Cosmos2VideoToWorldPipeline": Call(16, USUAL | {"image": "image"}),
+        "Cosmos2_5_PredictBasePipeline": Call(16, USUAL),
+        "Cosmos2_5_TransferPipeline": Call(30, {}, needs="a control video"),
     },
 )

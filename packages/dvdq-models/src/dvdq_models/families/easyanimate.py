@@ -5,7 +5,7 @@ Modulation (``norm1.linear``, ``norm2.linear``) sees one token a step: full acti
 
 from __future__ import annotations
 
-from dvdq_models.families.family import Call, Config, Example, Family, Inputs, Rule
+from dvdq_models.families.family import TWO_STREAMS, Caching, Call, Config, Example, Family, Inputs, Rule, modulation
 
 
 def _two_streams(config: Config) -> int:
@@ -47,6 +47,7 @@ EASYANIMATE = Family(
     ),
     inputs=_inputs,
     prompt_tokens=256,
+    teacache={"EasyAnimateTransformer3DModel": Caching(("transformer_blocks",), {"timestep": modulation}, TWO_STREAMS)},
     pipelines={
         "EasyAnimatePipeline": Call(8, _CALL, prompt_alone=False),
         "EasyAnimateInpaintPipeline": Call(8, {}, needs="a video and its mask"),

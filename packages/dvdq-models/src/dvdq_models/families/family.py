@@ -121,6 +121,16 @@ Modulated = Callable[[Any, Callable[[str], Any]], torch.Tensor]
 """A signal made by the first block of its arguments, which are given by name."""
 
 
+def modulation(_block: Any, argument: Callable[[str], Any]) -> torch.Tensor:
+    """The embedded time step as most blocks are given it."""
+    embedded: torch.Tensor = argument("temb")
+    return embedded
+
+
+TWO_STREAMS = ("hidden_states", "encoder_hidden_states")
+"""What blocks of latents and text return."""
+
+
 @dataclass(frozen=True)
 class Caching:
     """Where TeaCache hooks in.
@@ -128,7 +138,8 @@ class Caching:
     Attributes:
         blocks: the lists of blocks, in the order in which they run.
         signals: what it can look at, by name; the first is the default.
-        returns: the arguments of a block whose new values it returns, the latents first.
+        returns: the arguments of a block whose new values it returns, the latents first. Nothing else may change
+            between the blocks.
     """
 
     blocks: tuple[str, ...]
@@ -167,7 +178,7 @@ class Family:
         passes: of the transformer in a denoising step: two where guidance compares them, one where it is an input.
         compression: frames and pixels that become one latent, where no autoencoder says so.
         pipelines: how each of their classes is called.
-        teacache: where TeaCache hooks into each class that it can be put on.
+        teacache: where TeaCache hooks into each class, or why it cannot.
         moments: what the inputs of its linears are like, from the weights of one of its transformers.
         originals: how the kinds of checkpoints in its authors' own format begin, as diffusers tells them apart.
         original_names: what its tensors are called there, by the class; of those that ComfyUI runs.
@@ -183,7 +194,7 @@ class Family:
     passes: int = 2
     compression: tuple[int, int] = (4, 8)
     pipelines: Mapping[str, Call] = field(default_factory=dict)
-    teacache: Mapping[str, Caching] = field(default_factory=dict)
+    teacache: Mapping[str, Caching | str] = field(default_factory=dict)
     moments: Moments | None = None
     originals: tuple[str, ...] = ()
     original_names: Mapping[str, OriginalNames] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dvdq_models.families.family import USUAL, Call, Example, Family, Inputs, Rule
+from dvdq_models.families.family import USUAL, Caching, Call, Embedding, Example, Family, Inputs, Rule
 
 
 def _inputs(of: Example) -> Inputs:
@@ -28,6 +28,7 @@ HELIOS = Family(
     ),
     inputs=_inputs,
     prompt_tokens=512,
+    teacache={"HeliosTransformer3DModel": Caching(("blocks",), {"timestep": Embedding("condition_embedder", 0)})},
     pipelines={
         "HeliosPipeline": Call(24, USUAL),
         "HeliosPyramidPipeline": Call(24, {name: to for name, to in USUAL.items() if name != "steps"}),

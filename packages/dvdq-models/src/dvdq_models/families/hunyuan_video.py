@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import silu
 
 from dvdq_models.families.family import (
+    TWO_STREAMS,
     USUAL,
     Caching,
     Call,
@@ -178,37 +179,46 @@ _ORIGINAL_NAMES: OriginalNames = {
 
 _CALL = USUAL | {"guidance": "true_cfg_scale", "embedded_guidance": "guidance_scale"}
 
+TWO_STREAM_BLOCKS = (
+    Rule(
+        r"transformer_blocks\.\d+\.attn\.(to_(q|k|v|out\.0|add_out)|add_(q|k|v)_proj)",
+        "quantize",
+        lambda config: 8 * config["num_layers"],
+    ),
+    Rule(
+        r"transformer_blocks\.\d+\.ff(_context)?\.net\.(0\.proj|2)",
+        "quantize",
+        lambda config: 4 * config["num_layers"],
+    ),
+    Rule(r"transformer_blocks\.\d+\.norm1(_context)?\.linear", "weight-only", lambda config: 2 * config["num_layers"]),
+)
+"""Of latents and text, each with a modulation of its own: every model of this kind has their names."""
+ONE_STREAM_BLOCKS = (
+    Rule(
+        r"single_transformer_blocks\.\d+\.(attn\.to_(q|k|v)|proj_mlp|proj_out)",
+        "quantize",
+        lambda config: 5 * config["num_single_layers"],
+    ),
+    Rule(r"single_transformer_blocks\.\d+\.norm\.linear", "weight-only", lambda config: config["num_single_layers"]),
+)
+"""Of latents and text in one sequence."""
+TOKEN_REFINER = (
+    Rule(
+        r"context_embedder\.token_refiner\.refiner_blocks\.\d+\.(attn\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2)|norm_out\.linear)",
+        "keep",
+        lambda config: 7 * config["num_refiner_layers"],
+    ),
+    Rule(r"context_embedder\.(proj_in|time_text_embed\.\w+\.linear_[12])", "keep", lambda _: 5),
+)
+"""Of the text, before the blocks."""
+
 HUNYUAN_VIDEO = Family(
     name="hunyuan-video",
     classes=("HunyuanVideoTransformer3DModel", "HunyuanVideoFramepackTransformer3DModel"),
     rules=(
-        Rule(
-            r"transformer_blocks\.\d+\.attn\.(to_(q|k|v|out\.0|add_out)|add_(q|k|v)_proj)",
-            "quantize",
-            lambda config: 8 * config["num_layers"],
-        ),
-        Rule(
-            r"transformer_blocks\.\d+\.ff(_context)?\.net\.(0\.proj|2)",
-            "quantize",
-            lambda config: 4 * config["num_layers"],
-        ),
-        Rule(
-            r"single_transformer_blocks\.\d+\.(attn\.to_(q|k|v)|proj_mlp|proj_out)",
-            "quantize",
-            lambda config: 5 * config["num_single_layers"],
-        ),
-        Rule(
-            r"transformer_blocks\.\d+\.norm1(_context)?\.linear", "weight-only", lambda config: 2 * config["num_layers"]
-        ),
-        Rule(
-            r"single_transformer_blocks\.\d+\.norm\.linear", "weight-only", lambda config: config["num_single_layers"]
-        ),
-        Rule(
-            r"context_embedder\.token_refiner\.refiner_blocks\.\d+\.(attn\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2)|norm_out\.linear)",
-            "keep",
-            lambda config: 7 * config["num_refiner_layers"],
-        ),
-        Rule(r"context_embedder\.(proj_in|time_text_embed\.\w+\.linear_[12])", "keep", lambda _: 5),
+        *TWO_STREAM_BLOCKS,
+        *ONE_STREAM_BLOCKS,
+        *TOKEN_REFINER,
         Rule(
             r"time_text_embed\.(timestep|text|guidance)_embedder\.linear_[12]",
             "keep",
@@ -223,15 +233,13 @@ HUNYUAN_VIDEO = Family(
     pipelines={
         "HunyuanVideoPipeline": Call(24, _CALL, prompt_alone=False),
         "HunyuanVideoImageToVideoPipeline": Call(24, _CALL | {"image": "image"}, prompt_alone=False),
+        "HunyuanSkyreelsImageToVideoPipeline": Call(24, _CALL | {"image": "image"}, prompt_alone=False),
         "HunyuanVideoFramepackPipeline": Call(30, _CALL | {"image": "image"}, prompt_alone=False),
     },
-    teacache={
-        "HunyuanVideoTransformer3DModel": Caching(
-            ("transformer_blocks", "single_transformer_blocks"),
-            {"modulated-input": _modulated},
-            returns=("hidden_states", "encoder_hidden_states"),
-        )
-    },
+    teacache=dict.fromkeys(
+        ("HunyuanVideoTransformer3DModel", "HunyuanVideoFramepackTransformer3DModel"),
+        Caching(("transformer_blocks", "single_transformer_blocks"), {"modulated-input": _modulated}, TWO_STREAMS),
+    ),
     moments=_moments,
     originals=("hunyuan-video",),
     original_names={"HunyuanVideoTransformer3DModel": _ORIGINAL_NAMES},

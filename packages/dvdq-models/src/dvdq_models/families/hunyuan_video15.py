@@ -6,11 +6,32 @@ the image, and the token refiner, stay.
 
 from __future__ import annotations
 
-from dvdq_models.families.family import Call, Example, Family, Halves, Inputs, OriginalNames, Rule
-from dvdq_models.families.hunyuan_video import DOUBLE_BLOCKS, REFINED_TEXT
+from collections.abc import Callable
+from typing import Any
 
-IMAGE_TOKENS, GLYPH_TOKENS = 729, 256
-"""Of SigLIP for the first frame, and of ByT5 for text to be shown."""
+import torch
+
+from dvdq_models.families.family import (
+    TWO_STREAMS,
+    Caching,
+    Call,
+    Example,
+    Family,
+    Halves,
+    Inputs,
+    OriginalNames,
+    Rule,
+)
+from dvdq_models.families.hunyuan_video import (
+    DOUBLE_BLOCKS,
+    IMAGE_TOKENS,
+    REFINED_TEXT,
+    TOKEN_REFINER,
+    TWO_STREAM_BLOCKS,
+)
+
+GLYPH_TOKENS = 256
+"""Of ByT5, for text to be shown."""
 
 
 def _inputs(of: Example) -> Inputs:
@@ -25,6 +46,12 @@ def _inputs(of: Example) -> Inputs:
         "encoder_attention_mask_2": text.new_ones(1, GLYPH_TOKENS, device=of.known),
         "image_embeds": of.normal(1, IMAGE_TOKENS, config.image_embed_dim, device=of.known),
     }
+
+
+def _modulated(block: Any, argument: Callable[[str], Any]) -> torch.Tensor:
+    """What the first block normalizes and modulates of the latents, as in HunyuanVideo."""
+    modulated: torch.Tensor = block.norm1(argument("hidden_states"), emb=argument("temb"))[0]
+    return modulated
 
 
 _ORIGINAL_NAMES: OriginalNames = {
@@ -55,25 +82,8 @@ HUNYUAN_VIDEO_15 = Family(
     name="hunyuan-video-1.5",
     classes=("HunyuanVideo15Transformer3DModel",),
     rules=(
-        Rule(
-            r"transformer_blocks\.\d+\.attn\.(to_(q|k|v|out\.0|add_out)|add_(q|k|v)_proj)",
-            "quantize",
-            lambda config: 8 * config["num_layers"],
-        ),
-        Rule(
-            r"transformer_blocks\.\d+\.ff(_context)?\.net\.(0\.proj|2)",
-            "quantize",
-            lambda config: 4 * config["num_layers"],
-        ),
-        Rule(
-            r"transformer_blocks\.\d+\.norm1(_context)?\.linear", "weight-only", lambda config: 2 * config["num_layers"]
-        ),
-        Rule(
-            r"context_embedder\.token_refiner\.refiner_blocks\.\d+\.(attn\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2)|norm_out\.linear)",
-            "keep",
-            lambda config: 7 * config["num_refiner_layers"],
-        ),
-        Rule(r"context_embedder\.(proj_in|time_text_embed\.\w+\.linear_[12])", "keep", lambda _: 5),
+        *TWO_STREAM_BLOCKS,
+        *TOKEN_REFINER,
         Rule(r"context_embedder_2\.linear_[123]|image_embedder\.linear_[12]", "keep", lambda _: 5),
         Rule(
             r"time_embed\.timestep_embedder(_r)?\.linear_[12]",
@@ -85,6 +95,11 @@ HUNYUAN_VIDEO_15 = Family(
     inputs=_inputs,
     prompt_tokens=1000,
     compression=(4, 16),
+    teacache={
+        "HunyuanVideo15Transformer3DModel": Caching(
+            ("transformer_blocks",), {"modulated-input": _modulated}, TWO_STREAMS
+        )
+    },
     original_names={"HunyuanVideo15Transformer3DModel": _ORIGINAL_NAMES},
     pipelines={
         "HunyuanVideo15Pipeline": Call(24, _CALL | {"height": "height", "width": "width"}, prompt_alone=False),

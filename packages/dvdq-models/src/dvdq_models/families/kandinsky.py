@@ -9,7 +9,7 @@ from operator import floordiv
 
 import torch
 
-from dvdq_models.families.family import USUAL, Call, Config, Example, Family, Inputs, Rule
+from dvdq_models.families.family import USUAL, Caching, Call, Config, Example, Family, Inputs, Rule
 
 
 def _inputs(of: Example) -> Inputs:
@@ -64,6 +64,11 @@ KANDINSKY_5 = Family(
     ),
     inputs=_inputs,
     prompt_tokens=512,
+    teacache={
+        "Kandinsky5Transformer3DModel": Caching(
+            ("visual_transformer_blocks",), {"timestep": lambda _, argument: argument("time_embed")}, ("visual_embed",)
+        )
+    },
     pipelines={
         "Kandinsky5T2VPipeline": Call(24, USUAL, prompt_alone=False),
         "Kandinsky5I2VPipeline": Call(24, USUAL | {"image": "image"}, prompt_alone=False),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from dvdq_models.families.family import USUAL, Call, Config, Example, Family, Inputs, Rule
+from dvdq_models.families.family import USUAL, Caching, Call, Config, Example, Family, Inputs, Rule
 from dvdq_models.families.kandinsky import ATTENTION
 
 FPS, SOUND_RATE, SOUND_HOP = 24, 44_100, 1024
@@ -82,6 +82,11 @@ KANDINSKY_6 = Family(
     ),
     inputs=_inputs,
     prompt_tokens=1024,
+    teacache={
+        "Kandinsky6Transformer3DModel": Caching(
+            ("visual_transformer_blocks",), {"timestep": lambda _, argument: argument("time_embed")[0]}, ("vis", "aud")
+        )
+    },
     pipelines={"Kandinsky6TI2VAPipeline": Call(FPS, USUAL, prompt_alone=False)},
 )
 
@@ -101,5 +106,6 @@ KANDINSKY_6_SR = Family(
     prompt_tokens=0,
     passes=1,
     compression=(4, 16),
+    teacache={"Kandinsky6SRTransformer3DModel": "it takes two to four steps, of which none is like the one before"},
     pipelines={"Kandinsky6SRPipeline": Call(FPS, {}, needs="a video")},
 )

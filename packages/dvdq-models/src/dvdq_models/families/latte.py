@@ -36,6 +36,7 @@ LATTE = Family(
     inputs=_inputs,
     prompt_tokens=120,
     compression=(1, 8),
+    teacache={"LatteTransformer3DModel": "its blocks take frames and places in turns, each other tensors"},
     pipelines={
         "LattePipeline": Call(
             8,

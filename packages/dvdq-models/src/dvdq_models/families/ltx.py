@@ -5,9 +5,13 @@ Latents come as tokens, ``[1, tokens, channels]``: 8 frames and 32 x 32 pixels a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
+from typing import Any
 
-from dvdq_models.families.family import USUAL, Call, Example, Family, Inputs, Rule
+import torch
+
+from dvdq_models.families.family import USUAL, Caching, Call, Example, Family, Inputs, Rule
 
 
 def _inputs(of: Example) -> Inputs:
@@ -24,6 +28,14 @@ def _inputs(of: Example) -> Inputs:
     }
 
 
+def _modulated(block: Any, argument: Callable[[str], Any]) -> torch.Tensor:
+    """What the first block normalizes, scales and shifts of the latents, as TeaCache's authors take it."""
+    hidden_states, temb, table = argument("hidden_states"), argument("temb"), block.scale_shift_table
+    shift, scale, *_ = (table + temb.unflatten(-1, table.shape).to(table.device)).unbind(-2)
+    modulated: torch.Tensor = block.norm1(hidden_states) * (1 + scale) + shift
+    return modulated
+
+
 LTX = Family(
     name="ltx",
     classes=("LTXVideoTransformer3DModel",),
@@ -38,6 +50,9 @@ LTX = Family(
     inputs=_inputs,
     prompt_tokens=128,
     compression=(8, 32),
+    teacache={
+        "LTXVideoTransformer3DModel": Caching(("transformer_blocks",), {"modulated-input": _modulated}),
+    },
     pipelines={
         "LTXPipeline": Call(25, USUAL),
         "LTXImageToVideoPipeline": Call(25, USUAL | {"image": "image"}),

@@ -10,7 +10,7 @@ from math import prod
 
 import torch
 
-from dvdq_models.families.family import USUAL, Call, Config, Example, Family, Inputs, Rule
+from dvdq_models.families.family import USUAL, Caching, Call, Config, Example, Family, Inputs, Rule, modulation
 
 _STREAM = r"(attn1|attn2|audio_attn1|audio_attn2|audio_to_video_attn|video_to_audio_attn)"
 AUDIO_TOKENS_A_SECOND, FPS = 25, 24
@@ -81,6 +81,11 @@ LTX2 = Family(
     inputs=_inputs,
     prompt_tokens=1024,
     compression=(8, 32),
+    teacache={
+        "LTX2VideoTransformer3DModel": Caching(
+            ("transformer_blocks",), {"timestep": modulation}, ("hidden_states", "audio_hidden_states")
+        )
+    },
     pipelines={
         "LTX2Pipeline": Call(FPS, USUAL),
         "LTX2ImageToVideoPipeline": Call(FPS, USUAL | {"image": "image"}),

@@ -55,4 +55,5 @@ MINIMAX_H3 = Family(
     ),
     inputs=_inputs,
     prompt_tokens=512,
+    teacache={"MiniMaxH3Transformer3DModel": "its pipeline is modular, and does not say where its loop is"},
 )

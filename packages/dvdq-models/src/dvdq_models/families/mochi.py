@@ -5,7 +5,12 @@ A quarter of the parameters modulates, one token a step: full activations.
 
 from __future__ import annotations
 
-from dvdq_models.families.family import USUAL, Call, Example, Family, Inputs, Rule
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from dvdq_models.families.family import TWO_STREAMS, USUAL, Caching, Call, Example, Family, Inputs, Rule
 
 
 def _inputs(of: Example) -> Inputs:
@@ -16,6 +21,12 @@ def _inputs(of: Example) -> Inputs:
         "timestep": of.timestep,
         "encoder_attention_mask": text.new_ones(1, of.text_tokens, device=of.known).bool(),
     }
+
+
+def _modulated(block: Any, argument: Callable[[str], Any]) -> torch.Tensor:
+    """What the first block normalizes and modulates of the latents, as TeaCache's authors take it."""
+    modulated: torch.Tensor = block.norm1(argument("hidden_states"), argument("temb"))[0]
+    return modulated
 
 
 MOCHI = Family(
@@ -45,5 +56,8 @@ MOCHI = Family(
     inputs=_inputs,
     prompt_tokens=256,
     compression=(6, 8),
+    teacache={
+        "MochiTransformer3DModel": Caching(("transformer_blocks",), {"modulated-input": _modulated}, TWO_STREAMS)
+    },
     pipelines={"MochiPipeline": Call(30, USUAL)},
 )

@@ -6,6 +6,7 @@ Modulation keeps full activations, as in HunyuanVideo.
 from __future__ import annotations
 
 from dvdq_models.families.family import Call, Config, Example, Family, Inputs, Rule
+from dvdq_models.families.hunyuan_video import IMAGE_TOKENS, ONE_STREAM_BLOCKS, TWO_STREAM_BLOCKS
 
 
 def _crossing(config: Config) -> int:
@@ -24,7 +25,7 @@ def _inputs(of: Example) -> Inputs:
         "encoder_attention_mask": text.new_ones(1, of.text_tokens),
     }
     if of.config.image_embed_dim is not None:
-        inputs["image_embeds"] = of.normal(1, 729, of.config.image_embed_dim)
+        inputs["image_embeds"] = of.normal(1, IMAGE_TOKENS, of.config.image_embed_dim)
     return inputs
 
 
@@ -41,31 +42,12 @@ MOTIF_VIDEO = Family(
     name="motif-video",
     classes=("MotifVideoTransformer3DModel",),
     rules=(
-        Rule(
-            r"transformer_blocks\.\d+\.attn\.(to_(q|k|v|out\.0|add_out)|add_(q|k|v)_proj)",
-            "quantize",
-            lambda config: 8 * config["num_layers"],
-        ),
-        Rule(
-            r"transformer_blocks\.\d+\.ff(_context)?\.net\.(0\.proj|2)",
-            "quantize",
-            lambda config: 4 * config["num_layers"],
-        ),
-        Rule(
-            r"single_transformer_blocks\.\d+\.(attn\.to_(q|k|v)|proj_mlp|proj_out)",
-            "quantize",
-            lambda config: 5 * config["num_single_layers"],
-        ),
+        *TWO_STREAM_BLOCKS,
+        *ONE_STREAM_BLOCKS,
         Rule(
             r"(single_)?transformer_blocks\.\d+\.cross_attn\.to_(q|k|v|out\.0)",
             "quantize",
             lambda config: 4 * _crossing(config),
-        ),
-        Rule(
-            r"transformer_blocks\.\d+\.norm1(_context)?\.linear", "weight-only", lambda config: 2 * config["num_layers"]
-        ),
-        Rule(
-            r"single_transformer_blocks\.\d+\.norm\.linear", "weight-only", lambda config: config["num_single_layers"]
         ),
         Rule(r"context_embedder\.linear_[12]|time_text_embed\.timestep_embedder\.linear_[12]", "keep", lambda _: 4),
         Rule(r"image_embedder\.linear_[12]", "keep", lambda config: 2 if config["image_embed_dim"] is not None else 0),
@@ -73,6 +55,7 @@ MOTIF_VIDEO = Family(
     ),
     inputs=_inputs,
     prompt_tokens=512,
+    teacache={"MotifVideoTransformer3DModel": "its last blocks read what those before them made of the latents"},
     pipelines={
         "MotifVideoPipeline": Call(24, _CALL),
         "MotifVideoImage2VideoPipeline": Call(24, _CALL | {"image": "image"}),

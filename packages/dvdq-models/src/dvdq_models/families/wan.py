@@ -122,6 +122,14 @@ _ORIGINAL_NAMES: OriginalNames = {
 
 _EXPERTS = USUAL | {"guidance_2": "guidance_scale_2"}
 
+_CACHING = Caching(
+    ("blocks",),
+    {
+        "timestep": Embedding("condition_embedder", 0),
+        "timestep-projection": Embedding("condition_embedder", 1),
+    },
+)
+
 WAN = Family(
     name="wan",
     classes=(
@@ -163,22 +171,20 @@ WAN = Family(
         "WanPipeline": Call(_fps, _EXPERTS),
         "WanImageToVideoPipeline": Call(_fps, _EXPERTS | {"image": "image"}),
         "WanVACEPipeline": Call(16, _EXPERTS),
-        "WanVideoToVideoPipeline": Call(_fps, USUAL, needs="a video"),
+        "WanVideoToVideoPipeline": Call(_fps, {}, needs="a video"),
+        "LucyEditPipeline": Call(24, {}, needs="a video"),
         "ChronoEditPipeline": Call(16, USUAL | {"image": "image"}),
         "SkyReelsV2Pipeline": Call(24, USUAL),
         "SkyReelsV2ImageToVideoPipeline": Call(24, USUAL | {"image": "image"}),
         "SkyReelsV2DiffusionForcingPipeline": Call(24, USUAL),
         "SkyReelsV2DiffusionForcingImageToVideoPipeline": Call(24, USUAL | {"image": "image"}),
-        "SkyReelsV2DiffusionForcingVideoToVideoPipeline": Call(24, USUAL, needs="a video"),
+        "SkyReelsV2DiffusionForcingVideoToVideoPipeline": Call(24, {}, needs="a video"),
     },
     teacache={
-        "WanTransformer3DModel": Caching(
-            ("blocks",),
-            {
-                "timestep": Embedding("condition_embedder", 0),
-                "timestep-projection": Embedding("condition_embedder", 1),
-            },
-        )
+        "WanTransformer3DModel": _CACHING,
+        "WanVACETransformer3DModel": "its control blocks run before the others and add between them",
+        "SkyReelsV2Transformer3DModel": "its frames may have time steps of their own",
+        "ChronoEditTransformer3DModel": _CACHING,
     },
     moments=_moments,
     originals=("wan-",),

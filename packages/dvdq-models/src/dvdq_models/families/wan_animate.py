@@ -11,7 +11,7 @@ from dvdq_models.families.wan import CLIP_TOKENS
 
 
 def _adapters(config: Config) -> int:
-    return -(-int(config["num_layers"]) // int(config["inject_face_latents_blocks"]))
+    return int(config["num_layers"]) // int(config["inject_face_latents_blocks"])
 
 
 def _inputs(of: Example) -> Inputs:
@@ -52,5 +52,6 @@ WAN_ANIMATE = Family(
     inputs=_inputs,
     prompt_tokens=512,
     passes=1,
+    teacache={"WanAnimateTransformer3DModel": "its face adapter adds between its blocks"},
     pipelines={"WanAnimatePipeline": Call(30, {}, needs="videos of a pose and a face")},
 )

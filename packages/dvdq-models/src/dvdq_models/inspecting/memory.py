@@ -153,6 +153,8 @@ def forward_peak(transformer: nn.Module, inputs: Mapping[str, Any]) -> int:
     # A model that looks at values, or computes where only a real device can.
     except (NameError, NotImplementedError, RuntimeError, ValueError) as error:
         expected, where = "a pass that runs without data", type(transformer).__name__
+        if isinstance(error, NameError):  # of an import that diffusers does without
+            expected = "what diffusers imports where it is installed, such as torchvision"
         raise DvdqError("memory of a pass", where=where, expected=expected, got=one_line(error)) from error
     return memory.peak
 

@@ -79,17 +79,18 @@ def _load_lora_adapter(
     """
     from diffusers.utils import convert_unet_state_dict_to_peft, get_adapter_name
 
-    loading = LOADING.get()
+    loading, elsewhere = LOADING.get(), dict[str, torch.Tensor]()
     if loading is None:
         file, metadata = fetch(source, only_where(kwargs), metadata)
         state: dict[str, torch.Tensor] = dict(file)
     else:  # a pipeline's call, which fetched and converted what is in the file
         file, metadata, allow_skipping, state = loading.file, loading.metadata, loading.allow_skipping, source
+        elsewhere.update(loading.elsewhere)
     if state and not any("lora_A" in key for key in state):
         state = convert_unet_state_dict_to_peft(state)  # names from before PEFT
     name = adapter_name or get_adapter_name(transformer)
     check_settings(metadata, prefix)
-    skipped = unread(file, state)
+    skipped = unread(file, state | elsewhere)
     if skipped and not allow_skipping:
         expected = "an adapter that is applied as a whole (allow_skipping=True leaves out what is not)"
         raise DvdqError(OPERATION, where=skipped[0], expected=expected, got=f"{len(skipped)} tensors that are not read")

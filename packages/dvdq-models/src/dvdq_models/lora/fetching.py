@@ -10,11 +10,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from dvdq_models.families.pipelines import TRANSFORMERS
 from dvdq_models.files.text import one_line
 from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.lora.adapter import OPERATION
@@ -35,11 +36,20 @@ _WHERE_TO_LOOK = (
 
 @dataclass
 class Loading:
-    """What a pipeline's call is loading; the transformer tells in ``skipped`` what it left out."""
+    """What a pipeline's call is loading; the transformer tells in ``skipped`` what it left out.
+
+    Attributes:
+        file: the tensors of the file.
+        metadata: its settings.
+        allow_skipping: whether what has no place is left out.
+        elsewhere: what becomes of the tensors that go to other parts of the pipeline.
+        skipped: names of what was left out.
+    """
 
     file: dict[str, Traced]
     metadata: dict[str, Any] | None
     allow_skipping: bool
+    elsewhere: dict[str, Traced] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
 
 
@@ -105,6 +115,7 @@ def _checked(original: Any) -> Any:
             raise DvdqError(OPERATION, where=type(self).__name__, expected="an adapter", got="no tensors")
         loading = Loading(file, metadata, allow_skipping)
         token = LOADING.set(loading)
+        vars(self)["lora_state_dict"] = functools.partial(_converted, self, loading)
         try:
             original(self, dict(file), adapter_name, hotswap, **kwargs)
         except DvdqError:
@@ -113,8 +124,30 @@ def _checked(original: Any) -> Any:
             expected, got = "an adapter that diffusers can convert", f"{type(error).__name__}: {one_line(error)}"
             raise DvdqError(OPERATION, where=type(self).__name__, expected=expected, got=got) from error
         finally:
+            del vars(self)["lora_state_dict"]
             LOADING.reset(token)
         return loading.skipped
 
     load_lora_weights.__module__ = __name__
     return load_lora_weights
+
+
+def _converted(pipeline: Any, loading: Loading, *args: Any, **kwargs: Any) -> Any:
+    """The pipeline's ``lora_state_dict``; what other parts of it take is set apart, and its place looked up."""
+    converted = type(pipeline).lora_state_dict(*args, **kwargs)
+    state, *settings = converted if isinstance(converted, tuple) else (converted,)
+    others = [name for name in pipeline._lora_loadable_modules if name not in TRANSFORMERS]
+    lacking = []
+    for key, tensor in state.items():
+        name, _, place = key.partition(".")
+        if name in others and isinstance(tensor, Traced):
+            part, layer = getattr(pipeline, name, None), place.partition(".lora_")[0]
+            if part is not None and layer in dict(part.named_modules()):
+                loading.elsewhere[key] = tensor
+            elif loading.allow_skipping:
+                lacking.append(key)
+            else:
+                raise DvdqError(OPERATION, where=key, expected=f"a layer of the pipeline's {name}", got="none")
+    plain = {key: tensor.plain() for key, tensor in loading.elsewhere.items()}
+    state = {key: tensor for key, tensor in (state | plain).items() if key not in lacking}
+    return (state, *settings) if settings else state

@@ -46,7 +46,7 @@ def enable_teacache(
     Raises:
         DvdqError: another class of transformer, a threshold that is not finite and at least 0, a cache of diffusers
             enabled, coefficients that are unknown, ambiguous or of another family; during a video, if nobody tells the
-            step.
+            step. Of a class that TeaCache cannot be put on, its family says why.
     """
     operation = "enable_teacache"
     check_signal(transformer)
@@ -74,10 +74,12 @@ def check_signal(transformer: nn.Module, signal: Signal | None = None) -> Signal
 
 
 def _caching_of(transformer: nn.Module) -> Caching:
-    known = {name: caching for family in families() for name, caching in family.teacache.items()}
+    said = {name: caching for family in families() for name, caching in family.teacache.items()}
+    known = {name: caching for name, caching in said.items() if not isinstance(caching, str)}
     name = type(transformer).__name__
     if name not in known:
-        raise DvdqError("teacache", expected=f"a transformer of class {' or '.join(known)}", got=name)
+        got = f"{name}: {said[name]}" if name in said else name
+        raise DvdqError("teacache", expected=f"a transformer of class {' or '.join(known)}", got=got)
     return known[name]
 
 

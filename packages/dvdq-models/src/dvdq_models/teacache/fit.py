@@ -74,8 +74,8 @@ def record_changes(
     Args:
         pipeline: a pipeline with a transformer of a known class, in any precision; TeaCache is off afterwards.
         prompts: as unlike one another as those that will be used.
-        signal: ``"timestep"`` or ``"timestep-projection"`` for Wan, ``"modulated-input"`` for HunyuanVideo; None takes
-            the first that the transformer has.
+        signal: one that the transformer's family names, e.g. ``"timestep"`` for Wan and ``"modulated-input"`` for
+            HunyuanVideo; None takes the first.
         warm_up: first steps that will always be computed, and so are left out of the fit.
         seed: of the first video's noise; each video has its own.
         generation: arguments of the pipeline's call, e.g. ``num_inference_steps=50``.

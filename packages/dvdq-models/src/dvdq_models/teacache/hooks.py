@@ -1,7 +1,8 @@
 """TeaCache inside a transformer: a hook on the model places each pass, hooks on the blocks compute or reuse.
 
 The hook of block 0 takes the decision. On a reused step it adds what all blocks together added at the last computed
-one, and the other blocks hand that on. State belongs to the hooks of one transformer; nothing is global.
+one, to each stream that they return, and the other blocks hand that on. State belongs to the hooks of one transformer;
+nothing is global.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from dvdq_models.teacache.decision import Accumulator, CacheDecision
 from dvdq_reference.spec.errors import DvdqError
 
 HOOK = "dvdq_teacache"
+Streams = tuple[torch.Tensor | None, ...]
+"""What goes through the blocks, the latents first; None where a stream is absent, such as a sound not asked for."""
 
 
 @dataclass
@@ -33,7 +36,8 @@ class _Pass:
 
     accumulator: Accumulator
     signal: torch.Tensor | None = None
-    residual: torch.Tensor | None = None
+    residual: Streams | None = None
+    shape: torch.Size | None = None
 
 
 class TeaCacheHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
@@ -50,7 +54,7 @@ class TeaCacheHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
         self._loop = DenoisingLoop(pipeline)
         self._passes: dict[str, _Pass] = {}
         self._place: Place | None = None
-        self._input: torch.Tensor | None = None
+        self._input: Streams | None = None
 
     def initialize_hook(self, module: nn.Module) -> nn.Module:
         """Remembers the transformer's registry, where a bit schedule may hang too."""
@@ -87,33 +91,40 @@ class TeaCacheHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
         """Whether the pass that runs skips the blocks."""
         return self.trace[-1].reused
 
-    def decide(self, hidden_states: torch.Tensor) -> None:
-        """Compute or reuse, from the signal of this pass; ``hidden_states`` is what goes into block 0."""
+    def decide(self, given: Streams) -> None:
+        """Compute or reuse, from the signal of this pass; ``given`` is what goes into block 0."""
         assert self._place is not None
         assert self.signal is not None
-        place, signal = self._place, self.signal.detach()
+        assert given[0] is not None
+        place, signal, shape = self._place, self.signal.detach(), given[0].shape
         current = self._passes.get(place.name)
-        if current is None or current.signal is None or current.signal.shape != signal.shape:
-            current = self._passes[place.name] = _Pass(Accumulator(self.threshold, self.coefficients))
+        if current is None or current.signal is None or current.signal.shape != signal.shape or current.shape != shape:
+            current = self._passes[place.name] = _Pass(Accumulator(self.threshold, self.coefficients), shape=shape)
         distance = None if current.signal is None else relative_change(signal, current.signal)
         last = place.step + 1 == place.num_steps
         self.trace.append(current.accumulator.decide(place.step, place.name, distance, last=last))
         current.signal = signal
-        self._input = hidden_states.detach()
+        self._input = tuple(None if stream is None else stream.detach() for stream in given)
         switch = self._registry.get_hook(BIT_SWITCH)
         if self.reusing and switch is not None:
             switch.mark_skipped("TeaCache")
 
-    def reuse(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """``hidden_states`` after all blocks, as if they added what they added last."""
+    def reuse(self, given: Streams) -> Streams:
+        """``given`` after all blocks, as if they added what they added last."""
         residual = self._running.residual
         assert residual is not None
-        return hidden_states + residual
+        return tuple(
+            None if stream is None or added is None else stream + added
+            for stream, added in zip(given, residual, strict=True)
+        )
 
-    def store(self, hidden_states: torch.Tensor) -> None:
+    def store(self, left: Streams) -> None:
         """Keep what all blocks added, given what came out of the last."""
         assert self._input is not None
-        self._running.residual = hidden_states.detach().to(self._input.device) - self._input
+        self._running.residual = tuple(
+            None if after is None or before is None else after.detach().to(before.device) - before
+            for after, before in zip(left, self._input, strict=True)
+        )
         self._input = None
 
     @property
@@ -148,23 +159,22 @@ class BlockHook(ModelHook):  # type: ignore[misc]  # diffusers is untyped
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What stands for the block on a reused step, else None."""
-        hidden_states = self._argument(self._returns[0], args, kwargs)
+        given: Streams = tuple(self._argument(name, args, kwargs) for name in self._returns)
         if self._first:
             if self._modulated is not None:
                 self._cache.signal = self._modulated(block, lambda name: self._argument(name, args, kwargs))
-            self._cache.decide(hidden_states)
+            self._cache.decide(given)
         if not self._cache.reusing:
             return None
         if self._first:
-            hidden_states = self._cache.reuse(hidden_states)
-        others = [self._argument(name, args, kwargs) for name in self._returns[1:]]
-        return (hidden_states, *others) if others else hidden_states
+            given = self._cache.reuse(given)
+        return given if len(given) > 1 else given[0]
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _after(self, output: Any) -> Any:
         """The block's output, from which the last one tells what was added."""
         if self._last:
-            self._cache.store(output[0] if isinstance(output, tuple) else output)
+            self._cache.store(output if isinstance(output, tuple) else (output,))
         return output
 
     def _argument(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
