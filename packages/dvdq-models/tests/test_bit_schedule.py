@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dvdq_models import DvdqError
@@ -76,6 +76,7 @@ def test_the_chosen_delta_is_as_near_as_the_oracles(
 
 
 @checked
+@example([[0.0, 5e-324, 0.0]], 7.0, {"first_high": 0, "last_high": 0})
 @given(st.lists(DISTANCES, min_size=1, max_size=4), st.floats(4.0, 8.0), ENDS)
 def test_one_delta_for_several_videos(videos: list[list[float]], wanted: float, ends: dict[str, int]) -> None:
     def miss(delta: float) -> float:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dvdq_reference.oracle.bit_switching import choose_delta, delta_guided, finishes, relative_change, schedule_bits
@@ -117,6 +117,7 @@ def test_sba_is_drawn_from_its_seed():
     assert draws[0] == draws[1] != draws[2]
 
 
+@example([0.0, 5e-324, 0.0], 7.0, 0, 0)
 @given(DISTANCES, st.floats(4.0, 8.0), ENDS, ENDS)
 def test_no_delta_comes_nearer_to_the_wanted_average(distances, wanted, first, last):
     ends = {"first_high": first, "last_high": last}

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from math import isfinite
+from math import inf, isfinite, nextafter
 
 import numpy as np
 
@@ -211,7 +211,9 @@ def choose_common_delta(
         deciding = [d for d in distances[begin : max(len(distances) - 1 - last_high, 0)] if d is not None]
         runs.update(total for start in range(len(deciding)) for total in accumulate(deciding[start:]))
     sums = sorted({0.0, *filter(isfinite, runs)})
-    deltas = [0.0, *((a + b) / 2 for a, b in pairwise(sums)), 2.0 * sums[-1] + 1.0]
+    # Above a, also where no number lies between: δ = a would be reached by a itself.
+    middles = [max(nextafter(a, inf), (a + b) / 2) for a, b in pairwise(sums)]
+    deltas = [0.0, *middles, 2.0 * sums[-1] + 1.0]
 
     def average(delta: float) -> float:
         schedule = BitSchedule("delta", low=low, high=high, delta=delta, first_high=first_high, last_high=last_high)

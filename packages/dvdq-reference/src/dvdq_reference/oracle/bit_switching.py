@@ -15,6 +15,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
+from math import inf, nextafter
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -177,7 +178,8 @@ def choose_delta(
             total += distance
             sums.add(total)
     finite = sorted(total for total in sums if total < float("inf"))
-    middles = [(a + b) / 2 for a, b in pairwise(finite)]
+    # Above a, also where no number lies between: δ = a would be reached by a itself.
+    middles = [max(nextafter(a, inf), (a + b) / 2) for a, b in pairwise(finite)]
     deltas = [0.0, *middles, 2 * finite[-1] + 1]
 
     def average(delta: float) -> float:
