@@ -285,7 +285,7 @@ SAME_BLOCKS = {
 """Classes with the blocks of another, or with its blocks but for names, and where those are compiled."""
 
 
-@pytest.mark.filterwarnings("ignore:In CPU autocast")
+@pytest.mark.filterwarnings("ignore:In CPU autocast", "ignore:flex_attention called without")
 @pytest.mark.parametrize("name", [name for name in TINY if name not in SAME_BLOCKS])
 def test_blocks_compile_without_a_break_to_the_same_bits(name: str) -> None:
     transformer, graphs = quantize(build(name), RECIPE), CompileCounter()
@@ -311,7 +311,7 @@ def test_each_class_has_teacache_or_a_reason() -> None:
                 enable_teacache(build(name), 0.1)
 
 
-@pytest.mark.filterwarnings("ignore:In CPU autocast")
+@pytest.mark.filterwarnings("ignore:In CPU autocast", "ignore:flex_attention called without")
 @pytest.mark.parametrize("name", [name for name, caching in TEACACHE.items() if isinstance(caching, Caching)])
 def test_a_reused_pass_hands_on_what_all_blocks_added(name: str) -> None:
     """Three steps over the same inputs: the one in between computes no block, and gives what they would give."""
@@ -344,7 +344,7 @@ LIST_OF_NUMBERS = {"SkyReelsV2Transformer3DModel": 8}
 """Bytes of a list that becomes a tensor on its way to a device."""
 
 
-@pytest.mark.filterwarnings("ignore:In CPU autocast")
+@pytest.mark.filterwarnings("ignore:In CPU autocast", "ignore:flex_attention called without")
 @pytest.mark.parametrize("name", TINY)
 def test_a_pass_needs_on_the_meta_device_what_it_needs_on_a_cpu(name: str) -> None:
     transformer, tiny = build(name), TINY[name]
