@@ -27,7 +27,7 @@ from dvdq_eval.videos.store import MethodFolder, Store
 from dvdq_eval.videos.study import Study
 from dvdq_models import DvdqError, Recipe, quantize
 from dvdq_models.layers.linear import QuantizedLinear
-from dvdq_models.moving_shapes import WAN
+from dvdq_models.moving_shapes import BUNDLED, WAN
 from dvdq_models.moving_shapes.clips import split_scenes
 from dvdq_models.running.placement import Offload
 from dvdq_models.running.prompts import read_prompts
@@ -295,6 +295,15 @@ def test_videos_have_the_frame_rate_of_their_makers(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "SomebodysPipeline"}))
     with pytest.raises(DvdqError, match=r"expected one of WanPipeline, .*got SomebodysPipeline"):
         _ = study.fps
+
+
+def test_a_twin_is_studied_like_its_original(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twin = dataclasses.replace(WAN.with_outliers(4.0), folder=tmp_path / "twin")
+    monkeypatch.setitem(BUNDLED, "wan-outliers", twin)
+    original, study = Study.bundled("wan", videos=2), Study.bundled("wan-outliers", videos=2)
+    assert type(study.open().transformer) is type(original.open().transformer)
+    assert (study.fps, study.teacache, study.prompts) == (FPS, original.teacache, original.prompts)
+    assert study.key != original.key
 
 
 def test_only_what_a_pipeline_is_read_from_decides_its_study(tmp_path: Path) -> None:
