@@ -174,6 +174,10 @@ def test_a_config_that_cannot_be_read_is_named(saved: Path, change: Any, message
             lambda t: t.update({"blocks.0.attn1.to_q.scale": t["blocks.0.attn1.to_q.scale"].half()}),
             r"to_q\.scale: expected torch\.float32 .* got torch\.float16",
         ),
+        (
+            lambda t: t.update({"proj_out.bias": t["proj_out.bias"].to(torch.float8_e4m3fn)}),
+            r"proj_out\.bias: expected torch\.float32 .* got torch\.float8",
+        ),
     ],
 )
 def test_tensors_are_checked_both_ways(saved: Path, change: Any, message: str) -> None:

@@ -31,6 +31,8 @@ DTYPES = {
     torch.uint8: "U8",
 }
 """What quantized checkpoints, ours and those for others, are made of, by the names of safetensors and in its order."""
+FOREIGN = frozenset({torch.float8_e4m3fn, torch.float8_e5m2, torch.int8})
+"""Those of them that only the files for others have."""
 _RANK = {dtype: rank for rank, dtype in enumerate(DTYPES)}
 
 

@@ -13,7 +13,7 @@ import torch
 
 from dvdq_models.checkpoint.checksums import write_sums
 from dvdq_models.checkpoint.format import WEIGHTS, write_config
-from dvdq_models.checkpoint.layout import DTYPES, INDEX, MAX_SHARD, TensorType, index_of, lay_out
+from dvdq_models.checkpoint.layout import DTYPES, FOREIGN, INDEX, MAX_SHARD, TensorType, index_of, lay_out
 from dvdq_models.files.atomic import new_folder
 from dvdq_models.lora import refuse_adapters
 from dvdq_models.switching.hook import hook_of
@@ -95,7 +95,7 @@ def save(transformer: Any, folder: str | Path) -> Path:
     recipe = hook_of(transformer).recipe
     state: dict[str, torch.Tensor] = transformer.state_dict()
     for name, tensor in state.items():
-        if tensor.device.type == "meta" or tensor.dtype not in DTYPES:
+        if tensor.device.type == "meta" or tensor.dtype not in DTYPES.keys() - FOREIGN:
             got = "one that is offloaded" if tensor.device.type == "meta" else tensor.dtype
             raise DvdqError("save", where=name, expected="a tensor in memory, in 16 bits or more", got=got)
     types = {name: TensorType(tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}

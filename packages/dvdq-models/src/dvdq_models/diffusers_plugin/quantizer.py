@@ -31,7 +31,7 @@ from dvdq_models.checkpoint.full_precision import check_full_precision
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import open_file
 from dvdq_models.diffusers_plugin.methods import check_dtype
-from dvdq_models.layers.casting import cast, check_cast
+from dvdq_models.layers.casting import FLOATS, cast, check_cast
 from dvdq_models.layers.encoding import check_weight
 from dvdq_models.layers.linear import STORED, QuantizedLinear
 from dvdq_models.quantization_config import DVDQuantConfig, mark_quantized
@@ -208,7 +208,7 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
             raise DvdqError(_OPERATION, where=self._source, expected="no other tensors", got=unexpected[0])
         for name, wanted in expected.items():
             found = self._stored[name]
-            free = found.dtype.is_floating_point and name not in exact
+            free = found.dtype in FLOATS and name not in exact
             if found.shape != wanted.shape or not (free or found.dtype == wanted.dtype):
                 expected_type, got = f"{wanted.dtype} {list(wanted.shape)}", f"{found.dtype} {list(found.shape)}"
                 raise DvdqError(_OPERATION, where=f"{self._source}: {name}", expected=expected_type, got=got)
