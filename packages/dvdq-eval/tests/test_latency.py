@@ -435,7 +435,7 @@ def test_published_configurations_have_the_published_size(name: str) -> None:
         (
             "nowhere",
             "5x64x64",
-            "latency: nowhere: expected a folder, a config.json, or one of wan, hunyuan-video, hunyuan",
+            "latency: nowhere: expected a folder, a config.json, or one of wan, hunyuan-video, wan-outliers",
         ),
         ("wan2.1-14b", None, "--video: expected frames x height x width, as 81x480x832, got none"),
         ("wan", "480p", "--video: expected frames x height x width, as 81x480x832, got 480p"),
