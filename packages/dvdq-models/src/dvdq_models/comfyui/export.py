@@ -7,23 +7,20 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import dvdq_kernels
-from dvdq_models.checkpoint.checksums import check_sum
 from dvdq_models.checkpoint.lazy import open_file
 from dvdq_models.checkpoint.writing import WeightFiles
 from dvdq_models.comfyui.formats import FormatName, LinearDtype, check_choice
 from dvdq_models.comfyui.plan import OPERATION, FilePlan, plan_file
 from dvdq_models.families import family_of_class
 from dvdq_models.running.placement import check_device
-from dvdq_models.streaming.plan import Step
 from dvdq_models.streaming.source import Source, open_source
-from dvdq_models.streaming.tasks import Progress, Task, check_space, full_disk_named, run_tasks
+from dvdq_models.streaming.tasks import Progress, check_space, full_disk_named, run_tasks, tensor_tasks
 from dvdq_models.streaming.workspace import Workspace, check_destination
 from dvdq_reference.spec.errors import DvdqError
 
@@ -118,7 +115,7 @@ def export_checkpoint(
                         stack.enter_context(WeightFiles(work.result, plan.outputs, None, stem=stem))
                         for plan, stem in zip(plans, stems, strict=True)
                     ]
-                    resumed = run_tasks(work, _tasks(opened, plans, files), files, progress)
+                    resumed = run_tasks(work, tensor_tasks(opened, plans, files), files, progress)
                 for plan, stem in zip(plans, stems, strict=True):
                     _check_file(work.result / f"{stem}.safetensors", plan)
             work.publish()
@@ -130,25 +127,6 @@ def export_checkpoint(
         resumed_bytes=resumed,
         seconds=time.monotonic() - started,
     )
-
-
-def _tasks(source: Source, plans: list[FilePlan], files: list[WeightFiles]) -> list[Task]:
-    """Checksums first, so that a broken file is known before the work; then tensors."""
-    tasks = [
-        Task(f"sha256 {file}", file.stat().st_size, partial(check_sum, OPERATION, file, digest))
-        for file, digest in source.digests().items()
-    ]
-    for plan, weights in zip(plans, files, strict=True):
-        tasks += [
-            Task(f"{plan.subfolder}/{step.name}", step.source.type.nbytes, partial(_write, step, weights))
-            for step in plan.steps
-        ]
-    return tasks
-
-
-def _write(step: Step, weights: WeightFiles) -> None:
-    for name, tensor in step.apply(step.source.read()).items():
-        weights.write(name, tensor)
 
 
 def _expert(source: Source, plan: FilePlan) -> str:

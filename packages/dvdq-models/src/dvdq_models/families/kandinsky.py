@@ -26,11 +26,13 @@ def _inputs(of: Example) -> Inputs:
     }
 
 
-def _text(config: Config) -> int:
+def text_blocks(config: Config) -> int:
+    """Of the text alone."""
     return int(config["num_text_blocks"])
 
 
-def _video(config: Config) -> int:
+def video_blocks(config: Config) -> int:
+    """Of the video."""
     return int(config["num_visual_blocks"])
 
 
@@ -43,18 +45,18 @@ KANDINSKY_5 = Family(
         Rule(
             rf"visual_transformer_blocks\.\d+\.(self|cross)_attention\.({ATTENTION})",
             "quantize",
-            lambda config: 8 * _video(config),
+            lambda config: 8 * video_blocks(config),
         ),
         Rule(
             r"visual_transformer_blocks\.\d+\.feed_forward\.(in|out)_layer",
             "quantize",
-            lambda config: 2 * _video(config),
+            lambda config: 2 * video_blocks(config),
         ),
-        Rule(r"visual_transformer_blocks\.\d+\.visual_modulation\.out_layer", "weight-only", _video),
+        Rule(r"visual_transformer_blocks\.\d+\.visual_modulation\.out_layer", "weight-only", video_blocks),
         Rule(
             rf"text_transformer_blocks\.\d+\.(self_attention\.({ATTENTION})|feed_forward\.(in|out)_layer|text_modulation\.out_layer)",
             "keep",
-            lambda config: 7 * _text(config),
+            lambda config: 7 * text_blocks(config),
         ),
         Rule(
             r"time_embeddings\.(in|out)_layer|(text|pooled_text|visual)_embeddings\.in_layer|out_layer\.(modulation\.)?out_layer",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import ceil
 
 from dvdq_models.families.family import USUAL, Caching, Call, Config, Example, Family, Inputs, Rule
-from dvdq_models.families.kandinsky import ATTENTION
+from dvdq_models.families.kandinsky import ATTENTION, text_blocks, video_blocks
 
 FPS, SOUND_RATE, SOUND_HOP = 24, 44_100, 1024
 """Of the pipeline: frames a second, samples a second, and samples that become one latent of the sound."""
@@ -37,14 +37,6 @@ def _upscaler_inputs(of: Example) -> Inputs:
     return {"hidden_states": of.normal(1, *of.latent, _channels(of.config)), "timestep": of.timestep}
 
 
-def _text(config: Config) -> int:
-    return int(config["num_text_blocks"])
-
-
-def _video(config: Config) -> int:
-    return int(config["num_visual_blocks"])
-
-
 _BLOCK = r"visual_transformer_blocks\.\d+"
 _FEED_FORWARD = r"feed_forward\.net\.(0\.proj|2)"
 _TIME = r"time_embeddings\.timestep_embedder\.linear_[12]"
@@ -56,22 +48,22 @@ KANDINSKY_6 = Family(
         Rule(
             rf"{_BLOCK}\.((video|audio)_dec_block\.(self|cross)|va_cross|av_cross)_attention\.({ATTENTION})",
             "quantize",
-            lambda config: 24 * _video(config),
+            lambda config: 24 * video_blocks(config),
         ),
         Rule(
             rf"{_BLOCK}\.(video|audio)_dec_block\.{_FEED_FORWARD}",
             "quantize",
-            lambda config: 4 * _video(config),
+            lambda config: 4 * video_blocks(config),
         ),
         Rule(
             rf"{_BLOCK}\.((video|audio)_dec_block\.visual|va|av)_modulation\.out_layer",
             "weight-only",
-            lambda config: 4 * _video(config),
+            lambda config: 4 * video_blocks(config),
         ),
         Rule(
             rf"(video|audio)_text_transformer_blocks\.\d+\.(attn\.({ATTENTION})|{_FEED_FORWARD}|text_modulation\.out_layer)",
             "keep",
-            lambda config: 14 * _text(config),
+            lambda config: 14 * text_blocks(config),
         ),
         Rule(rf"(video|audio)_({_TIME}|(pooled_)?text_embeddings\.in_layer)", "keep", lambda _: 8),
         Rule(
@@ -97,9 +89,9 @@ KANDINSKY_6_SR = Family(
         Rule(
             rf"{_BLOCK}\.(self_attention\.({ATTENTION})|{_FEED_FORWARD})",
             "quantize",
-            lambda config: 6 * _video(config),
+            lambda config: 6 * video_blocks(config),
         ),
-        Rule(rf"{_BLOCK}\.visual_modulation\.out_layer", "weight-only", _video),
+        Rule(rf"{_BLOCK}\.visual_modulation\.out_layer", "weight-only", video_blocks),
         Rule(rf"{_TIME}|visual_embeddings\.in_layer|out_layer\.(modulation\.)?out_layer", "keep", lambda _: 5),
     ),
     inputs=_upscaler_inputs,

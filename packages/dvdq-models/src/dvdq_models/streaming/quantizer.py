@@ -17,7 +17,6 @@ import dvdq_kernels
 from dvdq_kernels.call import Call, place_of
 from dvdq_kernels.selection import select
 from dvdq_models.calibration import Calibration
-from dvdq_models.checkpoint.checksums import check_sum
 from dvdq_models.checkpoint.format import read_quantized_config
 from dvdq_models.checkpoint.lazy import open_folder
 from dvdq_models.checkpoint.writing import WeightFiles
@@ -26,9 +25,9 @@ from dvdq_models.inspecting.sizes import ModelReport
 from dvdq_models.quantization_config import format_of
 from dvdq_models.running.placement import check_device
 from dvdq_models.streaming.components import check_components
-from dvdq_models.streaming.plan import Step, TransformerPlan, plan_transformer
+from dvdq_models.streaming.plan import TransformerPlan, plan_transformer
 from dvdq_models.streaming.source import OPERATION, Source, open_source
-from dvdq_models.streaming.tasks import Progress, Task, check_space, full_disk_named, run_tasks
+from dvdq_models.streaming.tasks import Progress, Task, check_space, full_disk_named, run_tasks, tensor_tasks
 from dvdq_models.streaming.workspace import Workspace, check_destination
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
@@ -125,7 +124,8 @@ def quantize_checkpoint(
             with ExitStack() as stack, full_disk_named(work.folder):
                 check_space(work, _bytes_to_write(plans, opened))
                 files = [stack.enter_context(_weight_files(work, plan)) for plan in plans]
-                resumed = run_tasks(work, _tasks(work, opened, plans, files), files, progress)
+                tasks = tensor_tasks(opened, plans, files) + _copies(opened, work.result)
+                resumed = run_tasks(work, tasks, files, progress)
                 for plan, weights in zip(plans, files, strict=True):
                     weights.finish(plan.config, recipe)
             _check_result(work.result, plans, opened)
@@ -142,29 +142,11 @@ def quantize_checkpoint(
     )
 
 
-def _tasks(work: Workspace, source: Source, plans: list[TransformerPlan], files: list[WeightFiles]) -> list[Task]:
-    """Checksums first, so that a broken file is known before hours of work; then tensors; then files to copy."""
-    tasks = [
-        Task(f"sha256 {file}", file.stat().st_size, partial(check_sum, OPERATION, file, digest))
-        for file, digest in source.digests().items()
-    ]
-    for plan, weights in zip(plans, files, strict=True):
-        tasks += [
-            Task(f"{plan.subfolder}/{step.name}", step.source.type.nbytes, partial(_write, step, weights))
-            for step in plan.steps
-        ]
-    tasks += [
-        Task(
-            f"copy {file}", (source.root / file).stat().st_size, partial(_copy, source.root / file, work.result / file)
-        )
+def _copies(source: Source, target: Path) -> list[Task]:
+    return [
+        Task(f"copy {file}", (source.root / file).stat().st_size, partial(_copy, source.root / file, target / file))
         for file in source.copies
     ]
-    return tasks
-
-
-def _write(step: Step, weights: WeightFiles) -> None:
-    for name, tensor in step.apply(step.source.read()).items():
-        weights.write(name, tensor)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
+from dvdq_models.checkpoint.checksums import check_sum
 from dvdq_models.checkpoint.writing import WeightFiles
-from dvdq_models.streaming.source import OPERATION
+from dvdq_models.streaming.plan import Step
+from dvdq_models.streaming.source import OPERATION, Source
 from dvdq_models.streaming.workspace import Workspace
 from dvdq_reference.spec.errors import DvdqError
 
@@ -27,6 +31,38 @@ class Task:
     name: str
     nbytes: int
     run: Callable[[], None]
+
+
+class Plan(Protocol):
+    """What becomes of one transformer's tensors."""
+
+    @property
+    def subfolder(self) -> str:
+        """Of the transformer in its pipeline."""
+        ...
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """One for each tensor that is read."""
+        ...
+
+
+def tensor_tasks(source: Source, plans: Sequence[Plan], files: Sequence[WeightFiles]) -> list[Task]:
+    """Checksums first, so that a broken file is known before hours of work; then tensors, of each plan to its files."""
+    checks = [
+        Task(f"sha256 {file}", file.stat().st_size, partial(check_sum, OPERATION, file, digest))
+        for file, digest in source.digests().items()
+    ]
+    return checks + [
+        Task(f"{plan.subfolder}/{step.name}", step.source.type.nbytes, partial(_write, step, weights))
+        for plan, weights in zip(plans, files, strict=True)
+        for step in plan.steps
+    ]
+
+
+def _write(step: Step, weights: WeightFiles) -> None:
+    for name, tensor in step.apply(step.source.read()).items():
+        weights.write(name, tensor)
 
 
 def run_tasks(work: Workspace, tasks: list[Task], files: list[WeightFiles], progress: Progress | None) -> int:
