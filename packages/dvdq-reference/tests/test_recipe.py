@@ -92,9 +92,12 @@ def composed(name, x, weight, x_max, bias):
         grid = minmax_grid(weight, 4)
         return quantized_linear(x, quantize(weight, grid), grid, per_token, bias=bias)
     if name == "dvd-quant":
-        found = refine_grid(weight @ rotation_matrix(256, Rotation("full")), 4)
-        rule = ActivationRule(8, 128)
-        return quantized_linear(x, found.codes, found.grid, rule, rotation=Rotation("full"), bias=bias)
+        found = refine_grid(weight @ rotation_matrix(256, rotation), 4)
+        return quantized_linear(x, found.codes, found.grid, ActivationRule(8, 128), rotation=rotation, bias=bias)
+    if name == "dvd-quant-plus":
+        found = refine_grid(weight @ rotation_matrix(256, rotation), 4, group_size=256)
+        rule = ActivationRule(8, 64, "signed")
+        return quantized_linear(x, found.codes, found.grid, rule, rotation=rotation, bias=bias)
     if name == "quarot":
         return quantized_linear(x, *quarot_weight(weight, rotation), per_token, rotation=rotation, bias=bias)
     factor = smoothing_factor(x_max, weight, Smoothing("vidit-q", 0.5))
@@ -102,11 +105,24 @@ def composed(name, x, weight, x_max, bias):
     return quantized_linear(x / factor, codes, grid, per_token, rotation=rotation, bias=bias)
 
 
-@pytest.mark.parametrize("name", ["minmax", "smoothquant", "quarot", "vidit-q", "dvd-quant"])
+@pytest.mark.parametrize("name", ["minmax", "smoothquant", "quarot", "vidit-q", "dvd-quant", "dvd-quant-plus"])
 def test_a_named_recipe_is_its_steps(name):
     x, weight, x_max, bias = data()
     y = recipe_linear(x, weight, Recipe.named(name), x_max=x_max, bias=bias)
     np.testing.assert_array_equal(y, composed(name, x, weight, x_max, bias))
+
+
+def test_the_width_of_a_name_is_that_of_all_steps_but_its_last():
+    """What a name says of its last steps holds wherever these differ from the others."""
+    for name, last in (("dvd-quant", 0), ("dvd-quant-plus", 2), ("dvd-quant-finish", 2)):
+        four, six = Recipe.named(name, "W4A4").schedule, Recipe.named(name, "W4A6").schedule
+        kind, high = ("low", 8) if last else ("constant", 4)
+        assert four == BitSchedule(kind, low=4, high=high, last_high=last)
+        assert (six.kind, six.last_high) == ("delta", last)
+    assert Recipe.named("dvd-quant-plus", "W4A8").schedule == BitSchedule("constant", low=8, high=8)
+    finish = Recipe.named("dvd-quant-finish", "W8A8")
+    assert finish.schedule == BitSchedule("constant", low=8, high=8, last_high=2)
+    assert finish.finish == finish.weight == WeightRule(8, "bgr", 64)
 
 
 def test_vidit_q_twice_is_its_steps():

@@ -98,7 +98,8 @@ BASELINES: Mapping[str, str] = MappingProxyType(
 """The paper's, by label: the name of each one's recipe."""
 
 LABELS: Mapping[str, str] = MappingProxyType(
-    {name: label for label, name in BASELINES.items()} | {"dvd-quant": "DVD-Quant", "dvd-quant-plus": "DVD-Quant plus"}
+    {name: label for label, name in BASELINES.items()}
+    | {"dvd-quant": "DVD-Quant", "dvd-quant-plus": "DVD-Quant plus", "dvd-quant-finish": "DVD-Quant finish"}
 )
 """For people, by the name of a recipe."""
 
@@ -125,12 +126,13 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "groups of 128": {"weight": WeightRule(4, "bgr", 128)},
         "groups of 256": {"weight": WeightRule(4, "bgr", 256)},
         "Gaussian clip": {"activation": ActivationRule(8, DEFAULT_BLOCK, "gaussian")},
-        "random signs": {"rotation": Rotation("full", seed=0)},
+        "no random signs": {"rotation": Rotation("full")},
         "blocks of 256 rotated": {"rotation": Rotation("block")},
         "regular blocks of 256 rotated": {"rotation": Rotation("regular")},
         "a scale per token": {"activation": ActivationRule(8, None)},
         "a scale per 64": {"activation": ActivationRule(8, 64)},
         "signed scales": {"activation": ActivationRule(8, DEFAULT_BLOCK, "signed")},
+        "signed scales per 64": {"activation": ActivationRule(8, 64, "signed")},
         "smoothed without data": {"smoothing": Smoothing("analytic")},
         "BGR with 1 bound": {"weight": WeightRule(4, "bgr", num_bounds=1)},
         "BGR with 20 bounds": {"weight": WeightRule(4, "bgr", num_bounds=20)},

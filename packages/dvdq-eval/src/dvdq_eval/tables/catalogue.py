@@ -10,13 +10,14 @@ from typing import Any
 
 from dvdq_eval.methods import AS_PUBLISHED, BASELINES, FULL_PRECISION, LABELS, VARIANTS, Method
 from dvdq_eval.peers.records import ORBITQUANT_W4A4, ORBITQUANT_W4A6, SDNQ_UINT4
-from dvdq_reference.spec.recipe import DEFAULT_DELTA, ActivationRule, BitSchedule, Rotation, Smoothing, WeightRule
+from dvdq_reference.spec.recipe import DEFAULT_DELTA, ActivationRule, BitSchedule, Smoothing, WeightRule
 
 OURS = LABELS["dvd-quant"]
 WIDTHS = ("W4A8", "W4A6", "W4A4")
 DELTAS = (0.06, 0.1, 0.14, 0.18)
 """Of Fig. 6: the paper's range."""
 TEACACHE_THRESHOLD = 0.1
+LAST_2 = BitSchedule("low", low=4, high=8, last_high=2)
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ def plus(bits: str) -> Method:
     return Method.named(LABELS["dvd-quant-plus"], "dvd-quant-plus", bits)
 
 
+def finish(bits: str) -> Method:
+    """That whose last steps have two sets of codes."""
+    return Method.named(LABELS["dvd-quant-finish"], "dvd-quant-finish", bits)
+
+
 _PEERS = (
     Method("OrbitQuant", "W4A6", peer=ORBITQUANT_W4A6),
     Method("OrbitQuant", "W4A4", peer=ORBITQUANT_W4A4),
@@ -74,6 +80,7 @@ def _table_1() -> tuple[Line, ...]:
         lines += [Line(rival, ours(bits)) for rival in rivals]
         lines += [Line(peer, plus(bits)) for peer in _PEERS if peer.bits == bits]
         lines += [Line(ours(bits)), Line(plus(bits), ours(bits))]
+    lines.append(Line(finish("W4A4"), plus("W4A4")))
     lines += [Line(peer, plus("W4A8")) for peer in _PEERS if peer.bits not in WIDTHS]
     return tuple(lines)
 
@@ -86,7 +93,10 @@ def _scheduled(kind: str, label: str) -> Method:
 def _table_2() -> tuple[Line, ...]:
     switched = ours("W4A6", "δ-GBS")
     rivals = (("stp", "STP"), ("itp", "ITP"), ("abs", "ABS"), ("sba", "SBA"))
-    return (Line(switched), *(Line(_scheduled(kind, label), switched) for kind, label in rivals))
+    ending = BitSchedule("delta", delta=DEFAULT_DELTA, last_high=2)
+    ends = (ours("W4A6", "δ-GBS, last 2 at 8", schedule=ending), ours("W4A4", "last 2 at 8", schedule=LAST_2))
+    rows = (*(_scheduled(kind, label) for kind, label in rivals), *ends)
+    return (Line(switched), *(Line(row, switched) for row in rows))
 
 
 def _table_3() -> tuple[Line, ...]:
@@ -127,12 +137,13 @@ AT: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "groups of 128",
             "groups of 256",
             "Gaussian clip",
-            "random signs",
+            "no random signs",
             "blocks of 256 rotated",
             "regular blocks of 256 rotated",
             "a scale per token",
             "a scale per 64",
             "signed scales",
+            "signed scales per 64",
             "smoothed without data",
         ),
     }
@@ -150,28 +161,25 @@ def _beyond() -> tuple[Line, ...]:
     switched = ours("W4A6")
     lines += [Line(switched), Line(ours("W4A6", "δ on the guided output", schedule=guided), switched)]
     lines += [Line(plus("W4A6"), switched)]
-    small = ActivationRule(8, 64, "gaussian")
-    for label, changes in (("a scale per 64", {}), ("that in regular blocks", {"rotation": Rotation("regular")})):
-        changed = Method.named(f"plus, {label}", "dvd-quant-plus", "W4A4", activation=small, **changes)
-        lines.append(Line(changed, plus("W4A4")))
+    lines.append(Line(finish("W4A4"), plus("W4A4")))
     return tuple(lines)
 
 
 def _finish() -> tuple[Line, ...]:
-    spread = Rotation("full", seed=0)
-    changes: dict[str, Any] = {"rotation": spread}
-    lines = [Line(ours("W4A4")), Line(ours("W4A4", "random signs", **changes), ours("W4A4"))]
-    changes["activation"] = ActivationRule(8, 64, "signed")
-    base = ours("W4A4", "signs, signed scales per 64", **changes)
-    lines.append(Line(base, ours("W4A4")))
-    last = {count: BitSchedule("low", last_high=count) for count in (1, 2, 3)}
-    ends = {count: ours("W4A4", f"last {count} at 8", schedule=schedule, **changes) for count, schedule in last.items()}
-    lines += [Line(ends[1], base), Line(ends[2], ends[1]), Line(ends[3], ends[2])]
-    smoothed = {"smoothing": Smoothing("analytic"), "schedule": last[2], **changes}
-    lines.append(Line(ours("W4A4", "last 2 at 8, smoothed", **smoothed), ends[2]))
-    finished = {"finish": WeightRule(4, "bgr", 128), "schedule": last[2], **changes}
-    lines.append(Line(ours("W4A4", "last 2 at 8, weights finish", **finished), ends[2]))
-    lines.append(Line(ours("W4A8", "signs, signed scales per 64", **changes), ends[2]))
+    signed = VARIANTS["signed scales per 64"]
+    base = ours("W4A4", "signed scales per 64", **signed)
+
+    def ending(label: str, *, last: int = 0, first: int = 0, **changes: Any) -> Method:
+        schedule = BitSchedule("low", low=4, high=8, first_high=first, last_high=last)
+        return ours("W4A4", label, **signed, schedule=schedule, **changes)
+
+    last = {count: ending(f"last {count} at 8", last=count) for count in (1, 2, 3)}
+    lines = [Line(ours("W4A4")), Line(base, ours("W4A4")), Line(ending("first 2 at 8", first=2), base)]
+    lines += [Line(last[1], base), Line(last[2], last[1]), Line(last[3], last[2])]
+    lines.append(Line(ending("last 2 at 8, smoothed", last=2, smoothing=Smoothing("analytic")), last[2]))
+    lines += [Line(plus("W4A4"), last[2]), Line(plus("W4A8"), plus("W4A4"))]
+    twice = Method.named("plus, weights twice", "dvd-quant-plus", "W4A4", finish=WeightRule(4, "bgr", 256))
+    lines += [Line(twice, plus("W4A4")), Line(finish("W4A4"), plus("W4A4"))]
     return tuple(lines)
 
 

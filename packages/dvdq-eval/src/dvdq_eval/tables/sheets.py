@@ -12,7 +12,7 @@ from dvdq_eval.sheets import NOTHING, Cell, Column, Sheet, figure, sheet_of, wit
 from dvdq_eval.tables.rows import METRICS, Row, Table
 
 Columns = list[tuple[Column, Sequence[Cell]]]
-_OURS = (LABELS["dvd-quant"], LABELS["dvd-quant-plus"])
+_OURS = tuple(LABELS[name] for name in ("dvd-quant", "dvd-quant-plus", "dvd-quant-finish"))
 
 
 def table_sheet(table: Table) -> Sheet:

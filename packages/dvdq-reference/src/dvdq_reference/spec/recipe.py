@@ -216,9 +216,11 @@ class Recipe:
 
         Args:
             name: ``minmax``, ``smoothquant``, ``quarot``, ``vidit-q``, ``dvd-quant``, ``convrot``, whose weights the
-                files for ComfyUI hold, or ``dvd-quant-plus``, which is ``dvd-quant`` with random signs, a grid for each
-                256 channels and the Gaussian clip.
-            bits: ``W{w}A{a}``. ``A6`` is an average, not a width: a δ-guided switch between 4 and 8.
+                files for ComfyUI hold, ``dvd-quant-plus``, which is ``dvd-quant`` with a grid for each 256 channels,
+                signed scales of 64 and two last steps at 8 bits, or ``dvd-quant-finish``, which is that with a grid for
+                each 64 channels and a second set of codes for those two steps.
+            bits: ``W{w}A{a}``. ``A6`` is an average, not a width: a δ-guided switch between 4 and 8. Where the two last
+                steps run at 8 bits, ``A4`` is the width of all others.
             changes: fields to replace, e.g. ``rotation=None`` for an ablation.
         """
         if name not in _TABLE:
@@ -227,18 +229,16 @@ class Recipe:
         if match is None:
             raise DvdqError("recipe", where="bits", expected="W{weight}A{activation}, e.g. W4A8", got=repr(bits))
         weight_bits, activation_bits = int(match[1]), int(match[2])
-        row = _TABLE[name]
-        if activation_bits == 6:
-            schedule = BitSchedule("delta", low=4, high=8, delta=DEFAULT_DELTA)
-        else:
-            schedule = BitSchedule("constant", low=activation_bits, high=activation_bits)
+        choices = _TABLE[name]
+        schedule = choices.schedule(activation_bits)
         recipe = cls(
             name=name,
-            weight=dataclasses.replace(row["weight"], bits=weight_bits),
-            activation=dataclasses.replace(row["activation"], bits=schedule.high),
+            weight=dataclasses.replace(choices.weight, bits=weight_bits),
+            activation=dataclasses.replace(choices.activation, bits=schedule.high),
             schedule=schedule,
-            rotation=row["rotation"],
-            smoothing=row["smoothing"],
+            rotation=choices.rotation,
+            smoothing=choices.smoothing,
+            finish=None if choices.finish is None else dataclasses.replace(choices.finish, bits=weight_bits),
         )
         return dataclasses.replace(recipe, **changes)
 
@@ -278,47 +278,41 @@ DEFAULT_DELTA = 0.12
 """δ of a W4A6 recipe until one is chosen from a recorded trace: the middle of the paper's sweep (Fig. 6)."""
 
 _PER_TOKEN = ActivationRule(8, None)
-_TABLE: dict[str, dict[str, Any]] = {
-    "minmax": {
-        "rotation": None,
-        "smoothing": None,
-        "weight": WeightRule(4, "minmax"),
-        "activation": _PER_TOKEN,
-    },
-    "smoothquant": {
-        "rotation": None,
-        "smoothing": Smoothing("smoothquant", 0.5),
-        "weight": WeightRule(4, "minmax"),
-        "activation": _PER_TOKEN,
-    },
-    "quarot": {
-        "rotation": Rotation("full", seed=0),
-        "smoothing": None,
-        "weight": WeightRule(4, "minmax", symmetric=True),
-        "activation": _PER_TOKEN,
-    },
-    "vidit-q": {
-        "rotation": Rotation("full", seed=0),
-        "smoothing": Smoothing("vidit-q", 0.5),
-        "weight": WeightRule(4, "minmax", symmetric=True),
-        "activation": _PER_TOKEN,
-    },
-    "dvd-quant": {
-        "rotation": Rotation("full"),
-        "smoothing": None,
-        "weight": WeightRule(4, "bgr"),
-        "activation": ActivationRule(8, DEFAULT_BLOCK),
-    },
-    "convrot": {
-        "rotation": Rotation("regular"),
-        "smoothing": None,
-        "weight": WeightRule(4, "bgr-symmetric", symmetric=True),
-        "activation": _PER_TOKEN,
-    },
-    "dvd-quant-plus": {
-        "rotation": Rotation("full", seed=0),
-        "smoothing": None,
-        "weight": WeightRule(4, "bgr", 256),
-        "activation": ActivationRule(8, DEFAULT_BLOCK, "gaussian"),
-    },
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """What a name stands for; its widths come with it. With ``last_high`` so many last steps run at 8 bits."""
+
+    weight: WeightRule
+    activation: ActivationRule = _PER_TOKEN
+    rotation: Rotation | None = None
+    smoothing: Smoothing | None = None
+    last_high: int = 0
+    finish: WeightRule | None = None
+
+    def schedule(self, activation_bits: int) -> BitSchedule:
+        """The one that ``A{activation_bits}`` asks for."""
+        if activation_bits == 6:
+            return BitSchedule("delta", low=4, high=8, delta=DEFAULT_DELTA, last_high=self.last_high)
+        if self.last_high and activation_bits < 8:
+            return BitSchedule("low", low=activation_bits, high=8, last_high=self.last_high)
+        # Where all steps are alike, the last ones differ by their weights alone.
+        last_high = 0 if self.finish is None else self.last_high
+        return BitSchedule("constant", low=activation_bits, high=activation_bits, last_high=last_high)
+
+
+_SIGNS = Rotation("full", seed=0)
+_SYMMETRIC = WeightRule(4, "minmax", symmetric=True)
+_GROUPS_OF_64 = WeightRule(4, "bgr", 64)
+_PLUS = _Choices(WeightRule(4, "bgr", 256), ActivationRule(8, 64, "signed"), _SIGNS, last_high=2)
+_TABLE: dict[str, _Choices] = {
+    "minmax": _Choices(WeightRule(4, "minmax")),
+    "smoothquant": _Choices(WeightRule(4, "minmax"), smoothing=Smoothing("smoothquant", 0.5)),
+    "quarot": _Choices(_SYMMETRIC, rotation=_SIGNS),
+    "vidit-q": _Choices(_SYMMETRIC, rotation=_SIGNS, smoothing=Smoothing("vidit-q", 0.5)),
+    "dvd-quant": _Choices(WeightRule(4, "bgr"), ActivationRule(8, DEFAULT_BLOCK), _SIGNS),
+    "convrot": _Choices(WeightRule(4, "bgr-symmetric", symmetric=True), rotation=Rotation("regular")),
+    "dvd-quant-plus": _PLUS,
+    "dvd-quant-finish": dataclasses.replace(_PLUS, weight=_GROUPS_OF_64, finish=_GROUPS_OF_64),
 }
