@@ -461,11 +461,37 @@ def evaluated(root: Path, pipeline: str, name: str) -> str:
     return re.sub(r"\A# .*\n", "", file.read_text()).strip() if file.exists() else NOTHING_YET
 
 
+CHOICES = ("DVD-Quant W4A4", "DVD-Quant plus W4A4", "DVD-Quant plus W4A8", "DVD-Quant finish W4A4")
+
+
+def choosing(root: Path) -> str:
+    """What each recipe that may be taken costs in bits and is worth on both bundled models."""
+    found: dict[str, dict[str, dict[str, Any]]] = {title: {} for title in CHOICES}
+    for pipeline in PIPELINES:
+        file = root / TABLES / pipeline / "finish.json"
+        for row in json.loads(file.read_text())["rows"] if file.exists() else []:
+            if (title := f"{row['label']} {row['bits']}") in found:
+                found[title][pipeline] = row
+    if not all(len(rows) == len(PIPELINES) for rows in found.values()):
+        return NOTHING_YET
+
+    def line(title: str, rows: dict[str, dict[str, Any]]) -> list[str]:
+        first, metrics = rows[PIPELINES[0]], [rows[pipeline]["metrics"] for pipeline in PIPELINES]
+        psnr = [f"{of['psnr_db']['mean']:.1f}" for of in metrics]
+        errors = [f"{of['latent_error']['mean']:.3f}" for of in metrics]
+        return [title, f"{first['bits_per_weight']:.2f}", f"{first['average_bits']:.2f}", *psnr, *errors]
+
+    kinds = [f"{kind}, {name}" for kind in ("PSNR (dB)", "latent error") for name in ("Wan", "HunyuanVideo")]
+    header = ["recipe", "bits a weight", "activation bits", *kinds]
+    return table(header, (line(title, rows) for title, rows in found.items()))
+
+
 TABLE_NAMES = (*(f"table-{n}" for n in range(1, 6)), "figure-6", "beyond", "finish")
 COSTS = ("latency", "memory")
 
 FIGURES: dict[str, Callable[[Path], str]] = {
     "demo-table": demo_table,
+    "choosing": choosing,
     "teacache": teacache,
     "published-models": published_models,
     "bench-bgr": bench_bgr,

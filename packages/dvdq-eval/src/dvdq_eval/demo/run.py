@@ -23,7 +23,7 @@ from dvdq_eval.progress import Tell
 from dvdq_eval.records import complete_folder, write_record, write_text
 from dvdq_eval.report.parts import ReportVideo
 from dvdq_eval.tables.build import measured
-from dvdq_eval.tables.catalogue import ours
+from dvdq_eval.tables.catalogue import finish, ours, plus
 from dvdq_eval.tables.rows import summary_of
 from dvdq_eval.videos.fill import fill_wholly
 from dvdq_eval.videos.prepare import Pipelines, trials_of, tuned
@@ -37,8 +37,15 @@ from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
 SWITCHING = ours("W4A6")
-METHODS = (FULL_PRECISION, ours("W4A8"), SWITCHING, ours("W4A4"), Method.named("MinMax", "minmax", "W4A4"))
-"""As they are shown."""
+METHODS = (
+    FULL_PRECISION,
+    *(recipe("W4A4") for recipe in (plus, finish)),
+    ours("W4A8"),
+    SWITCHING,
+    ours("W4A4"),
+    Method.named("MinMax", "minmax", "W4A4"),
+)
+"""As they are shown: what one would take first."""
 CONTENTS = frozenset({"videos", "latents", "side-by-side.mp4", "contact-sheet.png", "results.json", "report.html"})
 SCALE = 4
 """Pixels a side that a pixel of the model's small frames takes in a video file."""

@@ -9,10 +9,9 @@ import typer
 
 from dvdq_kernels.registry import offering
 from dvdq_models.running.placement import Offload
+from dvdq_reference.spec.recipe import NAMES
 
-RecipeName = Annotated[
-    str, typer.Option("--recipe", help="minmax, smoothquant, quarot, vidit-q, dvd-quant or convrot.")
-]
+RecipeName = Annotated[str, typer.Option("--recipe", help=f"{', '.join(NAMES)}.")]
 Bits = Annotated[str, typer.Option("--bits", help="W{weight}A{activation}: W4A8, W4A4, or W4A6, which switches.")]
 Delta = Annotated[float | None, typer.Option("--delta", help="Threshold of the bit switch (W4A6 only).")]
 FirstHigh = Annotated[

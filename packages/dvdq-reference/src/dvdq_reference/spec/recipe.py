@@ -316,3 +316,5 @@ _TABLE: dict[str, _Choices] = {
     "dvd-quant-plus": _PLUS,
     "dvd-quant-finish": dataclasses.replace(_PLUS, weight=_GROUPS_OF_64, finish=_GROUPS_OF_64),
 }
+NAMES = tuple(_TABLE)
+"""Of all recipes that have one."""
