@@ -461,7 +461,7 @@ def evaluated(root: Path, pipeline: str, name: str) -> str:
     return re.sub(r"\A# .*\n", "", file.read_text()).strip() if file.exists() else NOTHING_YET
 
 
-TABLE_NAMES = (*(f"table-{n}" for n in range(1, 6)), "figure-6", "beyond", "finish")
+TABLE_NAMES = (*(f"table-{n}" for n in range(1, 6)), "figure-6", "beyond", "finish", "comfyui")
 COSTS = ("latency", "memory")
 
 FIGURES: dict[str, Callable[[Path], str]] = {
