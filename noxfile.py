@@ -43,8 +43,6 @@ GPU_BENCHMARKS = ("gpu_linear", "gpu_rotate_quantize", "gpu_weight_only", "gpu_b
 OLDEST, NEWEST = "3.11", "3.13"
 # Of each minor version that dvdq-kernels declares, the one that a release of torch requires or the latest.
 TRITONS = ["3.6.0", "3.7.1", "3.8.0", "3.9.0"]
-# Whose reading of our files is tested; docs/comfyui.md names it too.
-COMFY_KITCHEN = "0.2.40"
 # Each package depends on all those before it.
 PACKAGES = ["dvdq-reference", "dvdq-kernels", "dvdq-models", "dvdq-eval"]
 
@@ -281,17 +279,18 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """OrbitQuant and SDNQ in environments made for them, on two videos each; ``-- --videos 64`` for all of Table 1."""
+    """Other people's packages in environments made for them, on two videos each; ``-- --videos 64`` for all of it."""
     install(session, "dvdq-eval")
     short = ["--videos", "2", "--steps", "4"] if not session.posargs else session.posargs
-    session.run("dvdq-eval", "table", "table-1", *short)
+    session.run("dvdq-eval", "table", "table-1", "comfyui", *short)
 
 
 @nox.session
 def comfy(session: nox.Session) -> None:
-    """Our files for ComfyUI, decoded and multiplied by comfy-kitchen on a CPU."""
-    install(session, "dvdq-models", "test")
-    session.install("--no-deps", f"comfy-kitchen=={COMFY_KITCHEN}")
+    """Our files for ComfyUI, decoded and multiplied on a CPU by the comfy-kitchen that dvdq-eval compares with."""
+    install(session, "dvdq-eval", "test")
+    ask = "from dvdq_eval.peers.records import COMFY_KITCHEN as peer; print(peer.name, peer.version, sep='==')"
+    session.install("--no-deps", str(session.run("python", "-c", ask, silent=True)).strip())
     session.run("pytest", "--numprocesses=auto", "tests/comfy", *session.posargs)
 
 

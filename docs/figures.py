@@ -151,9 +151,9 @@ def bench_bgr(root: Path) -> str:
     )
 
 
-def bench_streaming(root: Path) -> str:
-    """Time and memory of quantizing a checkpoint from disk to disk, the latest run on each machine."""
-    rows = latest_runs(recorded(root, "streaming"), "device", "shape")
+def bench_streaming(root: Path, operation: str = "streaming") -> str:
+    """Time and memory of quantizing or exporting a checkpoint on disk, the latest run on each machine."""
+    rows = latest_runs(recorded(root, operation), "device", "shape")
     if not rows:
         return NOTHING_YET
     header = [
@@ -486,7 +486,7 @@ def choosing(root: Path) -> str:
     return table(header, (line(title, rows) for title, rows in found.items()))
 
 
-TABLE_NAMES = (*(f"table-{n}" for n in range(1, 6)), "figure-6", "beyond", "finish")
+TABLE_NAMES = (*(f"table-{n}" for n in range(1, 6)), "figure-6", "beyond", "finish", "comfyui")
 COSTS = ("latency", "memory")
 
 FIGURES: dict[str, Callable[[Path], str]] = {
@@ -496,6 +496,7 @@ FIGURES: dict[str, Callable[[Path], str]] = {
     "published-models": published_models,
     "bench-bgr": bench_bgr,
     "bench-streaming": bench_streaming,
+    "bench-export": partial(bench_streaming, operation="export"),
     "comfyui-weights": comfyui_weights,
     "bench-linear": bench_linear,
     "bench-rotate-quantize": lambda root: bench_copies(root, "rotate_quantize"),

@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from dvdq_eval.peers import records as peers
-from dvdq_eval.peers.records import ORBITQUANT, SDNQ
+from dvdq_eval.peers.records import COMFY_KITCHEN, ORBITQUANT, SDNQ
 from dvdq_eval.vbench import installed as vbench
 
 ROOT = Path(__file__).parents[2]
@@ -162,7 +162,9 @@ def test_either_cuda_has_its_extra(cuda: int, platform: str, wheels: Path, index
     assert found[nvrtc].startswith(f"{cuda}.")
 
 
-@pytest.mark.parametrize("wanted", [peers.requirements(peer) for peer in (ORBITQUANT, SDNQ)], ids=lambda w: w[0])
+@pytest.mark.parametrize(
+    "wanted", [peers.requirements(peer) for peer in (ORBITQUANT, SDNQ, COMFY_KITCHEN)], ids=lambda w: w[0]
+)
 def test_an_environment_of_a_peer_can_be_made(wanted: tuple[str, ...], index: None) -> None:
     resolved([*UV, "--universal", "--python-version=3.11", "-"], wanted)
 

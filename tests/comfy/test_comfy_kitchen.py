@@ -1,11 +1,11 @@
 """Our files for ComfyUI in the hands of comfy-kitchen, whose eager backend is what its kernels are held to.
 
-``nox -s comfy`` installs the version that is named there; anywhere else these tests are left out.
+``nox -s comfy`` installs the version that the peers of dvdq-eval name; anywhere else these tests are left out.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +18,9 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 from safetensors.torch import load_file
 
 import dvdq_models
+from dvdq_eval.peers import generate
+from dvdq_eval.peers.generate import ComfyLinear, comfy_tensor
+from dvdq_eval.peers.records import COMFY_W4A4, COMFY_W4A4_OURS, COMFY_W4A8, COMFY_W4A8_OURS, Peer
 from dvdq_kernels import dequantize, quantize_weight
 from dvdq_models import Recipe
 from dvdq_models.comfyui import export_checkpoint
@@ -42,30 +45,12 @@ RECIPE = Recipe.named("convrot", "W4A4")
 FLOAT32 = 2.0**-24
 
 
-def layout_of(file: dict[str, torch.Tensor], layer: str) -> tuple[Any, torch.Tensor, Any]:
-    """Layout, codes and parameters of a layer, made of the keys that ComfyUI's loader reads and of no others."""
-    config = json.loads(file[f"{layer}.comfy_quant"].numpy().tobytes())
-    weight, scale = file[f"{layer}.weight"], file.get(f"{layer}.weight_scale")
-    packed = config["format"] != "int8_tensorwise"
-    shape = {"orig_dtype": torch.float32, "orig_shape": (weight.shape[0], weight.shape[1] * (2 if packed else 1))}
-    if config["format"] == "convrot_w4a4":
-        size, dtype = config["convrot_groupsize"], config.get("linear_dtype", "int4")
-        layout = tensor.TensorCoreConvRotW4A4Layout
-        params = layout.Params(scale=scale, convrot_groupsize=size, linear_dtype=dtype, **shape)
-    elif config["format"] == "asym_w4a8_int8":
-        layout = tensor.AsymW4A8Int8Layout
-        names = {"scale": "weight_s_rel", "s_channel": "weight_s_channel", "codebook": "weight_codebook"}
-        sizes = {key: config[key] for key in ("group_size", "convrot_groupsize")}
-        params = layout.Params(**{key: file[f"{layer}.{name}"] for key, name in names.items()}, **sizes, **shape)
-    elif config["format"] == "awq_w4a16":
-        layout = tensor.TensorCoreAWQW4A16Layout
-        zeros = file[f"{layer}.weight_zeros"]
-        params = layout.Params(scale=scale, zeros=zeros, group_size=config["group_size"], **shape)
-    else:
-        layout = tensor.TensorWiseINT8Layout
-        rotated = {"convrot": config.get("convrot", False), "convrot_groupsize": config.get("convrot_groupsize", 256)}
-        params = layout.Params(scale=scale, **rotated, **shape)
-    return layout, weight, params
+def layer_of(file: dict[str, torch.Tensor], layer: str, dtype: torch.dtype = torch.float32) -> Any:
+    """A layer's quantized tensor, made of the keys that ComfyUI's loader reads and of no others."""
+    own = {name.removeprefix(f"{layer}."): tensor for name, tensor in file.items() if name.rpartition(".")[0] == layer}
+    codes = own["weight"]
+    packed = json.loads(own["comfy_quant"].numpy().tobytes())["format"] != "int8_tensorwise"
+    return comfy_tensor(own, (codes.shape[0], codes.shape[1] * (2 if packed else 1)), dtype)
 
 
 def loaded(file: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -74,8 +59,7 @@ def loaded(file: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     parts = {f"{layer}.{part}" for layer in layers for part in ("comfy_quant", "weight_scale", "weight_zeros")}
     decoded = {}
     for layer in layers:
-        layout, codes, params = layout_of(file, layer)
-        decoded[f"{layer}.weight"] = layout.dequantize(codes, params)
+        decoded[f"{layer}.weight"] = layer_of(file, layer).dequantize()
     return {name: t for name, t in file.items() if name not in parts} | decoded
 
 
@@ -151,8 +135,7 @@ def test_eight_bits_are_decoded_within_a_rotation(size: int | None) -> None:
     tensors = SignedRows(8, size).encode(weight)
     file = {f"a.{name}": t for name, t in tensors.items()}
     file["a.comfy_quant"] = comfy_quant(SignedRows(8, size))
-    layout, codes, params = layout_of(file, "a")
-    found = layout.dequantize(codes, params)
+    found = layer_of(file, "a").dequantize()
     # Half a step of 127 on the largest of a row, which a rotation spreads over a block.
     step = tensors["weight_scale"] / 2
     error = (found - weight).view(8, -1, size or 1).norm(dim=2)
@@ -166,11 +149,11 @@ def test_levels_are_decoded_and_multiplied_by_its_fast_way() -> None:
     file = {f"a.{name}": t for name, t in encoding.encode(weight).items()}
     assert torch.equal(file["a.weight_codebook"], w4a8_packed.default_w4a8_codebook())
     file["a.comfy_quant"] = comfy_quant(encoding)
-    layout, codes, params = layout_of(file, "a")
-    found = layout.dequantize(codes, params)
-    theirs = layout.dequantize(*layout.quantize(weight))
+    quantized = layer_of(file, "a")
+    found = quantized.dequantize()
+    theirs = tensor.QuantizedTensor.from_float(weight, "AsymW4A8Int8Layout").dequantize()
     assert (weight - found).norm() < 0.98 * (weight - theirs).norm()
-    product = torch.nn.functional.linear(weight[:4], tensor.QuantizedTensor(codes, layout.__name__, params))
+    product = torch.nn.functional.linear(weight[:4], quantized)
     exact = weight[:4].double() @ found.double().T
     # Activations of 8 bits: each is off by at most half a step of their largest, and they meet weights at random.
     step = (weight[:4] @ torch.from_numpy(np.kron(np.eye(2), hadamard(256).numpy())).float()).abs().amax(dim=1) / 127
@@ -196,13 +179,12 @@ def test_its_linear_is_our_oracle(bias: bool) -> None:
 
 def test_a_linear_with_our_bytes_takes_its_own_path(wan_file: dict[str, torch.Tensor]) -> None:
     """As ComfyUI calls it: ``F.linear`` on its quantized tensor is its eager operator, in each dtype that it takes."""
-    layout, codes, params = layout_of(wan_file, "blocks.0.ffn.0")
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         x = torch.randn(5, 256, generator=torch.Generator().manual_seed(0)).to(dtype)
-        weight = tensor.QuantizedTensor(codes, layout.__name__, dataclasses.replace(params, orig_dtype=dtype))
+        weight = layer_of(wan_file, "blocks.0.ffn.0", dtype)
         found = torch.nn.functional.linear(x, weight)
         assert found.dtype == dtype
-        assert torch.equal(found, eager.convrot_w4a4_linear(x, codes, params.scale))
+        assert torch.equal(found, eager.convrot_w4a4_linear(x, *weight.layout_cls.get_plain_tensors(weight)))
 
 
 @pytest.mark.parametrize("pipeline", [WAN, HUNYUAN_VIDEO], ids=["wan", "hunyuan-video"])
@@ -220,6 +202,42 @@ def test_codes_of_wide_layers_have_a_fifth_less_error(degrees: int | None) -> No
     values = rng.standard_normal((48, 5120)) if degrees is None else rng.standard_t(degrees, (48, 5120))
     ours, theirs = errors(torch.from_numpy(values).float())
     assert ours <= 0.8 * theirs
+
+
+@pytest.mark.parametrize("peer", [COMFY_W4A4, COMFY_W4A8, COMFY_W4A4_OURS, COMFY_W4A8_OURS], ids=lambda p: p.label)
+def test_the_peer_quantizes_what_it_is_asked_to(peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each linear of the bundled model by comfy-kitchen's operators, from its own codes or from ours."""
+    # What the peer's process sets for itself.
+    monkeypatch.setattr(torch, "_int_mm", torch._int_mm)
+    transformer = copy.deepcopy(WAN.load().transformer)
+    treatments = family_of(transformer).treatments(transformer)
+    original = {name: transformer.get_submodule(name) for name in treatments}
+    assert peer.give is not None
+    assert peer.options is not None
+    peer.give(transformer, treatments, peer.options, tmp_path / "layers")
+    chosen = {
+        kind: [name for name, found in treatments.items() if found == kind] for kind in ("quantize", "weight-only")
+    }
+    job = {"peer": peer.name, "quantize": chosen["quantize"], "weight_only": chosen["weight-only"]}
+    counts = generate.quantize(transformer, job | {"options": {**peer.options, "layers": str(tmp_path / "layers")}})
+    # Rows of 256 to 1024 with a scale of four bytes; groups of 16 with one byte more, and sixteen levels a layer.
+    bits = 8 * counts["stored_bytes"] / counts["weights"]
+    assert 4.03 < bits < 4.2 if peer.options["format"] == "convrot_w4a4" else 4.5 < bits < 4.7
+    assert counts["layers"] == len(job["quantize"]) + len(job["weight_only"])
+    for name in (*job["quantize"][:5], *job["weight_only"][:1]):
+        layer, linear = transformer.get_submodule(name), original[name]
+        assert isinstance(layer, ComfyLinear)
+        decoded = layer.quantized.dequantize()
+        if name in job["quantize"]:
+            encoding = SignedRows(4, 256) if peer.options["format"] == "convrot_w4a4" else Codebook(256)
+            ours = encoding.encode(linear.weight.detach())
+            assert torch.equal(layer.codes, ours["weight"]) == (peer.options["codes"] == "ours")
+        x = torch.randn(7, linear.in_features, generator=torch.Generator().manual_seed(0))
+        found, exact = layer(x), torch.nn.functional.linear(x, decoded, linear.bias)
+        assert found.dtype == x.dtype
+        # Activations of four bits on [-7, 7], of eight, or in bfloat16.
+        allowed = 0.2 if peer.options["format"] == "convrot_w4a4" else 0.02
+        assert (found - exact).norm() <= (allowed if name in job["quantize"] else 2**-7) * exact.norm(), name
 
 
 def errors(weight: torch.Tensor) -> tuple[float, float]:

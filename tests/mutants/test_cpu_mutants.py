@@ -38,6 +38,9 @@ CHECKS = {
     "to the end": partial(
         checks.check_weight, rule=WeightRule(4, "bgr", 128, tolerance=0.0), in_features=256, dtype=torch.float32
     ),
+    "symmetric BGR": partial(
+        checks.check_weight, rule=WeightRule(4, "bgr-symmetric", symmetric=True), in_features=256, dtype=torch.float32
+    ),
     "weight ties": checks.check_weight_ties,
     "decoding": partial(checks.check_dequantize, rule=WeightRule(4, "minmax", 64), in_features=256),
     "decoding of odd groups": partial(checks.check_dequantize, rule=WeightRule(4, "minmax", 12), in_features=72),
@@ -69,6 +72,8 @@ BREAKS = (
     Break("loops.py", "cut = i / (2 * num_bounds)", "cut = 0 / (2 * num_bounds)", "BGR"),
     Break("weight.py", "levels, num_bounds, tolerance", "levels, 6, tolerance", "one start"),
     Break("weight.py", "levels, num_bounds, tolerance", "levels, num_bounds, 1e-3", "to the end"),
+    Break("loops.py", "(1 - i / num_bounds) * whole", "whole", "symmetric BGR"),
+    Break("weight.py", "least = 1 if", "least = 0 if", "symmetric BGR"),
     Break("loops.py", "(2 * j + 1)", "(2 * j)", "BGR"),
     Break("loops.py", "total / width / scale", "total / width", "BGR"),
     Break("loops.py", "values[position[j]] < edges[j]", "values[position[j]] > edges[j]", "BGR"),

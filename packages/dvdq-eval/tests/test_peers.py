@@ -19,14 +19,28 @@ import numpy as np
 import pytest
 import torch
 from diffusers import WanPipeline, WanTransformer3DModel
+from safetensors.torch import load_file
 from torch import nn
 
 from dvdq_eval import environments
 from dvdq_eval.peers import generate as script
 from dvdq_eval.peers import records, run
-from dvdq_eval.peers.records import ORBITQUANT, ORBITQUANT_W4A4, ORBITQUANT_W4A6, SDNQ, SDNQ_UINT4, Peer
+from dvdq_eval.peers.records import (
+    COMFY_W4A4,
+    COMFY_W4A4_OURS,
+    COMFY_W4A8,
+    COMFY_W4A8_OURS,
+    ORBITQUANT_W4A4,
+    ORBITQUANT_W4A6,
+    SDNQ,
+    SDNQ_UINT4,
+    Peer,
+)
 from dvdq_eval.peers.run import PeerSummary, VideoJob, read_video, run_peer
 from dvdq_eval.videos.making import generate
+from dvdq_models.comfyui.codebook import Codebook
+from dvdq_models.comfyui.formats import Groups, SignedRows
+from dvdq_models.families import family_of
 from dvdq_models.moving_shapes.wan import (
     LATENT_CHANNELS,
     build_scheduler,
@@ -67,9 +81,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_transformer: Callable[
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both peers' Python is this one."""
-    for peer in (ORBITQUANT, SDNQ):
-        monkeypatch.setenv(f"DVDQ_PEER_PYTHON_{peer.name.upper()}", sys.executable)
+    """Each peer's Python is this one."""
+    for name in ("ORBITQUANT", "SDNQ", "COMFY_KITCHEN"):
+        monkeypatch.setenv(f"DVDQ_PEER_PYTHON_{name}", sys.executable)
 
 
 @pytest.fixture
@@ -199,11 +213,59 @@ def test_other_linears_than_asked_for_are_an_error(
         script.quantize(transformer, {"peer": "sdnq", "options": {}, "quantize": LINEARS, "weight_only": ()})
 
 
+@pytest.mark.parametrize("peer", [COMFY_W4A4, COMFY_W4A8, COMFY_W4A4_OURS, COMFY_W4A8_OURS], ids=lambda p: p.label)
+def test_comfy_kitchen_gets_formats_and_codes_where_they_are_ours(transformer: Any, peer: Peer, tmp_path: Path) -> None:
+    assert peer.give is not None
+    assert peer.options is not None
+    treatments = family_of(transformer).treatments(transformer)
+    peer.give(transformer, treatments, peer.options, tmp_path / "layers")
+    file = load_file(tmp_path / "layers")
+    formats = {"convrot_w4a4": SignedRows(4, 64), "asym_w4a8_int8": Codebook(64)}
+    for name, treatment in treatments.items():
+        found = {key.rpartition(".")[2]: tensor for key, tensor in file.items() if key.rpartition(".")[0] == name}
+        if treatment == "keep":
+            assert found == {}
+            continue
+        encoding = formats[peer.options["format"]] if treatment == "quantize" else Groups()
+        assert json.loads(found.pop("comfy_quant").numpy().tobytes()) == encoding.config
+        if treatment == "quantize" and peer.options["codes"] == "its own":
+            assert found == {}
+            continue
+        wanted = encoding.encode(transformer.get_submodule(name).weight.detach())
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[part].view(torch.uint8), wanted[part].view(torch.uint8)) for part in wanted)
+
+
+def test_what_comfy_kitchen_is_given_reaches_it(tmp_path: Path, instead: Callable[[str], None]) -> None:
+    copy = tmp_path / "copy.json"
+    instead(f"import sys\nopen({str(copy)!r}, 'w').write(open(sys.argv[1]).read())\n{SAY_ALL}")
+    jobs = make_jobs(tmp_path / "out")
+    layers = tmp_path / "layers"
+    run_peer(COMFY_W4A4, tmp_path, "WanPipeline", SETTINGS, jobs, LINEARS, lambda job, seconds: None, layers=layers)
+    options = json.loads(copy.read_text())["options"]
+    assert options == {"format": "convrot_w4a4", "codes": "its own", "layers": str(layers)}
+
+
+@pytest.mark.parametrize("width", [1024, 1025])
+def test_products_of_integers_are_exact(width: int) -> None:
+    """At the end of float32's range, where the largest sum is 2^24, and beyond it."""
+    a = torch.randint(-128, 128, (3, width), dtype=torch.int8, generator=torch.Generator().manual_seed(0))
+    a[0] = -128
+    a[1, :-1] = -128
+    expected = a.long() @ a.long().T
+    assert torch.equal(script.multiply_integers(a, a.T).long(), expected)
+
+
 def test_the_script_needs_nothing_of_this_project() -> None:
     tree = ast.parse(Path(script.__file__).read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {name.partition(".")[0] for name in imported} - sys.stdlib_module_names == {"diffusers", "numpy", "torch"}
+    assert {name.partition(".")[0] for name in imported} - sys.stdlib_module_names == {
+        "diffusers",
+        "numpy",
+        "safetensors",
+        "torch",
+    }
 
 
 SAY_ALL = """
@@ -291,8 +353,10 @@ def test_what_is_no_video_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_peers_have_names_of_their_own() -> None:
-    peers = (ORBITQUANT_W4A4, ORBITQUANT_W4A6, SDNQ_UINT4)
-    assert [peer.label for peer in peers] == ["orbitquant W4A4", "orbitquant W4A6", "sdnq uint4"]
+    peers = (ORBITQUANT_W4A4, ORBITQUANT_W4A6, SDNQ_UINT4, COMFY_W4A4, COMFY_W4A8, COMFY_W4A4_OURS, COMFY_W4A8_OURS)
+    labels = [peer.label for peer in peers]
+    assert labels[:4] == ["orbitquant W4A4", "orbitquant W4A6", "sdnq uint4", "comfy-kitchen W4A4"]
+    assert len(set(labels)) == len(labels)
     assert SDNQ.label == "sdnq full precision"
     assert all(peer.name in script.QUANTIZE for peer in peers)
 

@@ -19,20 +19,23 @@ from typer.testing import CliRunner
 
 from dvdq_kernels import quantize_weight
 from dvdq_models import DvdqError, Recipe, quantize, save
+from dvdq_models.checkpoint.checksums import SUMS
 from dvdq_models.checkpoint.format import WEIGHTS
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import LazyTensor, open_file
 from dvdq_models.cli import app
-from dvdq_models.comfyui import export_checkpoint
+from dvdq_models.comfyui import codebook, export_checkpoint
 from dvdq_models.comfyui.bases import hadamard
 from dvdq_models.comfyui.codebook import Codebook
 from dvdq_models.comfyui.formats import Encoding, Groups, SignedRows, activations_too, comfy_quant, weight_only
 from dvdq_models.comfyui.names import names_of, original_tensors
 from dvdq_models.comfyui.plan import plan_file
+from dvdq_models.families import family_of
 from dvdq_models.families.configurations import empty_transformer
-from dvdq_models.streaming import tasks
+from dvdq_models.streaming import quantize_checkpoint, tasks
 from dvdq_models.streaming.original import convert
 from dvdq_models.streaming.source import TransformerSource
+from dvdq_reference.oracle import codebook as codebook_oracle
 from dvdq_reference.oracle.hadamard import rotation_matrix
 from dvdq_reference.spec.recipe import Rotation, WeightRule
 
@@ -44,6 +47,7 @@ PUBLISHED = {
     in ("WanTransformer3DModel", "WanVACETransformer3DModel", "HunyuanVideoTransformer3DModel")
 }
 
+RECIPE = Recipe.named("convrot", "W4A4")
 FAST: dict[str, Any] = {"format": "int8_tensorwise", "backend": "torch"}
 """Where it does not matter what is written."""
 
@@ -203,6 +207,28 @@ def test_levels_are_the_nearest_through_their_rounding(size: int) -> None:
     for step in (-2, -1, 1, 2):
         other = (raw.int() + step).clamp(1, 126).to(torch.uint8).view(torch.float8_e4m3fn)
         assert error(relative).sum() <= error(other).sum()
+
+
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+def test_the_search_of_levels_is_the_oracles(spread: float) -> None:
+    """In float64 each code and float8; in float32, where near ties fall otherwise, the error within a thousandth."""
+    generator = torch.Generator().manual_seed(0)
+    rotated = torch.randn(6, 256, generator=generator, dtype=torch.float64)
+    rotated *= torch.logspace(0, -spread, 16, dtype=torch.float64).repeat_interleave(16)
+    rotated[1, :32] = 0
+    expected = codebook_oracle.search(rotated.numpy())
+    codes, relative, channel = codebook._search(rotated)
+    np.testing.assert_array_equal(codes.numpy(), expected.codes)
+    np.testing.assert_array_equal(relative.double().numpy(), expected.relative)
+    np.testing.assert_allclose(channel.numpy(), expected.channel, rtol=1e-13)
+
+    def error(codes: Any, relative: Any, channel: Any) -> Any:
+        return np.linalg.norm(codebook_oracle.decode(codes, relative, channel) - rotated.numpy(), axis=1)
+
+    single = [part.double().numpy() for part in codebook._search(rotated.float())]
+    single[0] = single[0].astype(np.int64)
+    best = error(expected.codes, expected.relative, expected.channel)
+    assert (np.abs(error(*single) - best) <= 1e-3 * best).all()
 
 
 def test_groups_hold_what_the_loader_adds_up() -> None:
@@ -400,13 +426,84 @@ def test_what_cannot_be_written_is_one_error_and_nothing_on_the_disk(
 
 
 def test_what_is_quantized_is_refused(folder: Path, transformer: Any, tmp_path: Path) -> None:
-    """By us, and in this very format."""
+    """By us with other codes, and in this very format."""
     save(quantize(copy.deepcopy(transformer), Recipe.named("minmax")), tmp_path / "ours")
-    with pytest.raises(DvdqError, match=r"export: .* expected a model in full precision, got a quantized one"):
+    expected = r"^export: .*ours: expected codes of the recipe convrot, .* got minmax without the grid bgr-symmetric, "
+    with pytest.raises(DvdqError, match=expected):
         export_checkpoint(tmp_path / "ours", tmp_path / "x.safetensors")
     export_checkpoint(folder, tmp_path / "theirs.safetensors", **FAST)
     with pytest.raises(DvdqError, match=r"export: .*expected weights in full precision, got a companion of quantized"):
         export_checkpoint(tmp_path / "theirs.safetensors", tmp_path / "x.safetensors", config=folder / "config.json")
+
+
+@pytest.fixture
+def wide(request: pytest.FixtureRequest) -> Any:
+    """Models whose widths 256 divides, as the recipe ``convrot`` wants them; one has joined and weight-only linears."""
+    torch.manual_seed(0)
+    if request.param == "wan":
+        sizes = {"num_attention_heads": 2, "attention_head_dim": 128, "ffn_dim": 256, "num_layers": 1, "text_dim": 32}
+        return diffusers.WanTransformer3DModel(**sizes, freq_dim=32, in_channels=4, out_channels=4).eval()
+    sizes = {"num_attention_heads": 2, "attention_head_dim": 128, "mlp_ratio": 1.0, "text_embed_dim": 32}
+    layers = {"num_layers": 1, "num_single_layers": 1, "num_refiner_layers": 1, "pooled_projection_dim": 32}
+    made = diffusers.HunyuanVideoTransformer3DModel(**sizes, **layers, in_channels=4, out_channels=4)
+    return made.eval()
+
+
+@pytest.mark.parametrize("wide", ["wan", "hunyuan-video"], indirect=True)
+def test_a_folder_of_the_recipe_gives_the_codes_of_full_precision(wide: Any, tmp_path: Path) -> None:
+    """Without the source, byte for byte; weight-only linears keep their row's grid, with activations of 8 bits."""
+    wide.to(torch.bfloat16).save_pretrained(tmp_path / "full")
+    treatments = family_of(wide).treatments(wide)
+    source = wide.state_dict()
+    quantize_checkpoint(tmp_path / "full", tmp_path / "ours", RECIPE)
+    export_checkpoint(tmp_path / "full", tmp_path / "full.safetensors")
+    report = export_checkpoint(tmp_path / "ours", tmp_path / "ours.safetensors")
+    expected, found = (load_file(tmp_path / f"{name}.safetensors") for name in ("full", "ours"))
+    alone = {}
+    for original in original_tensors(list(source), names_of(type(wide).__name__, "test"), "test"):
+        layer = original.name.removesuffix(".weight")
+        if treatments.get(original.parts[0].removesuffix(".weight")) == "weight-only" and layer != original.name:
+            alone[layer] = source[original.parts[0]]
+    for name in found.keys() | expected.keys():
+        if name.rpartition(".")[0] not in alone:
+            assert torch.equal(found[name], expected[name]), name
+    for layer, weight in alone.items():
+        said = json.loads(found[f"{layer}.comfy_quant"].numpy().tobytes())
+        assert said == {"format": "convrot_w4a4", "convrot_groupsize": 256, "linear_dtype": "int8"}
+        for part, tensor in SignedRows(4, 256).encode(weight).items():
+            assert torch.equal(found[f"{layer}.{part}"], tensor), layer
+    assert len(alone) == (3 if "Hunyuan" in type(wide).__name__ else 0)
+    assert report.formats == {"convrot_w4a4": sum(name.endswith(".comfy_quant") for name in expected)}
+
+
+@pytest.mark.parametrize("wide", ["wan"], indirect=True)
+def test_a_folder_that_does_not_fit_says_why(wide: Any, tmp_path: Path) -> None:
+    save(quantize(wide, RECIPE), tmp_path / "ours")
+    for options in ({"ends": 1}, {"format": "asym_w4a8_int8"}):
+        with pytest.raises(DvdqError, match="other formats are made from full precision, got"):
+            export_checkpoint(tmp_path / "ours", tmp_path / "x.safetensors", **options)
+    tensors = load_file(tmp_path / "ours" / f"{WEIGHTS}.safetensors")
+    broken = {
+        "scale": tensors["blocks.0.attn1.to_q.scale"].half(),
+        "qweight": tensors["blocks.0.attn1.to_q.qweight"][1:],
+    }
+    (tmp_path / "ours" / SUMS).unlink()
+    for part, tensor in broken.items():
+        save_file(tensors | {f"blocks.0.attn1.to_q.{part}": tensor}, tmp_path / "ours" / f"{WEIGHTS}.safetensors")
+        with pytest.raises(DvdqError, match=rf"export: .*blocks\.0\.attn1\.to_q\.{part}.*: expected .*, got"):
+            export_checkpoint(tmp_path / "ours", tmp_path / "x.safetensors")
+    assert not list(tmp_path.glob("*x*"))
+    edge = {"blocks.0.attn1.to_q.qweight": torch.zeros_like(tensors["blocks.0.attn1.to_q.qweight"])}
+    save_file(tensors | edge, tmp_path / "ours" / f"{WEIGHTS}.safetensors")
+    with pytest.raises(DvdqError, match=r"export: .*to_q\.qweight: expected codes from -7 to 7, got -8"):
+        export_checkpoint(tmp_path / "ours", tmp_path / "x.safetensors")
+    config = json.loads((tmp_path / "ours" / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "torchao"}
+    (tmp_path / "ours" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        DvdqError, match=r"^export: .*config\.json.*: expected a checkpoint quantized by dvd-quant, got torchao"
+    ):
+        export_checkpoint(tmp_path / "ours", tmp_path / "x.safetensors")
 
 
 def test_linears_that_are_joined_must_be_treated_alike(hunyuan_transformer: Any, tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ def table(
     names: Annotated[list[str], typer.Argument(help=f"Which: {', '.join(NAMES)}, or all.")],
     out: Annotated[Path, typer.Option(help="Folder to write tables and figures to.")] = Path("out/tables"),
     store: options.Stored = options.STORE,
-    peers: Annotated[bool, typer.Option(help="Also OrbitQuant and SDNQ, each in an environment made for it.")] = True,
+    peers: Annotated[
+        bool, typer.Option(help="Also other people's packages, each in an environment made for it.")
+    ] = True,
     vbench: Annotated[
         list[str] | None,
         typer.Option(help="Also a dimension of VBench, of `dvdq-eval vbench setup`; may be given again."),

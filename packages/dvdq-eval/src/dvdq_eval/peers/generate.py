@@ -29,6 +29,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 
@@ -76,8 +77,92 @@ def quantize_with_sdnq(
     return 0
 
 
+COMFY_LAYOUTS = {
+    "convrot_w4a4": "TensorCoreConvRotW4A4Layout",
+    "asym_w4a8_int8": "AsymW4A8Int8Layout",
+    "int8_tensorwise": "TensorWiseINT8Layout",
+    "awq_w4a16": "TensorCoreAWQW4A16Layout",
+}
+"""The class of comfy-kitchen that a format of ComfyUI is read with."""
+_COMFY_FIELDS = {
+    "weight_scale": "scale",
+    "weight_zeros": "zeros",
+    "weight_s_rel": "scale",
+    "weight_s_channel": "s_channel",
+    "weight_codebook": "codebook",
+}
+
+
+def comfy_tensor(tensors: Mapping[str, torch.Tensor], shape: Sequence[int], dtype: torch.dtype) -> Any:
+    """comfy-kitchen's quantized tensor of one layer of a file for ComfyUI, as ComfyUI's loader makes it.
+
+    ``tensors`` has the names of :mod:`dvdq_models.comfyui.formats`; ``shape`` and ``dtype`` are the decoded weight's.
+    """
+    package = importlib.import_module("comfy_kitchen.tensor")
+    config = json.loads(tensors["comfy_quant"].numpy().tobytes())
+    name = COMFY_LAYOUTS[config.pop("format")]
+    fields = {_COMFY_FIELDS[key]: t for key, t in tensors.items() if key in _COMFY_FIELDS}
+    params = package.get_layout_class(name).Params(orig_dtype=dtype, orig_shape=tuple(shape), **fields, **config)
+    return package.QuantizedTensor(tensors["weight"], name, params)
+
+
+class ComfyLinear(nn.Module):
+    """A linear whose weight is a quantized tensor of comfy-kitchen, which takes ``F.linear`` to its own operators."""
+
+    def __init__(self, weight: Any, bias: nn.Parameter | None) -> None:
+        super().__init__()
+        self.quantized, self.bias = weight, bias
+        for name, tensor in weight.layout_cls.state_dict_tensors(weight._qdata, weight.params).items():
+            self.register_buffer(f"codes{name}", tensor)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``x Wᵀ + bias`` in the dtype of ``x``."""
+        product: torch.Tensor = nn.functional.linear(x, self.quantized, self.bias)
+        return product.to(x.dtype)
+
+
+def multiply_integers(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """``torch._int_mm`` on a CPU: int8 ``[m, k]`` by ``[k, n]`` to int32, by floats that hold every sum of it exactly.
+
+    Torch's own is a loop of single products where the processor has no instructions for it, ten times as slow.
+    """
+    exact = torch.float32 if a.shape[1] * 128**2 <= 2**24 else torch.float64
+    return (a.to(exact) @ b.to(exact)).to(torch.int32)
+
+
+def quantize_with_comfy_kitchen(
+    transformer: nn.Module, names: Sequence[str], weight_only: Sequence[str], options: Mapping[str, Any]
+) -> int:
+    """Every linear as ``options["layers"]`` says, a file with ``comfy_quant`` of each and of some the codes, too.
+
+    Where there are none, its own quantizer makes them. On a CPU its eager operators multiply. Returns 0.
+    """
+    package = importlib.import_module("comfy_kitchen.tensor")
+    torch._int_mm = multiply_integers
+    layers: dict[str, dict[str, torch.Tensor]] = {name: {} for name in (*names, *weight_only)}
+    for key, tensor in load_file(options["layers"]).items():
+        name, _, part = key.rpartition(".")
+        layers[name][part] = tensor
+    for name, tensors in layers.items():
+        linear: Any = transformer.get_submodule(name)
+        weight = linear.weight.detach()
+        if "weight" in tensors:
+            quantized = comfy_tensor(tensors, weight.shape, weight.dtype)
+        else:
+            config = json.loads(tensors["comfy_quant"].numpy().tobytes())
+            layout = COMFY_LAYOUTS[config.pop("format")]
+            quantized = package.QuantizedTensor.from_float(weight, layout, per_channel=True, **config)
+        parent, _, child = name.rpartition(".")
+        setattr(transformer.get_submodule(parent), child, ComfyLinear(quantized, linear.bias))
+    return 0
+
+
 Quantize = Callable[[nn.Module, Sequence[str], Sequence[str], Mapping[str, Any]], int]
-QUANTIZE: dict[str, Quantize] = {"orbitquant": quantize_with_orbitquant, "sdnq": quantize_with_sdnq}
+QUANTIZE: dict[str, Quantize] = {
+    "orbitquant": quantize_with_orbitquant,
+    "sdnq": quantize_with_sdnq,
+    "comfy-kitchen": quantize_with_comfy_kitchen,
+}
 
 
 def linears(transformer: nn.Module) -> dict[str, int]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from torch import nn
+
 from dvdq_eval.environments import environment_folder, make_environment, named_python
+from dvdq_eval.peers.comfy import write_layers
+from dvdq_models.families.family import Treatment
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Peer:
         bits: for people, e.g. ``W4A4``.
         options: of its own entry point; None leaves the model in full precision, whose videos in the peer's environment
             must be ours, bit for bit.
+        give: writes, of a transformer in full precision, its treatments and the options, a file of what the peer needs
+            of us; its process gets the path as the option ``layers``.
     """
 
     name: str
@@ -32,6 +38,7 @@ class Peer:
     environ: Mapping[str, str] = field(hash=False)
     bits: str = "full precision"
     options: Mapping[str, Any] | None = field(default=None, hash=False)
+    give: Callable[[nn.Module, Mapping[str, Treatment], Mapping[str, Any], Path], None] | None = None
 
     @property
     def label(self) -> str:
@@ -62,9 +69,17 @@ ORBITQUANT = Peer(
 # Min-max over groups of 64 weights, activations in full. It compiles itself where it finds a compiler; here nowhere.
 SDNQ = Peer("sdnq", "0.2.8", MappingProxyType({"SDNQ_USE_TORCH_COMPILE": "0"}))
 
+# ComfyUI's operators, whose eager backend runs on a CPU, on codes of its own quantizer or of ours in the same format.
+# For the format of weight-only linears it has no quantizer: those codes are ours beside both.
+COMFY_KITCHEN = Peer("comfy-kitchen", "0.2.40", MappingProxyType({}), give=write_layers)
+
 ORBITQUANT_W4A4 = ORBITQUANT.at("W4A4", recipe="w4a4")
 ORBITQUANT_W4A6 = ORBITQUANT.at("W4A6", recipe="w4a6")
 SDNQ_UINT4 = SDNQ.at("uint4", weights_dtype="uint4")
+COMFY_W4A4 = COMFY_KITCHEN.at("W4A4", format="convrot_w4a4", codes="its own")
+COMFY_W4A8 = COMFY_KITCHEN.at("W4A8", format="asym_w4a8_int8", codes="its own")
+COMFY_W4A4_OURS = COMFY_KITCHEN.at("W4A4, our codes", format="convrot_w4a4", codes="ours")
+COMFY_W4A8_OURS = COMFY_KITCHEN.at("W4A8, our codes", format="asym_w4a8_int8", codes="ours")
 
 
 PYTHON_VARIABLE = "DVDQ_PEER_PYTHON_"

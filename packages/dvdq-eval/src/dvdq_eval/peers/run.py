@@ -63,6 +63,7 @@ def run_peer(
     on_video: Callable[[VideoJob, float | None], None],
     *,
     weight_only_names: Collection[str] = (),
+    layers: Path | None = None,
     dtype: torch.dtype = torch.float32,
     timeout: float = 600.0,
 ) -> PeerSummary:
@@ -80,6 +81,7 @@ def run_peer(
         quantized_names: modules of the transformer that the peer quantizes, and no others; full precision ignores them.
         on_video: told of each video in its turn, with its seconds, or None if it was there already.
         weight_only_names: modules whose activations stay full.
+        layers: the file that :attr:`Peer.give <dvdq_eval.peers.records.Peer.give>` wrote.
         dtype: of the pipeline.
         timeout: seconds that loading and quantizing may take, and each video.
 
@@ -94,9 +96,10 @@ def run_peer(
     python = python_of(peer)
     for job in jobs:
         job.path.parent.mkdir(parents=True, exist_ok=True)
+    given = {} if layers is None else {"layers": str(layers.absolute())}
     description = {
         "peer": peer.name,
-        "options": None if peer.options is None else dict(peer.options),
+        "options": None if peer.options is None else {**peer.options, **given},
         "quantize": list(quantized_names),
         "weight_only": list(weight_only_names),
         "pipeline_folder": str(pipeline_folder.absolute()),

@@ -106,7 +106,7 @@ Maker = Callable[[Store, Path, Tell], None]
 _OTHERS: Mapping[str, Maker] = MappingProxyType(
     {"table-5": table_5, "figure-3": figure_3, "figure-4": figure_4, "figure-5": figure_5}
 )
-NAMES = (*(f"table-{n}" for n in range(1, 6)), *(f"figure-{n}" for n in range(3, 7)), "beyond", "finish")
+NAMES = (*(f"table-{n}" for n in range(1, 6)), *(f"figure-{n}" for n in range(3, 7)), "beyond", "finish", "comfyui")
 
 
 def make(

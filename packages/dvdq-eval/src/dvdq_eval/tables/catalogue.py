@@ -9,7 +9,15 @@ from types import MappingProxyType
 from typing import Any
 
 from dvdq_eval.methods import AS_PUBLISHED, BASELINES, FULL_PRECISION, LABELS, VARIANTS, Method
-from dvdq_eval.peers.records import ORBITQUANT_W4A4, ORBITQUANT_W4A6, SDNQ_UINT4
+from dvdq_eval.peers.records import (
+    COMFY_W4A4,
+    COMFY_W4A4_OURS,
+    COMFY_W4A8,
+    COMFY_W4A8_OURS,
+    ORBITQUANT_W4A4,
+    ORBITQUANT_W4A6,
+    SDNQ_UINT4,
+)
 from dvdq_reference.spec.recipe import DEFAULT_DELTA, ActivationRule, BitSchedule, Smoothing, WeightRule
 
 OURS = LABELS["dvd-quant"]
@@ -183,6 +191,14 @@ def _finish() -> tuple[Line, ...]:
     return tuple(lines)
 
 
+def _comfyui() -> tuple[Line, ...]:
+    lines = [Line(FULL_PRECISION)]
+    for bits, its_own, given in (("W4A4", COMFY_W4A4, COMFY_W4A4_OURS), ("W4A8", COMFY_W4A8, COMFY_W4A8_OURS)):
+        theirs = Method("comfy-kitchen", bits, peer=its_own)
+        lines += [Line(theirs), Line(Method("comfy-kitchen, our codes", bits, peer=given), theirs)]
+    return (*lines, *(Line(Method.named("convrot", "convrot", bits)) for bits in ("W4A4", "W4A8")))
+
+
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     {
         "table-1": Experiment(
@@ -201,6 +217,11 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
             "Steps and weights that finish",
             _finish(),
             "A few last steps at more bits give most of what more bits give.",
+        ),
+        "comfyui": Experiment(
+            "In ComfyUI's formats",
+            _comfyui(),
+            "Codes of ours are better than comfy-kitchen's own, in the same bytes and by its operators.",
         ),
     }
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,11 @@ def make_videos_by_peer(store: Store, method: Method, tell: Tell) -> None:
             tell(what, done, len(jobs))
 
         tell(what, 0, len(jobs))
+        layers, started = None, time.perf_counter()
+        if method.peer.give is not None and method.peer.options is not None:
+            layers = Path(temporary) / "layers.safetensors"
+            method.peer.give(pipeline.transformer, treatments, method.peer.options, layers)
+        giving = time.perf_counter() - started
         summary = run_peer(
             method.peer,
             study.folder,
@@ -166,13 +172,16 @@ def make_videos_by_peer(store: Store, method: Method, tell: Tell) -> None:
             [name for name, treatment in treatments.items() if treatment == "quantize"],
             keep,
             weight_only_names=[name for name, treatment in treatments.items() if treatment == "weight-only"],
+            layers=layers,
             timeout=TIMEOUT,
         )
     if folder.about is None:
-        folder.describe(_record(method, summary, size, where_from))
+        folder.describe(_record(method, summary, giving + summary.quantize_seconds, size, where_from))
 
 
-def _record(method: Method, summary: PeerSummary, size: int, where_from: dict[str, object]) -> MethodRecord:
+def _record(
+    method: Method, summary: PeerSummary, prepare_seconds: float, size: int, where_from: dict[str, object]
+) -> MethodRecord:
     bits = summary.bits_per_weight
     return MethodRecord(
         label=method.label,
@@ -181,7 +190,7 @@ def _record(method: Method, summary: PeerSummary, size: int, where_from: dict[st
         bytes=size - 2 * summary.weights + summary.stored_bytes,
         bytes_before=size,
         bits_per_weight=16.0 if bits is None else bits,
-        prepare_seconds=round(summary.quantize_seconds, 3),
+        prepare_seconds=round(prepare_seconds, 3),
         calibration_seconds=None,
         versions=summary.versions,
         provenance=where_from,

@@ -18,7 +18,7 @@ from dvdq_models.streaming.workspace import check_destination
 
 
 def export(
-    source: Annotated[str, typer.Argument(help="In full precision, as for dvdq quantize.")],
+    source: Annotated[str, typer.Argument(help="As for dvdq quantize, or a folder of recipe convrot.")],
     destination: Annotated[
         Path, typer.Argument(help="The .safetensors file to write; for two transformers, the folder. Must not exist.")
     ],

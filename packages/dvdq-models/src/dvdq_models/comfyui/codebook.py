@@ -5,8 +5,8 @@ group and ``c`` (float32) for each row. A product multiplies the integers, so a 
 search looks through the rounding:
 
 1. ``r c`` of each group by alternating least squares on the levels themselves, and ``c`` so that the largest is 127;
-2. ``r`` among the float8 numbers around it: that whose integers leave the least error;
-3. ``c = ⟨W H, i⟩ / ⟨i, i⟩`` of each row's integers i, then 2 again.
+2. ``r`` among the float8 numbers around it: that whose nearest levels, as integers, leave the least error;
+3. ``c = ⟨W H, i⟩ / ⟨i, i⟩`` of each row's nearest integers i, then 2 and 3 again.
 """
 
 from __future__ import annotations
@@ -20,18 +20,8 @@ import torch
 
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.comfyui.bases import rotate
+from dvdq_reference.spec.codebook import GROUP, LARGEST, LEVELS, NEIGHBOURS, ROUNDS, START_ROUNDS
 
-GROUP = 16
-"""Channels that share r."""
-LEVELS = (
-    -0.980602, -0.794529, -0.638165, -0.500986, -0.377321, -0.263187, -0.155210, -0.050720,
-    0.052541, 0.156985, 0.265284, 0.379533, 0.502636, 0.638953, 0.794876, 0.980671,
-)  # fmt: skip
-"""Those that comfy-kitchen's kernels have built in: with others its fastest way is closed."""
-_LARGEST = 127
-_START_ROUNDS = 3
-_ROUNDS = 2
-_NEIGHBOURS = (-2, -1, 0, 1, 2)
 _CHUNK = 2**20
 """Elements that are searched at a time: a dozen copies of them stay in the cache."""
 _TINY = 1e-30
@@ -68,17 +58,17 @@ class Codebook:
 
 
 def _search(rotated: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Codes uint8 ``[out, in]``, r float8 ``[out, groups]`` and c float32 ``[out]``."""
+    """Codes uint8 ``[out, in]``, r float8 ``[out, groups]`` and c ``[out]`` in the dtype of ``W H``."""
     groups = rotated.view(len(rotated), -1, GROUP)
-    levels = torch.tensor(LEVELS, dtype=torch.float32, device=rotated.device)
+    levels = torch.tensor(LEVELS, dtype=torch.float32, device=rotated.device).to(rotated.dtype)
     scale = groups.abs().amax(dim=2).clamp_min_(_TINY)
-    for _ in range(_START_ROUNDS):
+    for _ in range(START_ROUNDS):
         chosen = levels[_nearest_level(groups / scale[..., None], levels)]
         scale = ((groups * chosen).sum(dim=2) / chosen.square().sum(dim=2)).clamp_min_(_TINY)
     chosen = levels[_nearest_level(groups / scale[..., None], levels)]
-    channel = ((chosen * scale[..., None]).abs().amax(dim=(1, 2)) / _LARGEST).clamp_min_(_TINY)
+    channel = ((chosen * scale[..., None]).abs().amax(dim=(1, 2)) / LARGEST).clamp_min_(_TINY)
     relative = scale / channel[:, None]
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         relative = _best_relative(groups / channel[:, None, None], relative, levels)
         integers, _ = _assign(groups / channel[:, None, None], relative, levels)
         least_squares = (groups * integers).sum(dim=(1, 2)) / integers.square().sum(dim=(1, 2))
@@ -89,13 +79,13 @@ def _search(rotated: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
 
 def _best_relative(target: torch.Tensor, start: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     """Of the float8 numbers around ``start`` the one whose integers are nearest to ``target``, by group."""
-    numbers = _float8().to(target.device)
+    numbers = _float8().to(target)
     place = torch.bucketize(start, numbers).clamp_(max=len(numbers) - 1)
     best, least = start, torch.full_like(start, torch.inf)
-    for step in _NEIGHBOURS:
+    for step in NEIGHBOURS:
         candidate = numbers[(place + step).clamp(0, len(numbers) - 1)]
         near = levels[_nearest_level(target / candidate[..., None], levels)]
-        error = ((near * candidate[..., None]).round_().clamp_(-_LARGEST, _LARGEST) - target).square().sum(dim=2)
+        error = ((near * candidate[..., None]).round_().clamp_(-LARGEST, LARGEST) - target).square().sum(dim=2)
         best = torch.where(error < least, candidate, best)
         least = torch.minimum(error, least)
     return best
@@ -103,7 +93,7 @@ def _best_relative(target: torch.Tensor, start: torch.Tensor, levels: torch.Tens
 
 def _assign(target: torch.Tensor, relative: torch.Tensor, levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The nearest integer that a level makes, and the level's number, uint8."""
-    made = (levels * relative[..., None]).round_().clamp_(-_LARGEST, _LARGEST)
+    made = (levels * relative[..., None]).round_().clamp_(-LARGEST, LARGEST)
     middles = (made[..., 1:] + made[..., :-1]) / 2
     codes = torch.zeros(target.shape, dtype=torch.uint8, device=target.device)
     for j in range(len(levels) - 1):

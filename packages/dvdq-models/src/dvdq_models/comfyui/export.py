@@ -15,8 +15,8 @@ import torch
 import dvdq_kernels
 from dvdq_models.checkpoint.lazy import open_file
 from dvdq_models.checkpoint.writing import WeightFiles
-from dvdq_models.comfyui.formats import FormatName, LinearDtype, check_choice
-from dvdq_models.comfyui.plan import OPERATION, FilePlan, plan_file
+from dvdq_models.comfyui.formats import OPERATION, FormatName, LinearDtype, check_choice
+from dvdq_models.comfyui.plan import FilePlan, plan_file
 from dvdq_models.families import family_of_class
 from dvdq_models.running.placement import check_device
 from dvdq_models.streaming.source import Source, open_source
@@ -66,14 +66,16 @@ def export_checkpoint(
     restart: bool = False,
     progress: Progress | None = None,
 ) -> ExportReport:
-    """Write a transformer in full precision as a file that ComfyUI loads.
+    """Write a transformer as a file that ComfyUI loads, from full precision or from codes of the recipe ``convrot``.
 
     Linears get the format that their family's table and the arguments give them, and everything else is copied, both
     under the names of the original checkpoint. Until all is there the work lies in ``.NAME.part`` beside the
     destination; a run that was killed goes on there when called again, and its result is the same to the byte.
 
     Args:
-        source: as for :func:`dvdq_models.streaming.quantize_checkpoint`.
+        source: as for :func:`dvdq_models.streaming.quantize_checkpoint`, or a folder that the recipe ``convrot``
+            quantized, whose codes are relabelled for ``convrot_w4a4``; its weight-only linears then have activations of
+            8 bits.
         destination: a ``.safetensors`` file; a folder, if the source is a pipeline with two transformers. Must not
             exist.
         format: of linears whose activations are quantized, where their width fits; in 8 bits where it does not.
@@ -86,8 +88,8 @@ def export_checkpoint(
         progress: told of each finished part.
 
     Raises:
-        DvdqError: a family that is not known there, a source or destination that cannot be used, a broken file, a
-            weight with NaN or Inf, a full disk; what was done by then is kept for the next call.
+        DvdqError: a folder of another recipe, a family that is not known there, a source or destination that cannot be
+            used, a broken file, a weight with NaN or Inf, a full disk; what was done by then is kept for the next call.
     """
     started, place = time.monotonic(), Path(destination)
     check_choice(format, linear_dtype)
@@ -95,7 +97,7 @@ def export_checkpoint(
         raise DvdqError(OPERATION, where="ends", expected="a number of blocks, 0 or more", got=ends)
     with as_export():
         target = check_device(OPERATION, device)
-        opened = open_source(source, config)
+        opened = open_source(source, config, quantized=True)
         one = len(opened.transformers) == 1
         if not one and place.suffix == ".safetensors":
             expected = f"a folder, for the files of {len(opened.transformers)} transformers"

@@ -24,7 +24,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from dvdq_kernels import QuantizedWeight, quantize_weight
+from dvdq_kernels import quantize_weight
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.comfyui.bases import SIZES, relabel, rotate
 from dvdq_models.comfyui.codebook import Codebook
@@ -32,6 +32,7 @@ from dvdq_reference.spec.bits import code_offset, unsigned_range
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import ROTATION_BLOCK, Rotation, WeightRule
 
+OPERATION = "export"
 FormatName = Literal["convrot_w4a4", "asym_w4a8_int8", "int8_tensorwise"]
 """What linears with quantized activations can be written in."""
 LinearDtype = Literal["int4", "int8"]
@@ -99,12 +100,12 @@ class SignedRows:
         for chunk in _chunks(weight):
             if self.size == ROTATION_BLOCK:
                 found = quantize_weight(chunk, rule, rotation=Rotation("regular"), backend=backend)
-                signed = relabel(_signed_codes(found))
+                signed = relabel(signed_codes(found.qweight, self.bits))
             else:
                 rotated = chunk if self.size is None else rotate(chunk, self.size)
                 found = quantize_weight(rotated, rule, backend=backend)
-                signed = _signed_codes(found)
-            codes.append(_pack(signed) if self.bits == 4 else signed)
+                signed = signed_codes(found.qweight, self.bits)
+            codes.append(pack(signed) if self.bits == 4 else signed)
             scales.append(found.scale)
         scale = torch.cat(scales)
         return {"weight": torch.cat(codes), "weight_scale": scale[:, 0] if self.bits == 4 else scale}
@@ -136,7 +137,7 @@ class Groups:
             offset = ((code_offset(4) - found.zero) * found.scale).to(torch.bfloat16)
             groups = chunk.to(torch.float32).view(*scale.shape, AWQ_GROUP)
             steps = ((groups - offset[..., None].float()) / scale[..., None].float()).round_() + code_offset(4)
-            codes.append(_pack(steps.clamp_(*unsigned_range(4)).to(torch.uint8).view(chunk.shape)))
+            codes.append(pack(steps.clamp_(*unsigned_range(4)).to(torch.uint8).view(chunk.shape)))
             scales.append(scale)
             offsets.append(offset)
         grid = {"weight_scale": torch.cat(scales), "weight_zeros": torch.cat(offsets)}
@@ -167,26 +168,24 @@ def check_choice(wanted: str, linear_dtype: str) -> None:
     """A :class:`DvdqError` unless there is such a format, and activations of that width beside it."""
     formats, dtypes = FormatName.__args__, LinearDtype.__args__  # type: ignore[attr-defined]
     if wanted not in formats:
-        raise DvdqError("export", where="format", expected=" or ".join(formats), got=repr(wanted))
+        raise DvdqError(OPERATION, where="format", expected=" or ".join(formats), got=repr(wanted))
     if linear_dtype not in dtypes:
-        raise DvdqError("export", where="linear_dtype", expected=" or ".join(dtypes), got=repr(linear_dtype))
+        raise DvdqError(OPERATION, where="linear_dtype", expected=" or ".join(dtypes), got=repr(linear_dtype))
     if linear_dtype != "int4" and wanted != "convrot_w4a4":
-        raise DvdqError("export", where="linear_dtype", expected="convrot_w4a4 beside it", got=wanted)
+        raise DvdqError(OPERATION, where="linear_dtype", expected="convrot_w4a4 beside it", got=wanted)
 
 
 def _chunks(weight: torch.Tensor) -> Iterator[torch.Tensor]:
     return iter(weight.split(max(1, _CHUNK // weight.shape[1])))
 
 
-def _signed_codes(found: QuantizedWeight) -> torch.Tensor:
-    """``u = q - 2^(b-1)``, int8 ``[out, in]``."""
-    codes, bits = found.qweight, found.rule.bits
-    if bits == 4:
-        codes = torch.stack((codes & 15, codes >> 4), dim=2).view(found.out_features, found.in_features)
+def signed_codes(qweight: torch.Tensor, bits: int) -> torch.Tensor:
+    """``u = q - 2^(b-1)``, int8 ``[out, in]``, of codes as we store them, uint8 ``[out, in · bits / 8]``."""
+    codes = torch.stack((qweight & 15, qweight >> 4), dim=2).flatten(1) if bits == 4 else qweight
     return (codes.to(torch.int16) - code_offset(bits)).to(torch.int8)
 
 
-def _pack(codes: torch.Tensor) -> torch.Tensor:
+def pack(codes: torch.Tensor) -> torch.Tensor:
     """Nibbles of codes ``[out, in]``, two a byte, the even channel low: int8 ``[out, in / 2]``."""
     nibbles = codes.view(torch.uint8) & 15
     return (nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)).view(torch.int8)

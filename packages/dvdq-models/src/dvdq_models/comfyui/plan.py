@@ -12,8 +12,18 @@ import torch
 
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import most_common_dtype
-from dvdq_models.comfyui.formats import Encoding, FormatName, LinearDtype, activations_too, comfy_quant, weight_only
+from dvdq_models.comfyui.formats import (
+    OPERATION,
+    Encoding,
+    FormatName,
+    LinearDtype,
+    SignedRows,
+    activations_too,
+    comfy_quant,
+    weight_only,
+)
 from dvdq_models.comfyui.names import Original, names_of, original_tensors
+from dvdq_models.comfyui.relabelled import check_recipe, relabelling, stored
 from dvdq_models.families import family_of
 from dvdq_models.families.configurations import empty_transformer_of
 from dvdq_models.families.family import Treatment
@@ -22,8 +32,8 @@ from dvdq_models.layers.encoding import check_weight
 from dvdq_models.streaming.plan import Step, cast_step, check_names
 from dvdq_models.streaming.source import TransformerSource
 from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.recipe import ROTATION_BLOCK
 
-OPERATION = "export"
 _BLOCK = re.compile(r"(\w*blocks)\.(\d+)\.")
 
 
@@ -61,7 +71,7 @@ def plan_file(
     """The plan of one transformer's file.
 
     Args:
-        source: in full precision.
+        source: in full precision, or quantized by a recipe whose codes ``convrot_w4a4`` holds.
         wanted: the format of the linears whose activations are quantized, where their width fits.
         linear_dtype: width of activations beside ``convrot_w4a4``.
         ends: how many blocks at either end of each stack get 8 bits.
@@ -69,16 +79,21 @@ def plan_file(
         backend: which kernels run.
 
     Raises:
-        DvdqError: a family that ComfyUI does not run, a tensor that is missing, unknown or of another shape, or linears
-            that are treated unlike and stand in one of the original.
+        DvdqError: a recipe of other codes, a family that ComfyUI does not run, a tensor that is missing, unknown or of
+            another shape, or linears that are treated unlike and stand in one of the original.
     """
     where = str(source.where)
     table = names_of(str(source.config.get("_class_name")), where)
     transformer = empty_transformer_of(OPERATION, source.where, source.config)
     treatments = family_of(transformer).treatments(transformer)
     expected = {name: tuple(tensor.shape) for name, tensor in transformer.state_dict().items()}
-    check_names(source, expected, transformer._keys_to_ignore_on_load_unexpected or ())
-    most = most_common_dtype(source.tensors)
+    names = expected
+    if source.recipe is not None:
+        check_recipe(source.recipe, where, wanted, ends)
+        quantized = frozenset(name for name, treatment in treatments.items() if treatment != "keep")
+        names = stored(expected, quantized, source.recipe)
+    check_names(source, names, transformer._keys_to_ignore_on_load_unexpected or ())
+    most = most_common_dtype({name: tensor for name, tensor in source.tensors.items() if name in expected})
     dtype = most if most.itemsize == 2 else torch.bfloat16  # what it computes in
     kept = set(transformer._keep_in_fp32_modules or ())
     higher = _ends(list(treatments), ends)
@@ -86,20 +101,24 @@ def plan_file(
     outputs: dict[str, TensorType] = {}
     formats: dict[str, str] = {}
     for original in original_tensors(list(expected), table, where):
-        tensor = original.of(source.tensors)
-        to = torch.float32 if kept & set(original.parts[0].split(".")) else dtype
-        encoding = None
-        if original.name.endswith(".weight"):
-            treatment, at_end = _treatment(original, treatments, higher)
-            encoding = _encoding(treatment, "int8_tensorwise" if at_end else wanted, tensor.type.shape, linear_dtype)
-        if encoding is None:
-            steps.append(Step(original.name, tensor, cast_step(tensor.where, original.name, to)))
-            outputs[original.name] = TensorType(tensor.type.shape, to)
-            continue
         layer = original.name.removesuffix(".weight")
-        quantize = partial(_quantize, tensor.where, layer, encoding, device, backend)
-        steps.append(Step(layer, tensor, quantize))
-        types = encoding.types(tensor.type.shape[0], tensor.type.shape[1])
+        treatment, at_end = _treatment(original, treatments, higher) if layer != original.name else ("keep", False)
+        encoding: Encoding | None
+        if treatment != "keep" and source.recipe is not None:
+            encoding = SignedRows(4, ROTATION_BLOCK, "int8" if treatment == "weight-only" else linear_dtype)
+            relabelled, shape = relabelling(original, source.tensors, encoding)
+            steps += relabelled
+        else:
+            tensor = original.of(source.tensors)
+            shape = tensor.type.shape
+            encoding = _encoding(treatment, "int8_tensorwise" if at_end else wanted, shape, linear_dtype)
+            if encoding is None:
+                to = torch.float32 if kept & set(original.parts[0].split(".")) else dtype
+                steps.append(Step(original.name, tensor, cast_step(tensor.where, original.name, to)))
+                outputs[original.name] = TensorType(shape, to)
+                continue
+            steps.append(Step(layer, tensor, partial(_quantize, tensor.where, layer, encoding, device, backend)))
+        types = encoding.types(shape[0], shape[1])
         types["comfy_quant"] = TensorType(tuple(comfy_quant(encoding).shape), torch.uint8)
         outputs |= {f"{layer}.{name}": kind for name, kind in types.items()}
         formats[layer] = str(encoding.config["format"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dvdq_models.checkpoint.checksums import listed_sums
+from dvdq_models.checkpoint.format import read_quantized_config
 from dvdq_models.checkpoint.full_precision import check_full_precision
 from dvdq_models.checkpoint.lazy import LazyTensor, open_file, open_folder
 from dvdq_models.families import classes, families, family_of_class
@@ -20,13 +21,14 @@ from dvdq_models.files.text import read_json
 from dvdq_models.streaming.components import check_components, walk
 from dvdq_models.streaming.original import convert, repository_of
 from dvdq_reference.spec.errors import DvdqError
+from dvdq_reference.spec.recipe import Recipe
 
 OPERATION = "quantize"
 
 
 @dataclass(frozen=True)
 class TransformerSource:
-    """A transformer in full precision.
+    """A transformer in full precision, or one that a recipe of ours quantized.
 
     Args:
         subfolder: its folder in the pipeline; empty if it stands alone.
@@ -34,6 +36,7 @@ class TransformerSource:
         config: diffusers' configuration.
         tensors: under diffusers' names.
         files: that hold the tensors.
+        recipe: that quantized it; None is full precision.
     """
 
     subfolder: str
@@ -41,6 +44,7 @@ class TransformerSource:
     config: dict[str, Any]
     tensors: Mapping[str, LazyTensor]
     files: tuple[Path, ...]
+    recipe: Recipe | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Source:
         return known
 
 
-def open_source(source: str | Path, config: str | Path | None = None) -> Source:
+def open_source(source: str | Path, config: str | Path | None = None, *, quantized: bool = False) -> Source:
     """Find out what ``source`` is, and open it without reading a tensor.
 
     Args:
@@ -83,6 +87,7 @@ def open_source(source: str | Path, config: str | Path | None = None) -> Source:
         config: for an original checkpoint, its configuration in diffusers' terms: a ``config.json``, a folder with one
             or with that of a pipeline's transformers, or a hub id. None takes that of the pipeline that
             ``from_single_file`` would take, from the hub.
+        quantized: whether folders that a recipe of ours quantized are taken, too.
 
     Raises:
         DvdqError: nothing that can be quantized; whatever is wrong with its files, named.
@@ -94,12 +99,13 @@ def open_source(source: str | Path, config: str | Path | None = None) -> Source:
             raise DvdqError(OPERATION, where=str(path), expected="safetensors; a pickle can run code", got=path.name)
         return Source(path.parent, (_original("", path, open_file(OPERATION, path), config),), ())
     if is_pipeline(path):
-        return _pipeline(path, config)
+        return _pipeline(path, config, quantized)
     for family in families():
         experts = {name: path / folder for name, folder in family.experts.items()}
         if any(folder.is_dir() for folder in experts.values()):
-            return Source(path, tuple(_transformer(name, folder, config) for name, folder in experts.items()), ())
-    return Source(path, (_transformer("", path, config),), ())
+            found = (_transformer(name, folder, config, quantized) for name, folder in experts.items())
+            return Source(path, tuple(found), ())
+    return Source(path, (_transformer("", path, config, quantized),), ())
 
 
 def check_source(source: str | Path) -> None:
@@ -109,7 +115,7 @@ def check_source(source: str | Path) -> None:
         raise DvdqError(OPERATION, where=str(source), expected=expected, got="none of them")
 
 
-def _pipeline(path: Path, config: str | Path | None) -> Source:
+def _pipeline(path: Path, config: str | Path | None, quantized: bool) -> Source:
     folder = PipelineFolder.open(OPERATION, path)
     folder.check_classes()
     named = {name: class_name for name, (_, class_name) in folder.components.items()}
@@ -118,12 +124,17 @@ def _pipeline(path: Path, config: str | Path | None) -> Source:
     if not names:
         raise DvdqError(OPERATION, where=str(path), expected="a pipeline with a transformer", got="none")
     copies = tuple(file for file in walk(OPERATION, path) if file.parts[0] not in names)
-    return Source(path, tuple(_transformer(name, path / name, config) for name in names), copies, named)
+    transformers = tuple(_transformer(name, path / name, config, quantized) for name in names)
+    return Source(path, transformers, copies, named)
 
 
-def _transformer(subfolder: str, folder: Path, config: str | Path | None) -> TransformerSource:
+def _transformer(subfolder: str, folder: Path, config: str | Path | None, quantized: bool) -> TransformerSource:
     found = read_config(OPERATION, folder) if (folder / CONFIG).is_file() else {}
     if "quantization_config" in found:
+        if quantized and config is None:
+            own, recipe = read_quantized_config(folder)
+            tensors = open_folder(OPERATION, folder)
+            return TransformerSource(subfolder, folder, own, tensors, _files(tensors), recipe)
         raise DvdqError(OPERATION, where=str(folder), expected="a model in full precision", got="a quantized one")
     tensors = open_folder(OPERATION, folder)
     if found.get("_class_name") not in classes():

@@ -24,7 +24,7 @@ BACKEND = Backend(
     partial(import_module, f"{__name__}.operators"),
     lambda: refusals.absence("numba", "pip install 'dvdq-kernels[cpu]'"),
     device_types=lambda: frozenset({"cpu"}),
-    grids=FAST_GRIDS,
+    grids=FAST_GRIDS | {"bgr-symmetric"},
     preference=lambda call: Preference(10),
     describe=_describe,
 )

@@ -53,6 +53,22 @@ def refine_rows(
 
 
 @compiled
+def refine_scales(
+    ordered: _Values,
+    levels: int,
+    num_bounds: int,
+    tolerance: float,
+    max_rounds: int,
+    scale: NDArray[np.float32],
+    zero: NDArray[np.int16],
+) -> None:
+    """The symmetric grids of BGR into ``scale`` and ``zero``, of rows of magnitudes in ascending order."""
+    for row in range(ordered.shape[0]):
+        scale[row] = _refine_scale(ordered[row], levels, num_bounds, tolerance, max_rounds)
+        zero[row] = (levels + 1) // 2
+
+
+@compiled
 def span_rows(
     parts: _Values, levels: int, symmetric: bool, scale: NDArray[np.float32], zero: NDArray[np.int16]
 ) -> None:
@@ -70,18 +86,19 @@ def encode_rows(
     parts: _Values,
     scale: NDArray[np.float32],
     zero: NDArray[np.int16],
+    least: int,
     levels: int,
     packed: bool,
     codes: NDArray[np.uint8],
 ) -> None:
-    """``q = clamp(round(w/Δ) + z, 0, 2^b - 1)``, half to even, divided in float64; two a byte if ``packed``."""
+    """``q = clamp(round(w/Δ) + z, least, 2^b - 1)``, half to even, divided in float64; two a byte if ``packed``."""
     rows, width = parts.shape
     single = np.empty(rows * width, np.uint8) if packed else codes
     for row in range(rows):
         step, offset = np.float64(scale[row]), np.float64(zero[row])
         for k in range(width):
             code = np.rint(parts[row, k] / step) + offset
-            single[row * width + k] = min(max(code, 0.0), np.float64(levels))
+            single[row * width + k] = min(max(code, np.float64(least)), np.float64(levels))
     if packed:
         for k in range(codes.size):
             codes[k] = single[2 * k] | (single[2 * k + 1] << 4)
@@ -154,6 +171,46 @@ def _refine(values: _Values, levels: int, num_bounds: int, tolerance: float, max
             if previous - error <= tolerance * previous:
                 break
     return best_scale, best_zero
+
+
+@compiled
+def _refine_scale(values: _Values, levels: int, num_bounds: int, tolerance: float, max_rounds: int) -> float:
+    """The Δ of least error over all starts, the first among equals; as :func:`_refine`, of a row of magnitudes.
+
+    It starts from the largest magnitude cut by ``i / num_bounds``; codes of magnitudes are 0 to ``2^(b-1) - 1``.
+    """
+    width = values.size
+    prefix = np.empty(width + 1)
+    prefix[0] = total = squares = 0.0
+    for k in range(width):
+        value = np.float64(values[k])
+        total += value
+        squares += value * value
+        prefix[k + 1] = total
+    largest = (levels + 1) // 2 - 1
+    edges, position = np.empty(largest, values.dtype), np.empty(largest, np.int64)
+    whole, _ = _symmetric_grid(np.float64(values[-1]), levels)
+    best_scale, best_error = 1.0, np.inf
+    for i in range(num_bounds):
+        scale = max((1 - i / num_bounds) * whole, _SMALLEST_SCALE)
+        dw, dd, _ = _sums(values, prefix, scale, 0.0, edges, position)
+        error = max(squares - scale * (2 * dw - scale * dd), 0.0)
+        if error < best_error:
+            best_scale, best_error = scale, error
+        for _ in range(max_rounds):
+            least_squares = dw / dd
+            if least_squares >= _SMALLEST_SCALE:
+                scale = least_squares
+            dw, dd, _ = _sums(values, prefix, scale, 0.0, edges, position)
+            refined = max(squares - scale * (2 * dw - scale * dd), 0.0)
+            if not refined < error:
+                break
+            previous, error = error, refined
+            if error < best_error:
+                best_scale, best_error = scale, error
+            if previous - error <= tolerance * previous:
+                break
+    return best_scale
 
 
 @compiled
