@@ -44,7 +44,7 @@ def test_every_method_of_the_paper_is_in_its_table() -> None:
     paper = {(row[0], row[1]) for row in PAPER["table-1"].rows if row[1] != "16/16"}
     assert paper <= ours_1
     assert {("OrbitQuant", "W4A4"), ("OrbitQuant", "W4A6"), ("SDNQ", "uint4")} <= ours_1
-    assert {label for label in PAPER["table-2"].columns if label} == {
+    assert {label for label in PAPER["table-2"].columns if label} <= {
         line.method.label for line in EXPERIMENTS["table-2"].lines
     }
     assert {row[:2] for row in PAPER["table-3"].rows} <= {
