@@ -165,6 +165,9 @@ def test_a_mark_needs_a_difference_beyond_chance() -> None:
 
 def test_all_of_them_in_one_command(tiny_wan: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intervals, "RESAMPLES", 99)  # nobody reads these intervals
+    # The first rows of each table: that every recipe fits is another test's.
+    few = {name: dataclasses.replace(table, lines=table.lines[:4]) for name, table in EXPERIMENTS.items()}
+    monkeypatch.setattr(build, "EXPERIMENTS", few)
     out, kept = tmp_path / "tables", tmp_path / "videos"
     options = ["--videos", "2", "--steps", "4", "--no-peers", "--out", str(out), "--store", str(kept)]
     done = CliRunner().invoke(app, ["table", "all", *options])
