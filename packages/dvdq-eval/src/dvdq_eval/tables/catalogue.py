@@ -121,7 +121,14 @@ def _figure_6() -> tuple[Line, ...]:
 
 AT: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "W4A8": ("groups of 64", "groups of 128", "BGR with 1 bound", "BGR with 20 bounds", "BGR to tolerance 0"),
+        "W4A8": (
+            "groups of 64",
+            "groups of 128",
+            "BGR with 1 bound",
+            "BGR with 20 bounds",
+            "BGR to tolerance 0",
+            "rounded by its own videos",
+        ),
         "W4A4": (
             "groups of 64",
             "groups of 128",
@@ -134,6 +141,7 @@ AT: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "a scale per 64",
             "signed scales",
             "smoothed without data",
+            "rounded by its own videos",
         ),
     }
 )

@@ -217,6 +217,11 @@ class Recipe:
         return (self.weight,) if self.finish is None else (self.weight, self.finish)
 
     @property
+    def smooths_by_maxima(self) -> bool:
+        """Whether it smooths by the activations' magnitudes, which have to be measured."""
+        return self.smoothing is not None and self.smoothing.calibrated
+
+    @property
     def feeds_back(self) -> bool:
         """Whether codes are rounded by the second moments of activations, which have to be measured."""
         return any(rule.rounding == "feedback" for rule in self.weights)
