@@ -25,6 +25,7 @@ from dvdq_models import Recipe, quantize
 from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.moving_shapes import WAN
 from dvdq_reference.spec.quantized import stored_tensors
+from dvdq_reference.spec.recipe import Smoothing, WeightRule
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 RECIPES = (
@@ -80,9 +81,17 @@ def test_a_checkpoint_keeps_its_weights_and_is_quantized_as_models_are() -> None
         assert all(torch.equal(state[name], tensor) for name, tensor in expected.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["smoothquant", "vidit-q"])
-def test_a_recipe_that_smooths_runs_without_calibration(name: str) -> None:
-    variant = Variant("", Recipe.named(name), (8,))
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe.named("smoothquant"),
+        Recipe.named("vidit-q"),
+        Recipe.named("dvd-quant", smoothing=Smoothing("analytic"), weight=WeightRule(4, "bgr", rounding="feedback")),
+    ],
+    ids=lambda recipe: str(recipe.name),
+)
+def test_a_recipe_that_smooths_runs_without_calibration(recipe: Recipe) -> None:
+    variant = Variant("", recipe, (8,))
     turn = next(passes_of(open_subject("latency", "wan", None), variant, CPU))
     turn.prepare()
     assert bool(turn().isfinite().all())

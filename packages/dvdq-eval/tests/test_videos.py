@@ -21,7 +21,7 @@ from dvdq_eval.videos import making, prepare
 from dvdq_eval.videos.fill import fill
 from dvdq_eval.videos.making import generate
 from dvdq_eval.videos.measure import measure_videos
-from dvdq_eval.videos.prepare import Pipelines, tuned
+from dvdq_eval.videos.prepare import Pipelines, prepared_files, tuned
 from dvdq_eval.videos.records import DeltaRecord, Quality
 from dvdq_eval.videos.store import MethodFolder, Store
 from dvdq_eval.videos.study import Study
@@ -32,7 +32,7 @@ from dvdq_models.moving_shapes.clips import split_scenes
 from dvdq_models.running.placement import Offload
 from dvdq_models.running.prompts import read_prompts
 from dvdq_models.running.video import FPS, read_mp4, to_bytes, write_lossless
-from dvdq_reference.spec.recipe import BitSchedule, Rotation
+from dvdq_reference.spec.recipe import BitSchedule, Rotation, WeightRule
 
 W4A4 = Method.named("DVD-Quant", "dvd-quant", "W4A4")
 W4A8 = Method.named("DVD-Quant", "dvd-quant", "W4A8")
@@ -178,6 +178,19 @@ def test_calibration_is_made_once_and_never_of_measured_prompts(
     folder = videos_of(first_of(store), Method.named("SmoothQuant", "smoothquant", "W4A8"))
     assert folder.about is not None
     assert folder.about.calibration_seconds == pytest.approx(made.seconds, abs=1e-3)
+
+
+def test_a_method_that_feeds_back_has_a_calibration_of_its_own(study: Study, store: Store) -> None:
+    rule = WeightRule(4, "bgr", rounding="feedback")
+    fed = Method.named("fed back", "dvd-quant", "W4A8", weight=rule)
+    assert prepared_files(store, fed) == {"moments.safetensors": False}
+    folder = videos_of(first_of(store), fed)
+    assert prepared_files(store, fed) == {"moments.safetensors": True}
+    made = Pipelines(store, silent).calibration(moments=True)
+    assert made.moments.keys() == made.maxima.keys()
+    assert folder.about is not None
+    assert folder.about.calibration_seconds == pytest.approx(made.seconds, abs=1e-3)
+    assert folder.about.bits_per_weight == pytest.approx(4.2, abs=0.1)
 
 
 def test_teacache_is_traced(study: Study, store: Store) -> None:

@@ -207,7 +207,7 @@ def test_checksums_are_checked_where_they_are(saved: Path) -> None:
         ({"bits": "W4A8", "delta": 0.1}, "delta: expected a schedule that switches"),
         (
             {"modules_to_not_convert": ["proj_out"]},
-            "last_high, finish, channel_maxima and backend, got modules_to_not_convert",
+            "last_high, finish, channel_maxima, moments and backend, got modules_to_not_convert",
         ),
     ],
 )

@@ -50,6 +50,15 @@ def test_a_recipe_without_younger_fields_is_written_and_read_as_it_always_was():
     assert finishing.to_dict() == ends.to_dict() | {"finish": {**stored["weight"], "group_size": 64}}
     assert Recipe.from_dict(json.loads(json.dumps(finishing.to_dict()))) == finishing
     assert finishing.weights == (finishing.weight, finishing.finish)
+    assert not finishing.feeds_back
+    fed = WeightRule(4, "bgr", rounding="feedback")
+    for changed, name in (
+        (dataclasses.replace(ends, weight=fed), "weight"),
+        (dataclasses.replace(ends, finish=fed), "finish"),
+    ):
+        assert changed.to_dict() == ends.to_dict() | {name: {**stored["weight"], "rounding": "feedback"}}
+        assert Recipe.from_dict(json.loads(json.dumps(changed.to_dict()))) == changed
+        assert changed.feeds_back
 
 
 def test_what_a_weight_is_made_of():

@@ -46,7 +46,7 @@ def layer_errors(full: nn.Module, quantized: nn.Module) -> list[LayerError]:
             exact = weight.detach().float()
             if layer.rotation is not None:
                 exact = rotate(exact, layer.rotation)
-            minmax = quantize_weight(exact, dataclasses.replace(layer.recipe.weight, grid="minmax"))
+            minmax = quantize_weight(exact, dataclasses.replace(layer.recipe.weight, grid="minmax", rounding="nearest"))
             errors.append(
                 LayerError(name, *(_relative_square(dequantize(codes), exact) for codes in (minmax, layer.quantized)))
             )

@@ -61,10 +61,14 @@ class Method:
         return self.title.lower().replace(" ", "-")
 
     @property
-    def smooths(self) -> bool:
+    def calibrated(self) -> bool:
         """Whether it has to see activations first."""
-        smoothing = None if self.recipe is None else self.recipe.smoothing
-        return smoothing is not None and smoothing.calibrated
+        return self.recipe is not None and (self.recipe.smooths_by_maxima or self.recipe.feeds_back)
+
+    @property
+    def feeds_back(self) -> bool:
+        """Whether it is to know their second moments too."""
+        return self.recipe is not None and self.recipe.feeds_back
 
     def with_delta(self, delta: float) -> Method:
         """With the δ that was found."""
@@ -134,6 +138,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "signed scales": {"activation": ActivationRule(8, DEFAULT_BLOCK, "signed")},
         "signed scales per 64": {"activation": ActivationRule(8, 64, "signed")},
         "smoothed without data": {"smoothing": Smoothing("analytic")},
+        "rounded by its own videos": {"weight": WeightRule(4, "bgr", rounding="feedback")},
         "BGR with 1 bound": {"weight": WeightRule(4, "bgr", num_bounds=1)},
         "BGR with 20 bounds": {"weight": WeightRule(4, "bgr", num_bounds=20)},
         "BGR to tolerance 0": {"weight": WeightRule(4, "bgr", tolerance=0.0)},

@@ -6,6 +6,7 @@ import torch
 
 from dvdq_kernels.activation_codes import is_packable
 from dvdq_kernels.call import Call, place_of
+from dvdq_kernels.feedback import encode_with_feedback
 from dvdq_kernels.ops import run
 from dvdq_kernels.quantized import QuantizedActivation, QuantizedWeight
 from dvdq_kernels.rotation import check_rotation
@@ -25,11 +26,13 @@ def quantize_weight(
     *,
     rotation: Rotation | None = None,
     left_by: QuantizedWeight | None = None,
+    feedback: torch.Tensor | None = None,
     backend: str = "auto",
 ) -> QuantizedWeight:
     """The codes and grid of ``W R`` (Eq. 1; Algorithm 1 for ``grid="bgr"``), packed as a checkpoint stores them.
 
-    ``q = clamp(round(W/Δ) + z, 0, 2^b - 1)``, half to even, with the Δ that is stored (float32).
+    ``q = clamp(round(W/Δ) + z, 0, 2^b - 1)``, half to even, with the Δ that is stored (float32). A rule with
+    ``rounding="feedback"`` has the same grid, and other codes on it.
 
     Args:
         weight: ``[out, in]``, any float dtype; finite, not empty.
@@ -37,12 +40,15 @@ def quantize_weight(
         rotation: R; None leaves the weight in its own basis.
         left_by: codes of the same weight: those of what they left, ``W R - Ŵ``, are made instead. A product with both
             is that with either, added.
+        feedback: for a rule that rounds with it, what :func:`~dvdq_kernels.feedback.error_feedback` makes of the
+            activations' moments in the basis of ``rotation``.
         backend: ``"auto"`` or a name of :func:`~dvdq_kernels.backends`. One that has no rotation gets W R from the one
             that ``"auto"`` would take.
 
     Raises:
         DvdqError: not a float matrix, empty, a row with NaN or Inf (named), a size that does not divide, a backend that
-            has no kernels for the grid, or ``left_by`` of another shape or rotation.
+            has no kernels for the grid, ``left_by`` of another shape or rotation, or ``feedback`` that is missing, not
+            asked for or of another shape.
     """
     operation = "quantize_weight"
     if weight.ndim != 2 or weight.dtype not in _FLOATS or weight.numel() == 0:
@@ -50,6 +56,7 @@ def quantize_weight(
     in_features = weight.shape[1]
     count_parts(operation, in_features, rule.group_size)
     packed_width(operation, in_features, rule.bits)
+    _check_feedback(operation, rule, in_features, feedback)
     # Extremes carry NaN and Inf, at the cost of one pass and no copy.
     good = torch.stack(torch.aminmax(weight, dim=1)).to(torch.float32).isfinite().all(dim=0)
     if not bool(good.all()):
@@ -70,6 +77,8 @@ def quantize_weight(
         weight = weight - dequantize(left_by)
     grid = rule.bits, rule.grid, rule.group_size, rule.symmetric, rule.num_bounds, rule.tolerance
     qweight, scale, zero = torch.ops.dvdq.quantize_weight(weight, *grid, chosen.name)
+    if feedback is not None:
+        qweight = encode_with_feedback(weight, scale, zero, feedback, rule.bits, rule.least_code)
     return QuantizedWeight(qweight, scale, None if rule.symmetric else zero, rule, in_features, rotation)
 
 
@@ -186,6 +195,15 @@ def quantized_linear(
         "integer_linear", x.codes, x.scale, x.token_sum, *grid, bias, x.rule.bits, qweight.rule.bits, x.dtype, backend
     )
     return result
+
+
+def _check_feedback(operation: str, rule: WeightRule, in_features: int, feedback: torch.Tensor | None) -> None:
+    if (rule.rounding == "feedback") != (feedback is not None):
+        expected = "what error_feedback gives" if feedback is None else f"none, rounding to {rule.rounding}"
+        raise DvdqError(operation, where="feedback", expected=expected, got="none" if feedback is None else "one")
+    if feedback is not None and (feedback.shape != (in_features, in_features) or feedback.dtype != torch.float64):
+        expected = f"float64 [{in_features}, {in_features}]"
+        raise DvdqError(operation, where="feedback", expected=expected, got=_describe(feedback))
 
 
 def _check_activations(operation: str, x: torch.Tensor) -> None:

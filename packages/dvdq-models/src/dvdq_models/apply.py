@@ -40,6 +40,7 @@ def quantize(
     recipe: Recipe,
     *,
     channel_maxima: Mapping[str, torch.Tensor] | None = None,
+    moments: Mapping[str, torch.Tensor] | None = None,
     backend: str = "auto",
     progress: Progress | None = None,
 ) -> Transformer:
@@ -54,6 +55,8 @@ def quantize(
         recipe: e.g. ``Recipe.named("dvd-quant", "W4A6")``.
         channel_maxima: ``max |X_j|`` of each layer's input channels, by layer, for a recipe that calibrates: what
             :meth:`dvdq_models.calibration.Calibration.of` gives.
+        moments: ``E[X_i X_j]`` of each layer's input channels, for a recipe that rounds with feedback: what
+            :meth:`dvdq_models.calibration.Calibration.moments_of` gives.
         backend: which kernels run, as in :func:`dvdq_kernels.quantized_linear`.
         progress: told of each finished layer.
 
@@ -62,10 +65,10 @@ def quantize(
             another model, a shape that the recipe cannot take, a weight with NaN or Inf; the model is then as it was.
     """
     magnitudes = magnitudes_of(transformer, recipe, lambda name: transformer.get_parameter(name).data)
-    layers = prepare_layers(transformer, recipe, channel_maxima, backend=backend, check_values=True)
-    maxima = magnitudes or channel_maxima or {}
+    layers = prepare_layers(transformer, recipe, channel_maxima, moments, backend=backend, check_values=True)
+    maxima, moments = magnitudes or channel_maxima or {}, moments or {}
     for done, (name, (linear, layer)) in enumerate(layers.items(), start=1):
-        layer.quantize_(linear.weight, maxima.get(name))
+        layer.quantize_(linear.weight, maxima.get(name), moments.get(name))
         transformer.set_submodule(name, layer)
         if progress is not None:
             progress(name, done, len(layers))
@@ -90,6 +93,7 @@ def prepare_layers(
     transformer: nn.Module,
     recipe: Recipe,
     channel_maxima: Mapping[str, torch.Tensor] | None = None,
+    moments: Mapping[str, torch.Tensor] | None = None,
     *,
     backend: str = "auto",
     check_values: bool = False,
@@ -103,7 +107,8 @@ def prepare_layers(
     Args:
         transformer: in full precision.
         recipe: of the layers.
-        channel_maxima: statistics, for a recipe that calibrates.
+        channel_maxima: statistics, for a recipe that calibrates, and
+        moments: for one that rounds with feedback.
         backend: which kernels run.
         check_values: whether weights are looked at for NaN and Inf.
         encoded: whether the layers will get what was encoded before, so that statistics are not needed.
@@ -130,6 +135,7 @@ def prepare_layers(
         layers[name] = (linear, QuantizedLinear.like(linear, recipe, state, weight_only=weight_only, backend=backend))
     if not encoded:
         _check_maxima(operation, recipe, {name: layer for name, (_, layer) in layers.items()}, channel_maxima)
+        _check_moments(operation, recipe, {name: layer for name, (_, layer) in layers.items()}, moments)
     attach(transformer, recipe, state)
     accept_copies(transformer)
     accept_methods(transformer)
@@ -141,7 +147,7 @@ def _check_maxima(
     operation: str, recipe: Recipe, layers: Mapping[str, QuantizedLinear], maxima: Mapping[str, torch.Tensor] | None
 ) -> None:
     """Refuse ``maxima`` that are not those of all ``layers`` that smooth, and any if the recipe does not smooth."""
-    if recipe.smoothing is None or not recipe.smoothing.calibrated:
+    if not recipe.smooths_by_maxima:
         if maxima is not None:
             raise DvdqError(operation, where=recipe.name, expected="no calibration: it uses none", got="statistics")
         return
@@ -156,6 +162,28 @@ def _check_maxima(
             raise DvdqError(operation, where=name, expected=f"calibrated maxima [{layer.in_features}]", got=got)
         if not bool((maxima[name].isfinite() & (maxima[name] >= 0)).all()):
             raise DvdqError(operation, where=name, expected="maxima that are finite and >= 0", got="others")
+
+
+def _check_moments(
+    operation: str, recipe: Recipe, layers: Mapping[str, QuantizedLinear], moments: Mapping[str, torch.Tensor] | None
+) -> None:
+    """Refuse ``moments`` that are not those of all ``layers``, and any if the recipe rounds to nearest."""
+    if not recipe.feeds_back:
+        if moments is not None:
+            expected = "no second moments: it rounds to nearest"
+            raise DvdqError(operation, where=recipe.name, expected=expected, got="some")
+        return
+    if moments is None:
+        expected = "second moments of its activations (dvdq calibrate --moments)"
+        raise DvdqError(operation, where=recipe.name, expected=expected, got="none")
+    for name, layer in layers.items():
+        size = [layer.in_features] * 2
+        if name not in moments or list(moments[name].shape) != size:
+            got = list(moments[name].shape) if name in moments else "none, as of another model"
+            raise DvdqError(operation, where=name, expected=f"second moments {size}", got=got)
+        if not bool(moments[name].isfinite().all() & (moments[name].diagonal() >= 0).all()):
+            expected = "second moments that are finite, and of one channel >= 0"
+            raise DvdqError(operation, where=name, expected=expected, got="others")
 
 
 def use_backend(transformer: nn.Module, backend: str) -> None:

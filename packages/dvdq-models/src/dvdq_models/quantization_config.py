@@ -37,7 +37,8 @@ class DVDQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffuser
         last_high: how many last ones, as in :func:`with_ends`; None is as the recipe says, and so below.
         finish: the rule of the codes that layers add in the last ones.
         channel_maxima: for a recipe that smooths, as in :func:`dvdq_models.quantize`; not stored, only what was made of
-            them is.
+            them is; likewise
+        moments: for a recipe that rounds with feedback.
         backend: which kernels run, as in :func:`dvdq_kernels.quantized_linear`; it is not stored.
 
     Raises:
@@ -56,11 +57,12 @@ class DVDQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffuser
         last_high: int | None = None,
         finish: WeightRule | None = None,
         channel_maxima: Mapping[str, torch.Tensor] | None = None,
+        moments: Mapping[str, torch.Tensor] | None = None,
         backend: str = "auto",
         **unsupported: Any,
     ) -> None:
         if unsupported:
-            expected = "recipe, bits, delta, first_high, last_high, finish, channel_maxima and backend"
+            expected = "recipe, bits, delta, first_high, last_high, finish, channel_maxima, moments and backend"
             raise DvdqError(_OPERATION, expected=expected, got=", ".join(unsupported))
         if isinstance(recipe, str):
             recipe = Recipe.named(recipe, bits or "W4A8")
@@ -69,7 +71,7 @@ class DVDQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffuser
         self.quant_method = _Method.DVD_QUANT
         recipe = recipe if delta is None else with_delta(recipe, delta)
         self.recipe = with_ends(recipe, first_high=first_high, last_high=last_high, finish=finish)
-        self.channel_maxima = channel_maxima
+        self.channel_maxima, self.moments = channel_maxima, moments
         self.backend = backend
 
     @classmethod

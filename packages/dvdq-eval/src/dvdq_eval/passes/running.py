@@ -7,6 +7,7 @@ drawn where they are used.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,7 +125,10 @@ def build(subject: Subject, recipe: Recipe | None, device: torch.device) -> Tran
     empty: Transformer = empty_transformer(subject.config)
     loaded = type(empty).from_pretrained(str(subject.weights), torch_dtype=dtype)
     loaded = loaded.eval().requires_grad_(False).to(device)
-    return loaded if recipe is None else quantize(loaded, recipe, channel_maxima=_maxima(loaded, recipe))
+    if recipe is None:
+        return loaded
+    recipe = _to_nearest(recipe)
+    return quantize(loaded, recipe, channel_maxima=_maxima(loaded, recipe))
 
 
 def build_empty(subject: Subject, recipe: Recipe | None, dtype: torch.dtype) -> Transformer:
@@ -139,9 +143,16 @@ def build_empty(subject: Subject, recipe: Recipe | None, dtype: torch.dtype) -> 
     return transformer
 
 
+def _to_nearest(recipe: Recipe) -> Recipe:
+    """``recipe`` without calibration of its codes, which decide nothing of a pass's time and memory."""
+    weight, finish = dataclasses.replace(recipe.weight, rounding="nearest"), recipe.finish
+    finish = None if finish is None else dataclasses.replace(finish, rounding="nearest")
+    return dataclasses.replace(recipe, weight=weight, finish=finish)
+
+
 def _maxima(transformer: nn.Module, recipe: Recipe) -> dict[str, torch.Tensor] | None:
-    """Of a recipe that smooths: factors have a size and take time, whatever calibration would make of them."""
-    if recipe.smoothing is None:
+    """Of a recipe that calibrates: factors have a size and take time, whatever calibration would make of them."""
+    if not recipe.smooths_by_maxima:
         return None
     linears = {name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
     return {name: torch.ones(linear.in_features) for name, linear in linears.items()}

@@ -139,7 +139,14 @@ def _figure_6() -> tuple[Line, ...]:
 
 AT: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "W4A8": ("groups of 64", "groups of 128", "BGR with 1 bound", "BGR with 20 bounds", "BGR to tolerance 0"),
+        "W4A8": (
+            "groups of 64",
+            "groups of 128",
+            "BGR with 1 bound",
+            "BGR with 20 bounds",
+            "BGR to tolerance 0",
+            "rounded by its own videos",
+        ),
         "W4A4": (
             "groups of 64",
             "groups of 128",
@@ -153,6 +160,7 @@ AT: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "signed scales",
             "signed scales per 64",
             "smoothed without data",
+            "rounded by its own videos",
         ),
     }
 )

@@ -73,6 +73,7 @@ class Maker:
         self._commit = where_from["commit"]
         if self.folder.about is None:
             size, recipe = size_of(self._pipeline, method), method.recipe
+            known = pipelines.calibration(moments=method.feeds_back) if method.calibrated else None
             self.folder.describe(
                 MethodRecord(
                     label=method.label,
@@ -82,7 +83,7 @@ class Maker:
                     bytes_before=size.bytes_before,
                     bits_per_weight=16.0 if recipe is None else _bits_per_weight(size.layers),
                     prepare_seconds=round(seconds, 3),
-                    calibration_seconds=round(pipelines.calibration().seconds, 3) if method.smooths else None,
+                    calibration_seconds=None if known is None else round(known.seconds, 3),
                     provenance=where_from,
                 )
             )

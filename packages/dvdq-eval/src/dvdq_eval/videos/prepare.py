@@ -17,7 +17,7 @@ from dvdq_eval.videos.store import Store
 from dvdq_eval.videos.study import TUNING_VIDEOS, Job, Study
 from dvdq_kernels import quantize_weight
 from dvdq_models.apply import quantize
-from dvdq_models.calibration import Calibration, calibrate
+from dvdq_models.calibration import Calibration, calibrate, statistics
 from dvdq_models.families.pipelines import transformers_of
 from dvdq_models.switching.hook import attach, follow, hook_of
 from dvdq_models.switching.tuning import best_trial, tune_delta
@@ -25,14 +25,15 @@ from dvdq_models.teacache.enable import disable_teacache, enable_teacache
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
-CALIBRATION = "calibration.safetensors"
+CALIBRATIONS = {False: "calibration.safetensors", True: "moments.safetensors"}
+"""By whether second moments are there too, which take minutes and megabytes more."""
 
 
 def prepared_files(store: Store, method: Method) -> dict[str, bool]:
     """The files in a study's folder that the method needs before its first video, and whether each is there."""
     files = []
-    if method.smooths:
-        files.append(CALIBRATION)
+    if method.calibrated:
+        files.append(CALIBRATIONS[method.feeds_back])
     if method.average is not None:
         files.append(_trials(method))
     return {name: (store.folder / name).exists() for name in files}
@@ -81,29 +82,32 @@ class Pipelines:
         study, recipe = self.store.study, method.recipe
         self._pipeline, self._seconds = None, 0.0
         # It runs a pipeline of its own.
-        calibration = self.calibration() if method.smooths else None
+        calibration = self.calibration(moments=method.feeds_back) if method.calibrated else None
         pipeline = study.open()
         if recipe is not None:
             for name, transformer in transformers_of(pipeline).items():
-                maxima = None if calibration is None else calibration.of(name)
                 # What a backend compiles at its first call is no part of the method.
-                quantize_weight(torch.ones(1, 256), dataclasses.replace(recipe.weight, group_size=None))
+                plain = dataclasses.replace(recipe.weight, group_size=None, rounding="nearest")
+                quantize_weight(torch.ones(1, 256), plain)
                 progress = partial(_tell_layer, self._tell, f"{method.title}: quantizing")
                 started = time.perf_counter()
-                quantize(transformer, recipe, channel_maxima=maxima, progress=progress)
+                quantize(transformer, recipe, **statistics(calibration, recipe, name), progress=progress)
                 self._seconds += time.perf_counter() - started
         study.place(pipeline)
         self._pipeline = pipeline
 
-    def calibration(self) -> Calibration:
-        """The study's statistics: the largest activations while full precision makes its preparing videos."""
-        study, path = self.store.study, self.store.folder / CALIBRATION
+    def calibration(self, *, moments: bool = False) -> Calibration:
+        """The study's statistics: the largest activations while full precision makes its preparing videos.
+
+        With ``moments``, their second moments too.
+        """
+        study, path = self.store.study, self.store.folder / CALIBRATIONS[moments]
         with self.store.alone(path.name):
             if not path.exists():
-                pipeline, what = study.load(), "Calibrating SmoothQuant and ViDiT-Q"
-                jobs = _preparing(study, None)
+                pipeline, what = study.load(), "Calibrating"
+                videos = [(job.prompt, partial(_latents, study, pipeline, job)) for job in _preparing(study, None)]
                 self._tell(what, 0, 1)
-                calibrate(pipeline, [(job.prompt, partial(_latents, study, pipeline, job)) for job in jobs]).save(path)
+                calibrate(pipeline, videos, moments=moments).save(path)
                 self._tell(what, 1, 1)
         return Calibration.load(path)
 

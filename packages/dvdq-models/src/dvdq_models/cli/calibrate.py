@@ -1,4 +1,4 @@
-"""``dvdq calibrate PIPELINE OUT --prompt …``: statistics of activations, for recipes that smooth."""
+"""``dvdq calibrate PIPELINE OUT --prompt …``: statistics of activations, for recipes that smooth or feed back."""
 
 from __future__ import annotations
 
@@ -25,6 +25,13 @@ def calibrate(
     out: Annotated[Path, typer.Argument(help="The file to write (.safetensors).")],
     prompt: Annotated[list[str] | None, typer.Option(help="What a video should show; may be given again.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="A text file with one prompt a line.")] = None,
+    moments: Annotated[
+        bool, typer.Option("--moments", help="Record what --feedback needs, too: 4 in² bytes an input of linears.")
+    ] = False,
+    moments_memory: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="GB that these may take where the model runs; videos are made anew for the rest."),
+    ] = None,
     negative_prompt: options.NegativePrompt = "",
     height: options.Height = None,
     width: options.Width = None,
@@ -41,7 +48,7 @@ def calibrate(
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Make videos in full precision and record what smoothquant and vidit-q need; no other recipe does."""
+    """Make videos in full precision and record what smoothquant and vidit-q need and, if asked, --feedback."""
     with typed():
         check_opening("calibrate", pipeline, device, offload)
         asked = [*(prompt or ()), *(read_prompts("calibrate", prompts) if prompts is not None else ())]
@@ -60,7 +67,9 @@ def calibrate(
             pipe(**arguments, output_type="latent")
             progress.advance(task)
 
-        calibration = record(pipe, [(text, partial(make, number, text)) for number, text in enumerate(asked)])
+        videos = [(text, partial(make, number, text)) for number, text in enumerate(asked)]
+        at_once = None if moments_memory is None else int(moments_memory * 1e9)
+        calibration = record(pipe, videos, moments=moments, at_once=at_once)
     calibration.save(out)
     figures = {"layers": len(calibration.maxima), "passes": calibration.passes, "seconds": calibration.seconds}
     if as_json:

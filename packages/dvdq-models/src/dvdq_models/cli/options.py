@@ -24,6 +24,10 @@ Finish = Annotated[
     bool,
     typer.Option("--finish", help="Store each weight's rounding error too, in as many bits; the last steps add it."),
 ]
+Feedback = Annotated[
+    bool,
+    typer.Option("--feedback", help="Round weights by what calibration saw of activations (dvdq calibrate --moments)."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
 Backend = Annotated[str, typer.Option("--backend", help=f"auto, {', '.join(offering('quantized_linear'))}.")]
 

@@ -9,7 +9,7 @@ import typer
 
 from dvdq_models.calibration import Calibration
 from dvdq_models.cli.console import byte_progress, megabytes, print_json, say, typed
-from dvdq_models.cli.options import AsJson, Backend, Bits, Delta, Finish, FirstHigh, LastHigh, RecipeName
+from dvdq_models.cli.options import AsJson, Backend, Bits, Delta, Feedback, Finish, FirstHigh, LastHigh, RecipeName
 from dvdq_models.cli.recipe import recipe_from
 from dvdq_models.running.placement import check_device
 from dvdq_models.streaming import quantize_checkpoint
@@ -26,8 +26,9 @@ def quantize(
     first_high: FirstHigh = None,
     last_high: LastHigh = None,
     finish: Finish = False,
+    feedback: Feedback = False,
     calibration: Annotated[
-        Path | None, typer.Option(help="What dvdq calibrate wrote, for smoothquant and vidit-q.")
+        Path | None, typer.Option(help="What dvdq calibrate wrote, for smoothquant, vidit-q and --feedback.")
     ] = None,
     config: Annotated[
         str | None, typer.Option(help="For an original checkpoint: config.json, a folder with one, or a hub id.")
@@ -39,7 +40,7 @@ def quantize(
 ) -> None:
     """Quantize a checkpoint of any size, tensor by tensor; a run that was killed goes on."""
     with typed():
-        chosen = recipe_from(recipe, bits, delta, first_high, last_high, finish=finish)
+        chosen = recipe_from(recipe, bits, delta, first_high, last_high, finish=finish, feedback=feedback)
         check_source(source)
         check_destination(destination)
         check_device("quantize", device)

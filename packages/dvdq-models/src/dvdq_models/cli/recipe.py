@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from dvdq_models.quantization_config import with_delta, with_ends
 from dvdq_reference.spec.recipe import Recipe
 
@@ -14,11 +16,14 @@ def recipe_from(
     last_high: int | None = None,
     *,
     finish: bool = False,
+    feedback: bool = False,
 ) -> Recipe:
     """``Recipe.named(name, bits)`` with what is given replaced; δ without a switch is an error.
 
-    ``finish`` adds a second set of codes by the same rule as the first.
+    ``finish`` adds a second set of codes by the same rule as the first; ``feedback`` rounds with error feedback.
     """
     recipe = Recipe.named(name, bits)
+    if feedback:
+        recipe = dataclasses.replace(recipe, weight=dataclasses.replace(recipe.weight, rounding="feedback"))
     recipe = recipe if delta is None else with_delta(recipe, delta)
     return with_ends(recipe, first_high=first_high, last_high=last_high, finish=recipe.weight if finish else None)

@@ -59,6 +59,7 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
         self._layers: dict[str, QuantizedLinear] = {}
         self._floats: set[str] = set()
         self._maxima: Mapping[str, torch.Tensor] = {}
+        self._moments: Mapping[str, torch.Tensor] = {}
 
     @property
     def is_serializable(self) -> bool:
@@ -120,9 +121,14 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
             self._check(model)
         config = self.quantization_config
         magnitudes = {} if self.pre_quantized else magnitudes_of(model, config.recipe, self._weight)
-        self._maxima = magnitudes or config.channel_maxima or {}
+        self._maxima, self._moments = magnitudes or config.channel_maxima or {}, config.moments or {}
         for name, (_linear, layer) in prepare_layers(
-            model, config.recipe, config.channel_maxima, backend=config.backend, encoded=self.pre_quantized
+            model,
+            config.recipe,
+            config.channel_maxima,
+            config.moments,
+            backend=config.backend,
+            encoded=self.pre_quantized,
         ).items():
             model.set_submodule(name, layer)
             self._layers[name] = layer
@@ -159,7 +165,7 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
             weight = weight.to("cpu" if device == "disk" else device)
             check_weight("quantize", name, weight)
             weight = cast("quantize", name, weight, self._dtype_of(f"{name}.weight"))
-            stored = layer.encode(weight, self._maxima.get(name))
+            stored = layer.encode(weight, self._maxima.get(name), self._moments.get(name))
             state_dict.update({f"{name}.{part}": tensor for part, tensor in stored.items()})
         return state_dict
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
 from dvdq_kernels import QuantizedWeight, dequantize, quantize_weight
+from dvdq_kernels.feedback import error_feedback
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.quantized import FINISH
 from dvdq_reference.spec.recipe import Recipe, Smoothing, WeightRule
@@ -37,7 +39,12 @@ def check_weight(operation: str, where: str | None, weight: torch.Tensor) -> Non
 
 
 def encode_weight(
-    weight: torch.Tensor, recipe: Recipe, channel_max: torch.Tensor | None = None, *, backend: str = "auto"
+    weight: torch.Tensor,
+    recipe: Recipe,
+    channel_max: torch.Tensor | None = None,
+    moments: torch.Tensor | None = None,
+    *,
+    backend: str = "auto",
 ) -> dict[str, torch.Tensor]:
     """What :func:`~dvdq_reference.spec.quantized.stored_tensors` lists, of ``weight`` ``[out, in]``.
 
@@ -48,16 +55,19 @@ def encode_weight(
         recipe: its rotation, smoothing and weight rule are used.
         channel_max: ``max |X_j|`` of each input channel, ``[in]``, from calibration, or the magnitudes that follow from
             weights; a recipe that smooths needs them.
+        moments: the second moments of X, ``[in, in]``, from calibration; a recipe that feeds back needs them.
         backend: as in :func:`dvdq_kernels.quantize_weight`.
 
     Raises:
-        DvdqError: a recipe that smooths without statistics, or statistics of another length.
+        DvdqError: a recipe that smooths or feeds back without statistics, or statistics of another length.
     """
-    factor = None
+    factor = feedback = None
     if recipe.smoothing is not None:
         factor = smoothing_factor(channel_max, weight, recipe.smoothing)
+    if recipe.feeds_back:
+        feedback = _feedback(moments, weight, recipe, factor)
     chunks = weight.split(max(1, _CHUNK // weight.shape[1]))
-    sets = zip(*(_quantize(chunk, recipe, factor, backend) for chunk in chunks), strict=True)
+    sets = zip(*(_quantize(chunk, recipe, factor, feedback, backend) for chunk in chunks), strict=True)
     stored = {} if factor is None else {"smoothing": factor}
     for prefix, parts in zip(("", FINISH), sets, strict=False):
         zeros = [part.zero for part in parts if part.zero is not None]
@@ -87,8 +97,26 @@ def smoothing_factor(channel_max: torch.Tensor | None, weight: torch.Tensor, smo
     return (torch.where(live, x, one) ** alpha / torch.where(live, w, one) ** (1.0 - alpha)).to(torch.float32)
 
 
+def _feedback(
+    moments: torch.Tensor | None, weight: torch.Tensor, recipe: Recipe, factor: torch.Tensor | None
+) -> torch.Tensor:
+    """What errors add to the channels after them, float64 ``[in, in]``: of the moments of ``X/s R``."""
+    operation, size = "feedback", [weight.shape[1]] * 2
+    if moments is None or list(moments.shape) != size:
+        got = None if moments is None else list(moments.shape)
+        raise DvdqError(operation, where=recipe.name, expected=f"second moments {size}", got=got)
+    moments = moments.to(weight.device, torch.float64)
+    if factor is not None:
+        moments = moments / (factor.to(torch.float64)[:, None] * factor)
+    return error_feedback(moments, recipe.rotation)
+
+
 def _quantize(
-    weight: torch.Tensor, recipe: Recipe, factor: torch.Tensor | None, backend: str
+    weight: torch.Tensor,
+    recipe: Recipe,
+    factor: torch.Tensor | None,
+    feedback: torch.Tensor | None,
+    backend: str,
 ) -> tuple[QuantizedWeight, ...]:
     """The sets of codes: one, and one of what it left where the recipe says how to finish."""
     rule, rotation = recipe.weight, recipe.rotation
@@ -98,7 +126,13 @@ def _quantize(
     if recipe.smoothing is not None and recipe.smoothing.twice:
         once = quantize_weight(weight, WeightRule(rule.bits, "minmax", symmetric=True), backend=backend)
         given = dequantize(once)
-    first = quantize_weight(given, rule, rotation=rotation, backend=backend)
+    asked: dict[str, Any] = {"rotation": rotation, "backend": backend}
+    first = quantize_weight(given, rule, feedback=_for(rule, feedback), **asked)
     if recipe.finish is None:
         return (first,)
-    return first, quantize_weight(weight, recipe.finish, rotation=rotation, left_by=first, backend=backend)
+    second = quantize_weight(weight, recipe.finish, left_by=first, feedback=_for(recipe.finish, feedback), **asked)
+    return first, second
+
+
+def _for(rule: WeightRule, feedback: torch.Tensor | None) -> torch.Tensor | None:
+    return feedback if rule.rounding == "feedback" else None

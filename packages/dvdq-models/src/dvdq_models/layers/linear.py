@@ -74,13 +74,17 @@ class QuantizedLinear(nn.Module):
         layer.bias = linear.bias
         return layer.train(linear.training)
 
-    def encode(self, weight: torch.Tensor, channel_max: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+    def encode(
+        self, weight: torch.Tensor, channel_max: torch.Tensor | None = None, moments: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         """What the layer stores of ``weight`` ``[out, in]``: :func:`~dvdq_models.layers.encoding.encode_weight`."""
-        return encode_weight(weight, self.recipe, channel_max, backend=self.backend)
+        return encode_weight(weight, self.recipe, channel_max, moments, backend=self.backend)
 
-    def quantize_(self, weight: torch.Tensor, channel_max: torch.Tensor | None = None) -> None:
+    def quantize_(
+        self, weight: torch.Tensor, channel_max: torch.Tensor | None = None, moments: torch.Tensor | None = None
+    ) -> None:
         """Fill in what :meth:`encode` makes of ``weight``."""
-        for name, tensor in self.encode(weight, channel_max).items():
+        for name, tensor in self.encode(weight, channel_max, moments).items():
             setattr(self, name, nn.Parameter(tensor, requires_grad=False))
 
     @property

@@ -61,8 +61,9 @@ def plan_transformer(
     device: torch.device,
     backend: str = "auto",
     channel_maxima: Mapping[str, torch.Tensor] | None = None,
+    moments: Mapping[str, torch.Tensor] | None = None,
 ) -> TransformerPlan:
-    """The plan of one transformer; ``channel_maxima`` as for :func:`dvdq_models.quantize`.
+    """The plan of one transformer; ``channel_maxima`` and ``moments`` as for :func:`dvdq_models.quantize`.
 
     Raises:
         DvdqError: an unknown family or layer, a shape that the recipe cannot take, statistics that do not fit, a tensor
@@ -83,16 +84,17 @@ def plan_transformer(
         return cast(OPERATION, source.tensors[name].where, source.tensors[name].read(), type_of(name))
 
     magnitudes = magnitudes_of(transformer, recipe, weight_of)
-    swapped = prepare_layers(transformer, recipe, channel_maxima, backend=backend)
+    swapped = prepare_layers(transformer, recipe, channel_maxima, moments, backend=backend)
     layers = {name: layer for name, (_, layer) in swapped.items()}
-    maxima = magnitudes or channel_maxima or {}
+    maxima, moments = magnitudes or channel_maxima or {}, moments or {}
     steps: list[Step] = []
     types: dict[str, torch.dtype] = {}
     for name in expected:
         module, _, leaf = name.rpartition(".")
         tensor, to = source.tensors[name], type_of(name)
         if leaf == "weight" and module in layers:
-            encode = partial(layers[module].encode, channel_max=maxima.get(module))
+            known = {"channel_max": maxima.get(module), "moments": moments.get(module)}
+            encode = partial(layers[module].encode, **known)
             steps.append(Step(module, tensor, partial(_quantize, tensor.where, module, encode, to, device)))
         else:
             steps.append(Step(name, tensor, cast_step(tensor.where, name, to)))

@@ -16,7 +16,7 @@ import torch
 import dvdq_kernels
 from dvdq_kernels.call import Call, place_of
 from dvdq_kernels.selection import select
-from dvdq_models.calibration import Calibration
+from dvdq_models.calibration import Calibration, statistics
 from dvdq_models.checkpoint.format import read_quantized_config
 from dvdq_models.checkpoint.lazy import open_folder
 from dvdq_models.checkpoint.writing import WeightFiles
@@ -92,7 +92,7 @@ def quantize_checkpoint(
             the authors' own format; or a hub id.
         destination: the folder to write; must not exist.
         recipe: e.g. ``Recipe.named("dvd-quant", "W4A6")``.
-        calibration: for a recipe that smooths.
+        calibration: for a recipe that smooths by it or rounds with feedback.
         config: of an original checkpoint, as in :func:`~dvdq_models.streaming.source.open_source`.
         device: where layers are rotated and quantized, ``"cpu"`` or ``"cuda"``.
         backend: which kernels run.
@@ -109,13 +109,7 @@ def quantize_checkpoint(
     if opened.copies and place.resolve().is_relative_to(opened.root.resolve()):
         raise DvdqError(OPERATION, where=str(place), expected="a folder outside the source", got="one inside")
     plans = [
-        plan_transformer(
-            part,
-            recipe,
-            target,
-            backend,
-            None if calibration is None else calibration.of(part.subfolder or "transformer"),
-        )
+        plan_transformer(part, recipe, target, backend, **statistics(calibration, recipe, part.subfolder))
         for part in opened.transformers
     ]
     resumed = 0

@@ -17,6 +17,7 @@ from dvdq_reference.spec.errors import DvdqError
 
 RotationKind = Literal["full", "block", "regular"]
 Grid = Literal["minmax", "bgr", "bgr-symmetric", "clip-search"]
+Rounding = Literal["nearest", "feedback"]
 Clip = Literal["absmax", "gaussian", "quarot", "signed"]
 SmoothingKind = Literal["smoothquant", "vidit-q", "analytic"]
 ScheduleKind = Literal["constant", "low", "delta", "stp", "itp", "abs", "sba"]
@@ -32,6 +33,8 @@ BGR_TOLERANCE = 1e-3
 """BGR refines a grid while its squared error falls by more than this share."""
 BGR_MAX_ROUNDS = 50
 """Refinements of one grid at most."""
+FEEDBACK_DAMPING = 0.01
+"""What is added to the second moments of activations before errors are fed back, as a share of their mean."""
 
 
 def _check_choice(name: str, value: object, literal: Any) -> None:
@@ -101,7 +104,8 @@ class WeightRule:
     BGR of the scale alone, with as many codes on either side of zero. ``clip-search`` is QuaRot's: the symmetric grid
     of least ``Σ |W - Ŵ|^2.4`` among min-max shrunk by 0, 1, … 79 %. ``num_bounds`` and
     ``tolerance`` are BGR's: how many shrink steps it tries, and by which share the squared error must fall for a grid
-    to be refined again.
+    to be refined again. With ``rounding="feedback"`` the codes on that grid are not the nearest: each channel makes up
+    for what those before it got wrong, as the second moments of the activations say, which calibration measures.
     """
 
     bits: int = 4
@@ -110,6 +114,7 @@ class WeightRule:
     symmetric: bool = False
     num_bounds: int = BGR_BOUNDS
     tolerance: float = BGR_TOLERANCE
+    rounding: Rounding = "nearest"
 
     @property
     def least_code(self) -> int:
@@ -120,6 +125,7 @@ class WeightRule:
         check_bits("recipe", self.bits)
         _check_choice("weight.grid", self.grid, Grid)
         _check_size("weight.group_size", self.group_size)
+        _check_choice("weight.rounding", self.rounding, Rounding)
         if self.symmetric and self.grid == "bgr":
             raise DvdqError("recipe", where="weight", expected="an asymmetric grid for BGR", got="symmetric=True")
         if not self.symmetric and self.grid in ("bgr-symmetric", "clip-search"):
@@ -210,6 +216,16 @@ class Recipe:
         """The rules of a layer's sets of codes, one or two."""
         return (self.weight,) if self.finish is None else (self.weight, self.finish)
 
+    @property
+    def smooths_by_maxima(self) -> bool:
+        """Whether it smooths by the activations' magnitudes, which have to be measured."""
+        return self.smoothing is not None and self.smoothing.calibrated
+
+    @property
+    def feeds_back(self) -> bool:
+        """Whether codes are rounded by the second moments of activations, which have to be measured."""
+        return any(rule.rounding == "feedback" for rule in self.weights)
+
     @classmethod
     def named(cls, name: str, bits: str = "W4A8", **changes: Any) -> Self:
         """A recipe of DESIGN's table, e.g. ``Recipe.named("dvd-quant", "W4A6")``.
@@ -254,6 +270,9 @@ class Recipe:
                 del values["schedule"][name]
         if self.finish is None:
             del values["finish"]
+        for name in values.keys() & {"weight", "finish"}:
+            if values[name]["rounding"] == "nearest":
+                del values[name]["rounding"]
         return values
 
     @classmethod

@@ -50,8 +50,8 @@ class Worker:
     def prepare(self, method: Method, prepared: Files) -> Files:
         """What the method needs before its first video, ``prepared`` being there: statistics, the trials of its δ."""
         self._store.take_over(prepared)
-        if method.smooths:
-            self._pipelines.calibration()
+        if method.calibrated:
+            self._pipelines.calibration(moments=method.feeds_back)
         self._pipelines.tuned(method)
         return self._store.read(prepared_files(self._store, method))
 
