@@ -178,6 +178,15 @@ def _beyond() -> tuple[Line, ...]:
     lines += [Line(switched), Line(ours("W4A6", "δ on the guided output", schedule=guided), switched)]
     lines += [Line(plus("W4A6"), switched)]
     lines.append(Line(finish("W4A4"), plus("W4A4")))
+    fed = WeightRule(4, "bgr", 256, rounding="feedback")
+    for bits in ("W4A8", "W4A4"):
+        lines.append(
+            Line(Method.named("plus, rounded by its own videos", "dvd-quant-plus", bits, weight=fed), plus(bits))
+        )
+    small = dataclasses.replace(fed, group_size=64)
+    twice = {"weight": small, "finish": small}
+    label = "finish, rounded by its own videos"
+    lines.append(Line(Method.named(label, "dvd-quant-finish", "W4A4", **twice), finish("W4A4")))
     return tuple(lines)
 
 
