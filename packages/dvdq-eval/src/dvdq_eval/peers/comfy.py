@@ -26,8 +26,8 @@ def write_layers(
     for name, treatment in treatments.items():
         if treatment == "keep":
             continue
-        weight = transformer.get_submodule(name).weight.detach()
-        assert isinstance(weight, torch.Tensor)
+        linear: Any = transformer.get_submodule(name)
+        weight: torch.Tensor = linear.weight.detach()
         in_features = weight.shape[1]
         quantizes = treatment == "quantize"
         encoding = activations_too(options["format"], in_features) if quantizes else weight_only(in_features)

@@ -138,7 +138,7 @@ def quantize_with_comfy_kitchen(
     Where there are none, its own quantizer makes them. On a CPU its eager operators multiply. Returns 0.
     """
     package = importlib.import_module("comfy_kitchen.tensor")
-    torch._int_mm = multiply_integers
+    vars(torch)["_int_mm"] = multiply_integers
     layers: dict[str, dict[str, torch.Tensor]] = {name: {} for name in (*names, *weight_only)}
     for key, tensor in load_file(options["layers"]).items():
         name, _, part = key.rpartition(".")

@@ -62,7 +62,7 @@ def stored(
 
 def relabelling(
     original: Original, tensors: Mapping[str, LazyTensor], encoding: SignedRows
-) -> tuple[tuple[Step, ...], tuple[int, int]]:
+) -> tuple[tuple[Step, ...], tuple[int, ...]]:
     """The steps that write a linear of the original, which is quantized in its parts, and its shape."""
     layer = original.name.removesuffix(".weight")
     codes, scale = (
