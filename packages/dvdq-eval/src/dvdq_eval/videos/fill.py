@@ -158,7 +158,8 @@ def make_videos_by_peer(store: Store, method: Method, tell: Tell) -> None:
             tell(what, done, len(jobs))
 
         tell(what, 0, len(jobs))
-        layers, started = None, time.perf_counter()
+        layers: Path | None = None
+        started = time.perf_counter()
         if method.peer.give is not None and method.peer.options is not None:
             layers = Path(temporary) / "layers.safetensors"
             method.peer.give(pipeline.transformer, treatments, method.peer.options, layers)

@@ -47,19 +47,20 @@ def float8_numbers() -> Floats:
     ``m / 8 · 2^-6`` below an exponent of 1, ``(1 + m / 8) · 2^(e - 7)`` from there; the last pattern is NaN.
     """
     exponent, mantissa = np.divmod(np.arange(1, 127), 8)
-    return np.where(exponent == 0, mantissa / 8 * 2.0**-6, (1 + mantissa / 8) * 2.0 ** (exponent - 7))
+    normal = (1 + mantissa / 8) * 2.0 ** (exponent - 7)
+    return np.asarray(np.where(exponent == 0, mantissa / 8 * 2.0**-6, normal), np.float64)
 
 
 def integers(relative: float) -> Floats:
     """``clamp(round(r · l), -127, 127)`` of the sixteen levels, rising."""
-    return np.clip(np.rint(_LEVELS * relative), -LARGEST, LARGEST)
+    return np.asarray(np.clip(np.rint(_LEVELS * relative), -LARGEST, LARGEST), np.float64)
 
 
 def decode(codes: Ints, relative: Floats, channel: Floats) -> Floats:
     """``c · i``, float64 ``[out, in]``: the weight in the rotated basis."""
     made = np.stack([[integers(r) for r in row] for row in relative])
     chosen = np.take_along_axis(made, codes.reshape(*relative.shape, GROUP), axis=2)
-    return (chosen * channel[:, None, None]).reshape(codes.shape)
+    return np.asarray((chosen * channel[:, None, None]).reshape(codes.shape), np.float64)
 
 
 def search(rotated: ArrayLike) -> CodebookResult:
@@ -112,4 +113,4 @@ def _best_relative(target: Floats, start: float) -> float:
 
 def _nearest(target: Floats, levels: Floats) -> Ints:
     """The number of the level that is nearest to each value, the lower one of two that are as near."""
-    return np.searchsorted((levels[1:] + levels[:-1]) / 2, target, side="left")
+    return np.searchsorted((levels[1:] + levels[:-1]) / 2, target, side="left").astype(np.int64)
