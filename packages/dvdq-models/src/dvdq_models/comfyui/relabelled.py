@@ -53,7 +53,8 @@ def stored(
     for name, shape in expected.items():
         layer, _, leaf = name.rpartition(".")
         if leaf == "weight" and layer in layers:
-            tensors = stored_tensors(*shape, recipe.weight)
+            out_features, in_features = shape
+            tensors = stored_tensors(out_features, in_features, recipe.weight)
             found |= {f"{layer}.{tensor.name}": tensor.shape for tensor in tensors}
         else:
             found[name] = shape
