@@ -121,16 +121,14 @@ class Calibration:
             raise DvdqError("calibration", where=str(path), expected=expected, got=repr(error)) from error
 
 
-def statistics(
-    calibration: Calibration | None, recipe: Recipe, subfolder: str = ""
-) -> dict[str, Mapping[str, torch.Tensor]]:
+def statistics(calibration: Calibration | None, recipe: Recipe, subfolder: str = "") -> dict[str, Any]:
     """What :func:`dvdq_models.quantize` takes of a calibration for the transformer in ``subfolder``, by argument.
 
     That is what the recipe asks for; of one that asks for nothing, the maxima, for which it is refused.
     """
     if calibration is None:
         return {}
-    transformer, found = subfolder or "transformer", {}
+    transformer, found = subfolder or "transformer", dict[str, Any]()
     if recipe.smooths_by_maxima or not recipe.feeds_back:
         found["channel_maxima"] = calibration.of(transformer)
     if recipe.feeds_back:

@@ -93,9 +93,8 @@ def plan_transformer(
         module, _, leaf = name.rpartition(".")
         tensor, to = source.tensors[name], type_of(name)
         if leaf == "weight" and module in layers:
-            known = {"channel_max": maxima.get(module), "moments": moments.get(module)}
-            encode = partial(layers[module].encode, **known)
-            steps.append(Step(module, tensor, partial(_quantize, tensor.where, module, encode, to, device)))
+            known = partial(layers[module].encode, channel_max=maxima.get(module), moments=moments.get(module))
+            steps.append(Step(module, tensor, partial(_quantize, tensor.where, module, known, to, device)))
         else:
             steps.append(Step(name, tensor, cast_step(tensor.where, name, to)))
         types[name] = to
