@@ -43,7 +43,7 @@ def error_feedback(moments: torch.Tensor, rotation: Rotation | None = None) -> t
     lower, info = torch.linalg.cholesky_ex(h.flip(0, 1))
     if bool(info) or not bool(mean >= 0):
         raise DvdqError(operation, expected="second moments, which have no negative eigenvalue", got="others")
-    upper = lower.flip(0, 1)
+    upper: torch.Tensor = lower.flip(0, 1)
     return upper.div_(upper.diagonal().clone())
 
 
