@@ -33,7 +33,7 @@ def error_feedback(moments: torch.Tensor, rotation: Rotation | None = None) -> t
     operation = "error_feedback"
     if moments.ndim != 2 or moments.shape[0] != moments.shape[1] or not bool(moments.isfinite().all()):
         raise DvdqError(operation, expected="a square matrix of finite moments", got=list(moments.shape))
-    h = moments.to(torch.float64, copy=True)
+    h: torch.Tensor = moments.to(torch.float64, copy=True)
     if rotation is not None:
         for _ in range(2):
             h = run("rotate", h, rotation.kind, rotation.seed, "torch").T.contiguous()
