@@ -210,10 +210,14 @@ def _finish() -> tuple[Line, ...]:
 
 def _comfyui() -> tuple[Line, ...]:
     lines = [Line(FULL_PRECISION)]
+    own: dict[str, Method] = {}
     for bits, its_own, given in (("W4A4", COMFY_W4A4, COMFY_W4A4_OURS), ("W4A8", COMFY_W4A8, COMFY_W4A8_OURS)):
-        theirs = Method("comfy-kitchen", bits, peer=its_own)
-        lines += [Line(theirs), Line(Method("comfy-kitchen, our codes", bits, peer=given), theirs)]
-    return (*lines, *(Line(Method.named("convrot", "convrot", bits)) for bits in ("W4A4", "W4A8")))
+        own[bits] = Method("comfy-kitchen", bits, peer=its_own)
+        lines += [Line(own[bits]), Line(Method("comfy-kitchen, our codes", bits, peer=given), own[bits])]
+    lines += [Line(Method.named("convrot", "convrot", bits)) for bits in WIDTHS if bits in own]
+    fed = WeightRule(4, "bgr-symmetric", symmetric=True, rounding="feedback")
+    calibrated = Method.named("convrot, rounded by its own videos", "convrot", "W4A4", weight=fed)
+    return (*lines, Line(calibrated, own["W4A4"]))
 
 
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
