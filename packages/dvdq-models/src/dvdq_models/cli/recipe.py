@@ -20,10 +20,11 @@ def recipe_from(
 ) -> Recipe:
     """``Recipe.named(name, bits)`` with what is given replaced; δ without a switch is an error.
 
-    ``finish`` adds a second set of codes by the same rule as the first; ``feedback`` rounds with error feedback.
+    ``finish`` adds a second set of codes by the same rule as the first; ``feedback`` rounds all with error feedback.
     """
     recipe = Recipe.named(name, bits)
     if feedback:
-        recipe = dataclasses.replace(recipe, weight=dataclasses.replace(recipe.weight, rounding="feedback"))
+        first, *second = (dataclasses.replace(rule, rounding="feedback") for rule in recipe.weights)
+        recipe = dataclasses.replace(recipe, weight=first, finish=second[0] if second else None)
     recipe = recipe if delta is None else with_delta(recipe, delta)
     return with_ends(recipe, first_high=first_high, last_high=last_high, finish=recipe.weight if finish else None)
