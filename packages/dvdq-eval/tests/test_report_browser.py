@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from dvdq_eval.demo.page import demo_page
+from dvdq_eval.demo.run import METHODS
 from dvdq_eval.report.clips import to_video
 from dvdq_models.running.video import FPS
 
@@ -171,7 +172,7 @@ def test_a_step_moves_every_video_by_one_frame(opened: Open) -> None:
     still = "[...document.querySelectorAll('video')].every((v) => v.paused && !v.seeking && v.readyState >= 2)"
     browser.until(still)
     first = browser.js(FRAMES_SHOWN)
-    assert len(first) == 2 * 5 + 2
+    assert len(first) == 2 * len(METHODS) + 2
     assert len(set(first)) == 1
     browser.js("document.querySelector('.forward').focus()")
     browser.press("Enter", 13, "\r")
@@ -240,8 +241,8 @@ def test_the_divider_shows_what_was_chosen(opened: Open) -> None:
         return shown[0].src === row[2].src && shown[1].src === row[3].src;
     })()""")
     assert browser.js("[...document.querySelectorAll('.tag')].map((t) => t.textContent)") == [
-        "DVD-Quant W4A6",
-        "DVD-Quant W4A4",
+        METHODS[2].title,
+        METHODS[3].title,
     ]
 
 
@@ -262,7 +263,7 @@ def test_a_column_sorts_both_ways_what_is_missing_last(opened: Open, column: int
         assert browser.js(f"{HEADER.format(column)}.getAttribute('aria-sort')") == order
     browser.js(f"{HEADER.format(0)}.querySelector('button').click()")
     assert browser.js(f"{HEADER.format(column)}.getAttribute('aria-sort')") == "none"
-    assert browser.js(COLUMN.format(0)) == ["0", "1", "2", "3", "4"]
+    assert browser.js(COLUMN.format(0)) == [str(place) for place in range(len(METHODS))]
 
 
 def test_dark_is_dark(opened: Open) -> None:

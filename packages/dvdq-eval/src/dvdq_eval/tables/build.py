@@ -15,7 +15,7 @@ from dvdq_eval.methods import FULL_PRECISION, Method
 from dvdq_eval.progress import Tell
 from dvdq_eval.records import write_result, write_text
 from dvdq_eval.sheets import markdown
-from dvdq_eval.tables.catalogue import EXPERIMENTS, Experiment
+from dvdq_eval.tables.catalogue import EXPERIMENTS, Experiment, Line
 from dvdq_eval.tables.cost import table_5
 from dvdq_eval.tables.figures import SIDE_BY_SIDE, figure_3, figure_4, figure_5
 from dvdq_eval.tables.rows import Measured, Table, row_of
@@ -149,9 +149,11 @@ def narrowed(name: str, *, peers: bool, bits: Sequence[str] = ()) -> Experiment:
     """An experiment, with or without other people's packages, with all widths or some beside full precision."""
     experiment = EXPERIMENTS[name]
     wanted = (FULL_PRECISION.bits, *bits)
-    lines = tuple(
+    lines = [
         line
         for line in experiment.lines
         if (peers or line.method.peer is None) and (not bits or line.method.bits in wanted)
-    )
-    return Experiment(experiment.title, lines, experiment.claim)
+    ]
+    if not peers:
+        lines = [Line(line.method) if line.against is not None and line.against.peer else line for line in lines]
+    return Experiment(experiment.title, tuple(lines), experiment.claim)
