@@ -41,9 +41,10 @@ def test_a_recipe_without_younger_fields_is_written_and_read_as_it_always_was():
         "rotation": {"kind": "full", "seed": None},
         "smoothing": None,
     }
-    assert Recipe.from_dict(stored) == Recipe.named("dvd-quant", "W4A6")
-    assert Recipe.named("dvd-quant", "W4A6").to_dict() == stored
-    ends = Recipe.named("dvd-quant", "W4A4", schedule=BitSchedule("low", last_high=2))
+    printed = Recipe.named("dvd-quant", "W4A6", rotation=Rotation("full"))
+    assert Recipe.from_dict(stored) == printed
+    assert printed.to_dict() == stored
+    ends = dataclasses.replace(printed, schedule=BitSchedule("low", last_high=2))
     assert ends.to_dict()["schedule"] == {**stored["schedule"], "kind": "low", "delta": None, "last_high": 2}
     assert Recipe.from_dict(json.loads(json.dumps(ends.to_dict()))) == ends
     finishing = dataclasses.replace(ends, finish=WeightRule(4, "bgr", 64))
