@@ -73,7 +73,7 @@ BREAKS = (
     Break("weight.py", "levels, num_bounds, tolerance", "levels, 6, tolerance", "one start"),
     Break("weight.py", "levels, num_bounds, tolerance", "levels, num_bounds, 1e-3", "to the end"),
     Break("loops.py", "(1 - i / num_bounds) * whole", "whole", "symmetric BGR"),
-    Break("weight.py", "least = 1 if", "least = 0 if", "symmetric BGR"),
+    Break("weight.py", "least = least_code(grid)", "least = 0", "symmetric BGR"),
     Break("loops.py", "(2 * j + 1)", "(2 * j)", "BGR"),
     Break("loops.py", "total / width / scale", "total / width", "BGR"),
     Break("loops.py", "values[position[j]] < edges[j]", "values[position[j]] > edges[j]", "BGR"),

@@ -96,6 +96,11 @@ class Smoothing:
         return self.kind != "analytic"
 
 
+def least_code(grid: str) -> int:
+    """The smallest code q: 1 where a grid has as many on either side of zero, e.g. -7 … 7 at 4 bits, else 0."""
+    return int(grid == "bgr-symmetric")
+
+
 @dataclass(frozen=True)
 class WeightRule:
     """The grid of a weight's codes: ``WeightRule(4, "bgr", 128)`` gives a ``[12, 256]`` weight 2 grids a row.
@@ -118,8 +123,8 @@ class WeightRule:
 
     @property
     def least_code(self) -> int:
-        """The smallest code q: 1 where a grid has as many on either side of zero, e.g. -7 … 7 at 4 bits, else 0."""
-        return int(self.grid == "bgr-symmetric")
+        """As :func:`least_code` of its grid."""
+        return least_code(self.grid)
 
     def __post_init__(self) -> None:
         check_bits("recipe", self.bits)

@@ -44,28 +44,17 @@ def refine_rows(
     num_bounds: int,
     tolerance: float,
     max_rounds: int,
+    symmetric: bool,
     scale: NDArray[np.float32],
     zero: NDArray[np.int16],
 ) -> None:
-    """The grids of BGR into ``scale`` and ``zero``, of rows ``[rows, width]`` in ascending order."""
+    """The grids of BGR into ``scale`` and ``zero``, of rows ``[rows, width]`` in ascending order, or of magnitudes."""
     for row in range(ordered.shape[0]):
-        scale[row], zero[row] = _refine(ordered[row], levels, num_bounds, tolerance, max_rounds)
-
-
-@compiled
-def refine_scales(
-    ordered: _Values,
-    levels: int,
-    num_bounds: int,
-    tolerance: float,
-    max_rounds: int,
-    scale: NDArray[np.float32],
-    zero: NDArray[np.int16],
-) -> None:
-    """The symmetric grids of BGR into ``scale`` and ``zero``, of rows of magnitudes in ascending order."""
-    for row in range(ordered.shape[0]):
-        scale[row] = _refine_scale(ordered[row], levels, num_bounds, tolerance, max_rounds)
-        zero[row] = (levels + 1) // 2
+        if symmetric:
+            scale[row] = _refine_scale(ordered[row], levels, num_bounds, tolerance, max_rounds)
+            zero[row] = (levels + 1) // 2
+        else:
+            scale[row], zero[row] = _refine(ordered[row], levels, num_bounds, tolerance, max_rounds)
 
 
 @compiled

@@ -9,12 +9,12 @@ import torch
 
 from dvdq_kernels.backends.cpu.compilation import kernel
 from dvdq_kernels.backends.cpu.instruction_sets import at_hand
-from dvdq_kernels.backends.cpu.loops import encode_rows, refine_rows, refine_scales, span_rows
+from dvdq_kernels.backends.cpu.loops import encode_rows, refine_rows, span_rows
 from dvdq_kernels.backends.cpu.packing import stored_bits
 from dvdq_kernels.backends.cpu.weight_only import write_dequantize
 from dvdq_reference.spec.bits import code_offset, unsigned_range
 from dvdq_reference.spec.layout import is_packed, packed_width
-from dvdq_reference.spec.recipe import BGR_MAX_ROUNDS
+from dvdq_reference.spec.recipe import BGR_MAX_ROUNDS, least_code
 
 _CHUNK = 2**17
 """Elements that a thread sorts at a time: half a megabyte in float32, which stays in its cache."""
@@ -35,7 +35,7 @@ def quantize_weight(
     out_features, in_features = weight.shape
     groups = 1 if group_size is None else in_features // group_size
     levels = unsigned_range(bits)[1]
-    least = 1 if grid == "bgr-symmetric" else 0
+    least = least_code(grid)
     qweight = torch.empty(out_features, packed_width("quantize_weight", in_features, bits), dtype=torch.uint8)
     scale = torch.empty(out_features, groups, dtype=torch.float32)
     zero = torch.empty(out_features, groups, dtype=torch.int16)
@@ -47,8 +47,7 @@ def quantize_weight(
         steps, offsets = scale.view(-1).numpy(), zero.view(-1).numpy()
         if grid in ("bgr", "bgr-symmetric"):
             ordered = np.sort(np.abs(parts) if symmetric else parts, axis=1)
-            refine = refine_scales if symmetric else refine_rows
-            refine(ordered, levels, num_bounds, tolerance, BGR_MAX_ROUNDS, steps, offsets)
+            refine_rows(ordered, levels, num_bounds, tolerance, BGR_MAX_ROUNDS, symmetric, steps, offsets)
         else:
             span_rows(parts, levels, symmetric, steps, offsets)
         encode_rows(parts, steps, offsets, least, levels, is_packed(bits), codes.view(-1).numpy())

@@ -10,6 +10,7 @@ from dvdq_kernels.backends.torch.clip_search import search_clip
 from dvdq_kernels.backends.torch.grids import grid_of_range, symmetric_grid
 from dvdq_kernels.backends.torch.packing import pack, unpack
 from dvdq_reference.spec.bits import code_offset, unsigned_range
+from dvdq_reference.spec.recipe import least_code
 
 
 def quantize_weight(
@@ -35,7 +36,7 @@ def quantize_weight(
         largest = torch.maximum(low.abs(), high.abs())
         scale, zero = symmetric_grid(largest, bits) if symmetric else grid_of_range(low, high, bits)
     stored = scale.to(torch.float32)
-    least = 1 if grid == "bgr-symmetric" else 0
+    least = least_code(grid)
     codes = encode(parts, stored, zero, bits, least).view(out_features, in_features)
     return pack(codes, bits), stored.view(out_features, -1), zero.to(torch.int16).view(out_features, -1)
 
