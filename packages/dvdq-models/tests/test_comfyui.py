@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -19,13 +20,14 @@ from typer.testing import CliRunner
 
 from dvdq_kernels import quantize_weight
 from dvdq_models import DvdqError, Recipe, quantize, save
+from dvdq_models.calibration import Calibration
 from dvdq_models.checkpoint.checksums import SUMS
 from dvdq_models.checkpoint.format import WEIGHTS
 from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import LazyTensor, open_file
 from dvdq_models.cli import app
 from dvdq_models.comfyui import codebook, export_checkpoint
-from dvdq_models.comfyui.bases import hadamard
+from dvdq_models.comfyui.bases import hadamard, rotate
 from dvdq_models.comfyui.codebook import Codebook
 from dvdq_models.comfyui.formats import Encoding, Groups, SignedRows, activations_too, comfy_quant, weight_only
 from dvdq_models.comfyui.names import names_of, original_tensors
@@ -36,6 +38,7 @@ from dvdq_models.streaming import quantize_checkpoint, tasks
 from dvdq_models.streaming.original import convert
 from dvdq_models.streaming.source import TransformerSource
 from dvdq_reference.oracle import codebook as codebook_oracle
+from dvdq_reference.oracle import feedback as feedback_oracle
 from dvdq_reference.oracle.hadamard import rotation_matrix
 from dvdq_reference.spec.recipe import Rotation, WeightRule
 
@@ -247,6 +250,68 @@ def test_groups_hold_what_the_loader_adds_up() -> None:
     assert ((bgr.scale - scale).abs() <= bgr.scale * 2**-8).all()
 
 
+def levels_of(encoding: Any, tensors: dict[str, torch.Tensor], width: int) -> torch.Tensor:
+    """What each channel's codes stand for, float64 ``[out, in, codes]``, by the description of the format."""
+    if isinstance(encoding, SignedRows):
+        largest = 2 ** (encoding.bits - 1) - 1
+        values = tensors["weight_scale"].double().view(-1, 1, 1) * torch.arange(-largest, largest + 1)
+        return values.expand(-1, width, -1)
+    if isinstance(encoding, Groups):
+        scale, offset = (tensors[name].double().T[..., None] for name in ("weight_scale", "weight_zeros"))
+        return (scale * (torch.arange(16) - 8) + offset).repeat_interleave(64, dim=1)
+    made = (tensors["weight_codebook"] * tensors["weight_s_rel"].float()[..., None]).round().clamp(-127, 127)
+    return (made.double() * tensors["weight_s_channel"].double()[:, None, None]).repeat_interleave(16, dim=1)
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [SignedRows(4, 256), SignedRows(4, 64), SignedRows(8, 16), SignedRows(8, None), Groups(), Codebook(64)],
+    ids=lambda encoding: f"{encoding.config['format']}-{getattr(encoding, 'size', None)}",
+)
+def test_with_moments_each_code_makes_up_for_those_before_it(encoding: Any) -> None:
+    """The grids stay; each code is the nearest to what GPTQ has made of its channel, and the outputs err less."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(600, 24, generator=generator) @ torch.randn(24, 256, generator=generator)
+    x += 0.2 * torch.randn(600, 256, generator=generator)
+    weight = torch.randn(7, 256, generator=generator)
+    plain, fed = encoding.encode(weight), encoding.encode(weight, moments=x.T @ x)
+    assert all(torch.equal(plain[name], fed[name]) for name in plain if name != "weight")
+    size = getattr(encoding, "size", None)
+    basis = torch.eye(256, dtype=torch.float64)
+    if size is not None:
+        basis = torch.block_diag(*[hadamard(size).double()] * (256 // size))
+    if size == 256:  # channel after channel of our own basis, whose columns have another order and other signs
+        change = torch.from_numpy(np.rint(basis.numpy() @ rotation_matrix(256, Rotation("regular"))))
+        order = change.abs().argmax(dim=0)
+    else:
+        order = torch.arange(256)
+    basis = basis[:, order]
+    rotated = (weight if size is None else rotate(weight, size)).double()[:, order]
+    moments = basis.T @ (x.T @ x).double() @ basis
+    upper = torch.from_numpy(np.linalg.cholesky(np.linalg.inv(feedback_oracle.damped(moments.numpy()))).T.copy())
+    levels = levels_of(encoding, fed, 256)[:, order]
+
+    def values(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        bits = 8 if tensors["weight"].shape[1] == 256 else 4
+        codes = signed(tensors["weight"], bits)
+        places = codes + levels.shape[2] // 2 if isinstance(encoding, SignedRows) else codes % 16
+        return levels.gather(2, places[:, order, None])[..., 0]
+
+    shifted, found = rotated.clone(), values(fed)
+    for j in range(256):
+        distance = (levels[:, j] - shifted[:, j, None]).abs().amin(dim=1)
+        slack = 1e-6 * levels[:, j].abs().amax(dim=1)  # the rotation is of float32
+        assert ((found[:, j] - shifted[:, j]).abs() <= distance + slack).all(), j
+        error = (shifted[:, j] - found[:, j]) / upper[j, j]
+        shifted[:, j + 1 :] -= error[:, None] * upper[j, j + 1 :]
+
+    def output_error(tensors: dict[str, torch.Tensor]) -> float:
+        left = rotated - values(tensors)
+        return float(((left @ moments) * left).sum())
+
+    assert output_error(fed) < 0.7 * output_error(plain)
+
+
 @pytest.mark.parametrize(
     ("width", "expected"),
     [
@@ -449,39 +514,77 @@ def wide(request: pytest.FixtureRequest) -> Any:
     return made.eval()
 
 
+def calibration_of(model: Any) -> Calibration:
+    """Second moments of what every linear that is quantized reads, as if of correlated activations."""
+    seen: dict[int, torch.Tensor] = {}
+    moments = {}
+    for name, treatment in family_of(model).treatments(model).items():
+        size = model.get_submodule(name).in_features
+        if size not in seen:
+            x = torch.randn(300, 24) @ torch.randn(24, size) + 0.2 * torch.randn(300, size)
+            seen[size] = x.T @ x
+        if treatment != "keep":
+            moments[f"transformer.{name}"] = seen[size]
+    return Calibration({}, ("a cat",), 1, 1.0, moments)
+
+
+@pytest.mark.parametrize("fed", [False, True], ids=["nearest", "feedback"])
 @pytest.mark.parametrize("wide", ["wan", "hunyuan-video"], indirect=True)
-def test_a_folder_of_the_recipe_gives_the_codes_of_full_precision(wide: Any, tmp_path: Path) -> None:
+def test_a_folder_of_the_recipe_gives_the_codes_of_full_precision(wide: Any, fed: bool, tmp_path: Path) -> None:
     """Without the source, byte for byte; weight-only linears keep their row's grid, with activations of 8 bits."""
     wide.to(torch.bfloat16).save_pretrained(tmp_path / "full")
     treatments = family_of(wide).treatments(wide)
     source = wide.state_dict()
-    quantize_checkpoint(tmp_path / "full", tmp_path / "ours", RECIPE)
-    export_checkpoint(tmp_path / "full", tmp_path / "full.safetensors")
+    calibration = calibration_of(wide) if fed else None
+    rule = dataclasses.replace(RECIPE.weight, rounding="feedback" if fed else "nearest")
+    recipe = dataclasses.replace(RECIPE, weight=rule)
+    quantize_checkpoint(tmp_path / "full", tmp_path / "ours", recipe, calibration=calibration)
+    export_checkpoint(tmp_path / "full", tmp_path / "full.safetensors", calibration=calibration)
     report = export_checkpoint(tmp_path / "ours", tmp_path / "ours.safetensors")
     expected, found = (load_file(tmp_path / f"{name}.safetensors") for name in ("full", "ours"))
     alone = {}
     for original in original_tensors(list(source), names_of(type(wide).__name__, "test"), "test"):
         layer = original.name.removesuffix(".weight")
         if treatments.get(original.parts[0].removesuffix(".weight")) == "weight-only" and layer != original.name:
-            alone[layer] = source[original.parts[0]]
+            seen = None if calibration is None else calibration.moments[f"transformer.{original.parts[0][:-7]}"]
+            alone[layer] = SignedRows(4, 256).encode(source[original.parts[0]], moments=seen)
     for name in found.keys() | expected.keys():
         if name.rpartition(".")[0] not in alone:
             assert torch.equal(found[name], expected[name]), name
-    for layer, weight in alone.items():
+    for layer, tensors in alone.items():
         said = json.loads(found[f"{layer}.comfy_quant"].numpy().tobytes())
         assert said == {"format": "convrot_w4a4", "convrot_groupsize": 256, "linear_dtype": "int8"}
-        for part, tensor in SignedRows(4, 256).encode(weight).items():
+        for part, tensor in tensors.items():
             assert torch.equal(found[f"{layer}.{part}"], tensor), layer
     assert len(alone) == (3 if "Hunyuan" in type(wide).__name__ else 0)
     assert report.formats == {"convrot_w4a4": sum(name.endswith(".comfy_quant") for name in expected)}
 
 
+def test_a_calibration_that_does_not_fit_says_why(folder: Path, transformer: Any, tmp_path: Path) -> None:
+    calibration = calibration_of(transformer)
+    name = next(iter(calibration.moments))
+    without = dataclasses.replace(calibration, moments={**calibration.moments})
+    del without.moments[name]
+    maxima = dataclasses.replace(calibration, maxima={name: torch.ones(1)}, moments={})
+    layer = re.escape(name.removeprefix("transformer."))
+    for given, message in (
+        (without, rf"export: {layer}: expected second moments \[\d+, \d+\], got None"),
+        (maxima, "expected its second moments, got those of"),
+    ):
+        with pytest.raises(DvdqError, match=message):
+            export_checkpoint(folder, tmp_path / "x.safetensors", calibration=given, **FAST)
+    assert not list(tmp_path.glob("*x*"))
+
+
 @pytest.mark.parametrize("wide", ["wan"], indirect=True)
 def test_a_folder_that_does_not_fit_says_why(wide: Any, tmp_path: Path) -> None:
+    calibration = calibration_of(wide)
     save(quantize(wide, RECIPE), tmp_path / "ours")
     for options in ({"ends": 1}, {"format": "asym_w4a8_int8"}):
         with pytest.raises(DvdqError, match="other formats are made from full precision, got"):
             export_checkpoint(tmp_path / "ours", tmp_path / "x.safetensors", **options)
+    with pytest.raises(DvdqError, match="expected a source in full precision, whose codes are still to be rounded"):
+        export_checkpoint(tmp_path / "ours", tmp_path / "x.safetensors", calibration=calibration)
     tensors = load_file(tmp_path / "ours" / f"{WEIGHTS}.safetensors")
     broken = {
         "scale": tensors["blocks.0.attn1.to_q.scale"].half(),

@@ -8,6 +8,8 @@ With H the second moments of the activations in the basis of the codes, the outp
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from dvdq_kernels.backends.torch.packing import pack
@@ -18,6 +20,8 @@ from dvdq_reference.spec.recipe import FEEDBACK_DAMPING, Rotation
 
 _BLOCK = 128
 """Channels whose errors reach those that follow by one product of matrices."""
+Nearest = Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
+"""Of what is wanted of a channel, float64 ``[out]``, and its number: the nearest codes, and their values in float64."""
 
 
 def error_feedback(moments: torch.Tensor, rotation: Rotation | None = None) -> torch.Tensor:
@@ -60,20 +64,35 @@ def encode_with_feedback(
         bits: b.
         least: the smallest code.
     """
+    group = weight.shape[1] // scale.shape[1]
+    steps, offsets = scale.to(torch.float64).T.contiguous(), zero.to(torch.float64).T.contiguous()
+
+    def nearest(wanted: torch.Tensor, channel: int) -> tuple[torch.Tensor, torch.Tensor]:
+        step, offset = steps[channel // group], offsets[channel // group]
+        code = (wanted / step).round_().add_(offset).clamp_(least, unsigned_range(bits)[1])
+        return code, (code - offset).mul_(step)
+
+    return pack(round_with_feedback(weight, feedback, nearest), bits)
+
+
+def round_with_feedback(weight: torch.Tensor, feedback: torch.Tensor, nearest: Nearest) -> torch.Tensor:
+    """Codes of any grid, uint8 ``[out, in]``: those ``nearest`` to ``w_j + Σ_{i<j} δ_i M_ij``, channel after channel.
+
+    Args:
+        weight: ``[out, in]``.
+        feedback: M, float64 ``[in, in]``.
+        nearest: rounds to the grid.
+    """
     out_features, in_features = weight.shape
-    group = in_features // scale.shape[1]
     # A channel is a row here, so that what is read and written in one go lies together.
     columns = weight.to(torch.float64).T.contiguous()
-    steps, offsets = scale.to(torch.float64).T.contiguous(), zero.to(torch.float64).T.contiguous()
     left = torch.zeros_like(columns)
     codes = torch.empty((in_features, out_features), dtype=torch.uint8, device=weight.device)
     for start in range(0, in_features, _BLOCK):
         block = slice(start, start + _BLOCK)
         targets = torch.addmm(columns[block], feedback[:start, block].T, left[:start])
         for j, target in enumerate(targets, start=start):
-            step, offset = steps[j // group], offsets[j // group]
-            target = torch.addmv(target, left[start:j].T, feedback[start:j, j])
-            code = (target / step).round_().add_(offset).clamp_(least, unsigned_range(bits)[1])
-            codes[j] = code
-            left[j] = columns[j] - code.sub_(offset).mul_(step)
-    return pack(codes.T.contiguous(), bits)
+            wanted = torch.addmv(target, left[start:j].T, feedback[start:j, j])
+            codes[j], value = nearest(wanted, j)
+            left[j] = columns[j] - value
+    return codes.T.contiguous()

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from dvdq_models.calibration import Calibration
 from dvdq_models.cli.console import byte_progress, megabytes, print_json, say, typed
 from dvdq_models.cli.options import AsJson, Backend
 from dvdq_models.comfyui import export_checkpoint
@@ -26,6 +27,9 @@ def export(
     format: Annotated[FormatName, typer.Option(help="Of linears with quantized activations.")] = "convrot_w4a4",
     linear_dtype: Annotated[LinearDtype, typer.Option(help="Activations beside convrot_w4a4.")] = "int4",
     ends: Annotated[int, typer.Option(min=0, help="Blocks at either end of each stack that get 8 bits.")] = 0,
+    calibration: Annotated[
+        Path | None, typer.Option(help="What dvdq calibrate --moments wrote: codes are rounded by it.")
+    ] = None,
     config: Annotated[str | None, typer.Option(help="For an original checkpoint, as for dvdq quantize.")] = None,
     device: Annotated[str, typer.Option(help="Where layers are quantized: cpu or cuda.")] = "cpu",
     backend: Backend = "auto",
@@ -46,6 +50,7 @@ def export(
             format=format,
             linear_dtype=linear_dtype,
             ends=ends,
+            calibration=None if calibration is None else Calibration.load(calibration),
             config=config,
             device=device,
             backend=backend,

@@ -38,6 +38,16 @@ def rotate(weight: torch.Tensor, size: int) -> torch.Tensor:
     return (weight.to(torch.float32).view(-1, size) @ hadamard(size).to(weight.device)).view(weight.shape)
 
 
+def rotated_moments(moments: torch.Tensor, size: int | None) -> torch.Tensor:
+    """``Hᵀ E[XᵀX] H`` in float64, the second moments of ``X H``; of size None those of X."""
+    h = moments.to(torch.float64)
+    if size is None:
+        return h
+    for _ in range(2):
+        h = (h.view(-1, size) @ hadamard(size).to(h)).view(h.shape).T.contiguous()
+    return h
+
+
 def relabel(codes: torch.Tensor) -> torch.Tensor:
     """Signed codes int8 ``[out, in]`` of ``W R``, R our ``regular`` rotation, as those of ``W H`` in blocks of 256."""
     order, signs = (tensor.to(codes.device) for tensor in _relabelling())

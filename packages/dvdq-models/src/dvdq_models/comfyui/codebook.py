@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 
+from dvdq_kernels.feedback import error_feedback, round_with_feedback
 from dvdq_models.checkpoint.layout import TensorType
-from dvdq_models.comfyui.bases import rotate
+from dvdq_models.comfyui.bases import rotate, rotated_moments
 from dvdq_reference.spec.codebook import GROUP, LARGEST, LEVELS, NEIGHBOURS, ROUNDS, START_ROUNDS
 
 _CHUNK = 2**20
@@ -47,11 +48,18 @@ class Codebook:
             "weight_codebook": TensorType((len(LEVELS),), torch.float32),
         }
 
-    def encode(self, weight: torch.Tensor, backend: str = "auto") -> dict[str, torch.Tensor]:
+    def encode(
+        self, weight: torch.Tensor, backend: str = "auto", moments: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         """By the search above, in torch on the weight's device; no backend has kernels of its own for it."""
         del backend
-        found = [_search(rotate(chunk, self.size)) for chunk in weight.split(max(1, _CHUNK // weight.shape[1]))]
+        chunks = weight.split(max(1, _CHUNK // weight.shape[1]))
+        found = [_search(rotate(chunk, self.size)) for chunk in chunks]
         codes, relative, channel = (torch.cat(parts) for parts in zip(*found, strict=True))
+        if moments is not None:
+            feedback = error_feedback(rotated_moments(moments, self.size))
+            nearest = partial(_nearest_value, relative.double(), channel.double())
+            codes = round_with_feedback(torch.cat([rotate(chunk, self.size) for chunk in chunks]), feedback, nearest)
         packed = (codes[:, 0::2] | (codes[:, 1::2] << 4)).view(torch.int8)
         levels = torch.tensor(LEVELS, dtype=torch.float32)
         return {"weight": packed, "weight_s_rel": relative, "weight_s_channel": channel, "weight_codebook": levels}
@@ -99,6 +107,15 @@ def _assign(target: torch.Tensor, relative: torch.Tensor, levels: torch.Tensor) 
     for j in range(len(levels) - 1):
         codes += target > middles[..., j, None]
     return made.gather(2, codes.long()), codes
+
+
+def _nearest_value(
+    relative: torch.Tensor, channel: torch.Tensor, wanted: torch.Tensor, number: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of one input channel, ``wanted`` ``[out]``: codes, and ``c i`` of their integers."""
+    levels = torch.tensor(LEVELS, dtype=wanted.dtype, device=wanted.device)
+    made, codes = _assign((wanted / channel)[:, None, None], relative[:, number // GROUP, None], levels)
+    return codes.view(-1), made.view(-1) * channel
 
 
 def _nearest_level(target: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 import dvdq_kernels
+from dvdq_models.calibration import Calibration
 from dvdq_models.checkpoint.lazy import open_file
 from dvdq_models.checkpoint.writing import WeightFiles
 from dvdq_models.comfyui.formats import OPERATION, FormatName, LinearDtype, check_choice
@@ -60,6 +61,7 @@ def export_checkpoint(
     format: FormatName = "convrot_w4a4",
     linear_dtype: LinearDtype = "int4",
     ends: int = 0,
+    calibration: Calibration | None = None,
     config: str | Path | None = None,
     device: str = "cpu",
     backend: str = "auto",
@@ -81,6 +83,8 @@ def export_checkpoint(
         format: of linears whose activations are quantized, where their width fits; in 8 bits where it does not.
         linear_dtype: activations beside ``convrot_w4a4`` in 4 or 8 bits.
         ends: so many blocks at either end of each stack get 8 bits.
+        calibration: with second moments of what the linears read, by which every code is rounded; without, to the
+            nearest.
         config: of an original checkpoint.
         device: where weights are rotated and quantized, ``"cpu"`` or ``"cuda"``.
         backend: which kernels run.
@@ -88,8 +92,9 @@ def export_checkpoint(
         progress: told of each finished part.
 
     Raises:
-        DvdqError: a folder of another recipe, a family that is not known there, a source or destination that cannot be
-            used, a broken file, a weight with NaN or Inf, a full disk; what was done by then is kept for the next call.
+        DvdqError: a folder of another recipe, or of any beside a calibration, a calibration without moments, a family
+            that is not known there, a source or destination that cannot be used, a broken file, a weight with NaN or
+            Inf, a full disk; what was done by then is kept for the next call.
     """
     started, place = time.monotonic(), Path(destination)
     check_choice(format, linear_dtype)
@@ -104,9 +109,13 @@ def export_checkpoint(
             raise DvdqError(OPERATION, where=str(place), expected=expected, got="the name of one file")
         place = check_destination(place, file=one)
         choice = {"linear_dtype": linear_dtype, "ends": ends, "device": target, "backend": backend}
-        plans = [plan_file(part, format, **choice) for part in opened.transformers]  # type: ignore[arg-type]
+        plans = [
+            plan_file(part, format, moments=_moments(calibration, part.subfolder), **choice)  # type: ignore[arg-type]
+            for part in opened.transformers
+        ]
         stems = [place.stem] if one else [f"{place.name}_{_expert(opened, plan)}" for plan in plans]
-        identity = _identity(opened, format, choice | {"device": target.type})
+        rounded = {} if calibration is None else {"calibration": calibration.digest()}
+        identity = _identity(opened, format, choice | rounded | {"device": target.type})
         product = f"{stems[0]}.safetensors" if one else None
         resumed = 0
         with Workspace(place, identity, restart=restart, file=product) as work:
@@ -135,6 +144,10 @@ def _expert(source: Source, plan: FilePlan) -> str:
     """What its authors call a transformer of several."""
     model_class = next(part.config["_class_name"] for part in source.transformers if part.subfolder == plan.subfolder)
     return family_of_class(OPERATION, model_class).experts.get(plan.subfolder, plan.subfolder)
+
+
+def _moments(calibration: Calibration | None, subfolder: str) -> dict[str, torch.Tensor] | None:
+    return None if calibration is None else calibration.moments_of(subfolder or "transformer")
 
 
 def _identity(source: Source, wanted: str, choice: dict[str, Any]) -> dict[str, Any]:

@@ -25,12 +25,13 @@ from typing import Any, Literal, Protocol
 import torch
 
 from dvdq_kernels import quantize_weight
+from dvdq_kernels.feedback import encode_with_feedback, error_feedback
 from dvdq_models.checkpoint.layout import TensorType
-from dvdq_models.comfyui.bases import SIZES, relabel, rotate
+from dvdq_models.comfyui.bases import SIZES, relabel, rotate, rotated_moments
 from dvdq_models.comfyui.codebook import Codebook
 from dvdq_reference.spec.bits import code_offset, unsigned_range
 from dvdq_reference.spec.errors import DvdqError
-from dvdq_reference.spec.recipe import ROTATION_BLOCK, Rotation, WeightRule
+from dvdq_reference.spec.recipe import ROTATION_BLOCK, Grid, Rotation, Rounding, WeightRule
 
 OPERATION = "export"
 FormatName = Literal["convrot_w4a4", "asym_w4a8_int8", "int8_tensorwise"]
@@ -57,8 +58,11 @@ class Encoding(Protocol):
         """The tensors beside ``comfy_quant``, by their names below the layer's."""
         ...
 
-    def encode(self, weight: torch.Tensor, backend: str = "auto") -> dict[str, torch.Tensor]:
-        """These tensors, of a weight ``[out, in]`` in any float dtype, finite."""
+    def encode(
+        self, weight: torch.Tensor, backend: str = "auto", moments: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """These tensors, of a weight ``[out, in]`` in any float dtype, finite; rounded by the inputs' second moments,
+        ``[in, in]``, if they are given."""
         ...
 
 
@@ -93,18 +97,25 @@ class SignedRows:
             "weight_scale": TensorType(scale, torch.float32),
         }
 
-    def encode(self, weight: torch.Tensor, backend: str = "auto") -> dict[str, torch.Tensor]:
+    def encode(
+        self, weight: torch.Tensor, backend: str = "auto", moments: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         """Four bits by BGR of the scale, as in the recipe ``convrot``; eight by min-max, which is as good there."""
-        rule = WeightRule(self.bits, "bgr-symmetric" if self.bits == 4 else "minmax", symmetric=True)
+        rounding: Rounding = "nearest" if moments is None else "feedback"
+        grid: Grid = "bgr-symmetric" if self.bits == 4 else "minmax"
+        rule = WeightRule(self.bits, grid, symmetric=True, rounding=rounding)
+        rotation = Rotation("regular") if self.size == ROTATION_BLOCK else None
+        feedback = None
+        if moments is not None:
+            in_basis = moments if rotation is not None else rotated_moments(moments, self.size)
+            feedback = error_feedback(in_basis, rotation)
         codes, scales = [], []
         for chunk in _chunks(weight):
-            if self.size == ROTATION_BLOCK:
-                found = quantize_weight(chunk, rule, rotation=Rotation("regular"), backend=backend)
-                signed = relabel(signed_codes(found.qweight, self.bits))
-            else:
-                rotated = chunk if self.size is None else rotate(chunk, self.size)
-                found = quantize_weight(rotated, rule, backend=backend)
-                signed = signed_codes(found.qweight, self.bits)
+            given = chunk if rotation is not None or self.size is None else rotate(chunk, self.size)
+            found = quantize_weight(given, rule, rotation=rotation, feedback=feedback, backend=backend)
+            signed = signed_codes(found.qweight, self.bits)
+            if rotation is not None:
+                signed = relabel(signed)
             codes.append(pack(signed) if self.bits == 4 else signed)
             scales.append(found.scale)
         scale = torch.cat(scales)
@@ -126,9 +137,12 @@ class Groups:
         codes = TensorType((out_features, in_features // 2), torch.int8)
         return {"weight": codes, "weight_scale": grid, "weight_zeros": grid}
 
-    def encode(self, weight: torch.Tensor, backend: str = "auto") -> dict[str, torch.Tensor]:
+    def encode(
+        self, weight: torch.Tensor, backend: str = "auto", moments: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         """``s = Δ`` and ``o = (8 - z) Δ`` of BGR, rounded to bfloat16, and the codes that are nearest on that grid."""
         rule = WeightRule(4, "bgr", AWQ_GROUP)
+        feedback = None if moments is None else error_feedback(moments)
         codes, scales, offsets = [], [], []
         for chunk in _chunks(weight):
             found = quantize_weight(chunk, rule, backend=backend)
@@ -136,8 +150,14 @@ class Groups:
             scale = found.scale.to(torch.bfloat16)
             offset = ((code_offset(4) - found.zero) * found.scale).to(torch.bfloat16)
             groups = chunk.to(torch.float32).view(*scale.shape, AWQ_GROUP)
-            steps = ((groups - offset[..., None].float()) / scale[..., None].float()).round_() + code_offset(4)
-            codes.append(pack(steps.clamp_(*unsigned_range(4)).to(torch.uint8).view(chunk.shape)))
+            wanted = groups - offset[..., None].float()
+            if feedback is None:
+                steps = (wanted / scale[..., None].float()).round_() + code_offset(4)
+                codes.append(pack(steps.clamp_(*unsigned_range(4)).to(torch.uint8).view(chunk.shape)))
+            else:
+                middle = torch.full_like(found.zero, code_offset(4))
+                packed = encode_with_feedback(wanted.view(chunk.shape), scale, middle, feedback, 4, 0)
+                codes.append(packed.view(torch.int8))
             scales.append(scale)
             offsets.append(offset)
         grid = {"weight_scale": torch.cat(scales), "weight_zeros": torch.cat(offsets)}

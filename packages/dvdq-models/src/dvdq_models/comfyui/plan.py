@@ -65,6 +65,7 @@ def plan_file(
     *,
     linear_dtype: LinearDtype = "int4",
     ends: int = 0,
+    moments: Mapping[str, torch.Tensor] | None = None,
     device: torch.device,
     backend: str = "auto",
 ) -> FilePlan:
@@ -75,12 +76,14 @@ def plan_file(
         wanted: the format of the linears whose activations are quantized, where their width fits.
         linear_dtype: width of activations beside ``convrot_w4a4``.
         ends: how many blocks at either end of each stack get 8 bits.
+        moments: the second moments of linears' inputs, by their names in diffusers; None rounds to nearest.
         device: where weights are quantized.
         backend: which kernels run.
 
     Raises:
-        DvdqError: a recipe of other codes, a family that ComfyUI does not run, a tensor that is missing, unknown or of
-            another shape, or linears that are treated unlike and stand in one of the original.
+        DvdqError: a recipe of other codes, moments beside codes that are made already or without those of a linear, a
+            family that ComfyUI does not run, a tensor that is missing, unknown or of another shape, or linears that
+            are treated unlike and stand in one of the original.
     """
     where = str(source.where)
     table = names_of(str(source.config.get("_class_name")), where)
@@ -90,6 +93,9 @@ def plan_file(
     names = expected
     if source.recipe is not None:
         check_recipe(source.recipe, where, wanted, ends)
+        if moments is not None:
+            expected_source = "a source in full precision, whose codes are still to be rounded"
+            raise DvdqError(OPERATION, where=where, expected=expected_source, got=f"codes of {source.recipe.name}")
         quantized = frozenset(name for name, treatment in treatments.items() if treatment != "keep")
         names = stored(expected, quantized, source.recipe)
     check_names(source, names, transformer._keys_to_ignore_on_load_unexpected or ())
@@ -117,7 +123,8 @@ def plan_file(
                 steps.append(Step(original.name, tensor, cast_step(tensor.where, original.name, to)))
                 outputs[original.name] = TensorType(shape, to)
                 continue
-            steps.append(Step(layer, tensor, partial(_quantize, tensor.where, layer, encoding, device, backend)))
+            seen = None if moments is None else _moments(original, moments, shape[1])
+            steps.append(Step(layer, tensor, partial(_quantize, tensor.where, layer, encoding, device, backend, seen)))
         types = encoding.types(shape[0], shape[1])
         types["comfy_quant"] = TensorType(tuple(comfy_quant(encoding).shape), torch.uint8)
         outputs |= {f"{layer}.{name}": kind for name, kind in types.items()}
@@ -135,6 +142,16 @@ def _treatment(
         got = ", ".join(sorted(treatment for treatment, _ in found))
         raise DvdqError(OPERATION, where=original.name, expected="linears that are treated alike", got=got)
     return found.pop()
+
+
+def _moments(original: Original, moments: Mapping[str, torch.Tensor], in_features: int) -> torch.Tensor:
+    """Of what the linear reads: in the original it is one tensor, whichever of its parts in diffusers read it."""
+    layer = original.parts[0].removesuffix(".weight")
+    seen, size = moments.get(layer), [in_features] * 2
+    if seen is None or list(seen.shape) != size:
+        got = None if seen is None else list(seen.shape)
+        raise DvdqError(OPERATION, where=layer, expected=f"second moments {size}", got=got)
+    return seen
 
 
 def _encoding(
@@ -163,11 +180,18 @@ def _ends(layers: list[str], count: int) -> frozenset[str]:
 
 
 def _quantize(
-    where: str, layer: str, encoding: Encoding, device: torch.device, backend: str, weight: torch.Tensor
+    where: str,
+    layer: str,
+    encoding: Encoding,
+    device: torch.device,
+    backend: str,
+    moments: torch.Tensor | None,
+    weight: torch.Tensor,
 ) -> dict[str, torch.Tensor]:
     check_weight(OPERATION, where, weight)
     weight = weight.to(device)
     if weight.dtype == torch.float64:
         weight = cast(OPERATION, where, weight, torch.float32)
-    tensors = encoding.encode(weight, backend) | {"comfy_quant": comfy_quant(encoding)}
+    seen = None if moments is None else moments.to(device)
+    tensors = encoding.encode(weight, backend, seen) | {"comfy_quant": comfy_quant(encoding)}
     return {f"{layer}.{name}": tensor for name, tensor in tensors.items()}
