@@ -461,7 +461,15 @@ def evaluated(root: Path, pipeline: str, name: str) -> str:
     return re.sub(r"\A# .*\n", "", file.read_text()).strip() if file.exists() else NOTHING_YET
 
 
-CHOICES = ("DVD-Quant W4A4", "DVD-Quant plus W4A4", "DVD-Quant plus W4A8", "DVD-Quant finish W4A4")
+CHOICES = (
+    "DVD-Quant W4A4",
+    "DVD-Quant plus W4A4",
+    "DVD-Quant plus W4A8",
+    "DVD-Quant finish W4A4",
+    "DVD-Quant plus, rounded by its own videos W4A4",
+    "DVD-Quant plus, rounded by its own videos W4A8",
+    "DVD-Quant finish, rounded by its own videos W4A4",
+)
 
 
 def choosing(root: Path) -> str:

@@ -32,7 +32,7 @@ from dvdq_models.moving_shapes.clips import split_scenes
 from dvdq_models.running.placement import Offload
 from dvdq_models.running.prompts import read_prompts
 from dvdq_models.running.video import FPS, read_mp4, to_bytes, write_lossless
-from dvdq_reference.spec.recipe import BitSchedule, Rotation, WeightRule
+from dvdq_reference.spec.recipe import BitSchedule, Rotation
 
 W4A4 = Method.named("DVD-Quant", "dvd-quant", "W4A4")
 W4A8 = Method.named("DVD-Quant", "dvd-quant", "W4A8")
@@ -181,8 +181,7 @@ def test_calibration_is_made_once_and_never_of_measured_prompts(
 
 
 def test_a_method_that_feeds_back_has_a_calibration_of_its_own(study: Study, store: Store) -> None:
-    rule = WeightRule(4, "bgr", rounding="feedback")
-    fed = Method.named("fed back", "dvd-quant", "W4A8", weight=rule)
+    fed = Method.named("DVD-Quant", "dvd-quant", "W4A8").with_feedback()
     assert prepared_files(store, fed) == {"moments.safetensors": False}
     folder = videos_of(first_of(store), fed)
     assert prepared_files(store, fed) == {"moments.safetensors": True}
@@ -372,7 +371,14 @@ def test_offloading_makes_another_study_and_needs_a_device() -> None:
 def test_methods_by_name_begin_with_full_precision() -> None:
     found = parse_methods("generate", ["dvd-quant:W4A4", "minmax:W4A8", "dvd-quant:W4A4"])
     assert found == (FULL_PRECISION, W4A4, Method.named("MinMax", "minmax", "W4A8"))
-    for name in ("dvd-quant", "nobody:W4A4", "dvd-quant:A4"):
+    [_, plain, fed] = parse_methods("generate", ["dvd-quant-finish:W4A4", "dvd-quant-finish:W4A4:feedback"])
+    assert (plain.label, fed.label) == ("DVD-Quant finish", "DVD-Quant finish, rounded by its own videos")
+    assert plain.recipe is not None
+    assert fed.recipe is not None
+    rules = [dataclasses.replace(rule, rounding="feedback") for rule in plain.recipe.weights]
+    assert fed.recipe == dataclasses.replace(plain.recipe, weight=rules[0], finish=rules[1])
+    assert (plain.feeds_back, fed.feeds_back) == (False, True)
+    for name in ("dvd-quant", "nobody:W4A4", "dvd-quant:A4", "dvd-quant:W4A4:", "dvd-quant:W4A4:nearest"):
         with pytest.raises(DvdqError):
             parse_methods("generate", [name])
 

@@ -70,6 +70,12 @@ class Method:
         """Whether it is to know their second moments too."""
         return self.recipe is not None and self.recipe.feeds_back
 
+    def with_feedback(self) -> Method:
+        """The same recipe, its weights rounded by second moments of videos that the model makes."""
+        assert self.recipe is not None
+        label = f"{self.label}, rounded by its own videos"
+        return dataclasses.replace(self, label=label, recipe=self.recipe.with_feedback())
+
     def with_delta(self, delta: float) -> Method:
         """With the δ that was found."""
         assert self.recipe is not None
@@ -163,11 +169,16 @@ def weights_of(recipe: Recipe | None) -> Recipe | None:
 
 
 def parse_methods(operation: str, names: Sequence[str]) -> tuple[Method, ...]:
-    """Full precision, and what ``names`` say as ``RECIPE:BITS``, e.g. ``dvd-quant:W4A4``; each once, in their order."""
+    """Full precision, and what ``names`` say as ``RECIPE:BITS``, e.g. ``dvd-quant:W4A4``; each once, in their order.
+
+    ``RECIPE:BITS:feedback`` is the recipe with its weights rounded by the model's own videos.
+    """
     found = [FULL_PRECISION]
     for name in names:
-        recipe, _, bits = name.partition(":")
-        if not bits:
-            raise DvdqError(operation, where="--method", expected="RECIPE:BITS, e.g. dvd-quant:W4A4", got=repr(name))
-        found.append(Method.named(LABELS.get(recipe, recipe), recipe, bits))
+        recipe, *rest = name.split(":")
+        if not rest or rest[1:] not in ([], ["feedback"]):
+            expected = "RECIPE:BITS, e.g. dvd-quant:W4A4, or RECIPE:BITS:feedback"
+            raise DvdqError(operation, where="--method", expected=expected, got=repr(name))
+        method = Method.named(LABELS.get(recipe, recipe), recipe, rest[0])
+        found.append(method.with_feedback() if rest[1:] else method)
     return tuple(dict.fromkeys(found))

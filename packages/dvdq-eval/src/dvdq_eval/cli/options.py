@@ -25,7 +25,10 @@ _PIPELINE = f"A bundled pipeline ({', '.join(BUNDLED)}) or the folder of any oth
 PipelineArgument = Annotated[str, typer.Argument(help=_PIPELINE)]
 Methods = Annotated[
     list[str] | None,
-    typer.Option("--method", help="RECIPE:BITS beside full precision, e.g. dvd-quant:W4A6; may be given again."),
+    typer.Option(
+        "--method",
+        help="RECIPE:BITS or RECIPE:BITS:feedback beside full precision, e.g. dvd-quant:W4A6; may be given again.",
+    ),
 ]
 Stored = Annotated[Path, typer.Option(help="Folder that keeps every video; a run goes on with what is there.")]
 Workers = Annotated[int, typer.Option(min=1, help="Pipelines at once, by Ray; on GPUs, one each.")]

@@ -23,7 +23,7 @@ from dvdq_eval.progress import Tell
 from dvdq_eval.records import complete_folder, write_record, write_text
 from dvdq_eval.report.parts import ReportVideo
 from dvdq_eval.tables.build import measured
-from dvdq_eval.tables.catalogue import finish, ours, plus
+from dvdq_eval.tables.catalogue import ours, plus
 from dvdq_eval.tables.rows import summary_of
 from dvdq_eval.videos.fill import fill_wholly
 from dvdq_eval.videos.prepare import Pipelines, trials_of, tuned
@@ -39,7 +39,8 @@ from dvdq_reference.spec.recipe import Recipe
 SWITCHING = ours("W4A6")
 METHODS = (
     FULL_PRECISION,
-    *(recipe("W4A4") for recipe in (plus, finish)),
+    plus("W4A4").with_feedback(),
+    plus("W4A4"),
     ours("W4A8"),
     SWITCHING,
     ours("W4A4"),

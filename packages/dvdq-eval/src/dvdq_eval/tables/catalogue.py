@@ -88,6 +88,8 @@ def _table_1() -> tuple[Line, ...]:
         lines += [Line(rival, ours(bits)) for rival in rivals]
         lines += [Line(peer, plus(bits)) for peer in _PEERS if peer.bits == bits]
         lines += [Line(ours(bits)), Line(plus(bits), ours(bits))]
+        if bits != "W4A6":
+            lines.append(Line(plus(bits).with_feedback(), plus(bits)))
     lines.append(Line(finish("W4A4"), plus("W4A4")))
     lines += [Line(peer, plus("W4A8")) for peer in _PEERS if peer.bits not in WIDTHS]
     return tuple(lines)
@@ -177,17 +179,7 @@ def _beyond() -> tuple[Line, ...]:
     switched = ours("W4A6")
     lines += [Line(switched), Line(ours("W4A6", "δ on the guided output", schedule=guided), switched)]
     lines += [Line(plus("W4A6"), switched)]
-    lines.append(Line(finish("W4A4"), plus("W4A4")))
-    fed = WeightRule(4, "bgr", 256, rounding="feedback")
-    for bits in ("W4A8", "W4A4"):
-        lines.append(
-            Line(Method.named("plus, rounded by its own videos", "dvd-quant-plus", bits, weight=fed), plus(bits))
-        )
-    small = dataclasses.replace(fed, group_size=64)
-    twice = {"weight": small, "finish": small}
-    label = "finish, rounded by its own videos"
-    lines.append(Line(Method.named(label, "dvd-quant-finish", "W4A4", **twice), finish("W4A4")))
-    return tuple(lines)
+    return (*lines, Line(finish("W4A4"), plus("W4A4")))
 
 
 def _finish() -> tuple[Line, ...]:
@@ -205,6 +197,7 @@ def _finish() -> tuple[Line, ...]:
     lines += [Line(plus("W4A4"), last[2]), Line(plus("W4A8"), plus("W4A4"))]
     twice = Method.named("plus, weights twice", "dvd-quant-plus", "W4A4", finish=WeightRule(4, "bgr", 256))
     lines += [Line(twice, plus("W4A4")), Line(finish("W4A4"), plus("W4A4"))]
+    lines += [Line(plain.with_feedback(), plain) for plain in (plus("W4A4"), plus("W4A8"), finish("W4A4"))]
     return tuple(lines)
 
 
@@ -215,9 +208,7 @@ def _comfyui() -> tuple[Line, ...]:
         own[bits] = Method("comfy-kitchen", bits, peer=its_own)
         lines += [Line(own[bits]), Line(Method("comfy-kitchen, our codes", bits, peer=given), own[bits])]
     lines += [Line(Method.named("convrot", "convrot", bits)) for bits in WIDTHS if bits in own]
-    fed = WeightRule(4, "bgr-symmetric", symmetric=True, rounding="feedback")
-    calibrated = Method.named("convrot, rounded by its own videos", "convrot", "W4A4", weight=fed)
-    return (*lines, Line(calibrated, own["W4A4"]))
+    return (*lines, Line(Method.named("convrot", "convrot", "W4A4").with_feedback(), own["W4A4"]))
 
 
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(

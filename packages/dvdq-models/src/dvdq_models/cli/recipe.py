@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from dvdq_models.quantization_config import with_delta, with_ends
 from dvdq_reference.spec.recipe import Recipe
 
@@ -24,7 +22,6 @@ def recipe_from(
     """
     recipe = Recipe.named(name, bits)
     if feedback:
-        first, *second = (dataclasses.replace(rule, rounding="feedback") for rule in recipe.weights)
-        recipe = dataclasses.replace(recipe, weight=first, finish=second[0] if second else None)
+        recipe = recipe.with_feedback()
     recipe = recipe if delta is None else with_delta(recipe, delta)
     return with_ends(recipe, first_high=first_high, last_high=last_high, finish=recipe.weight if finish else None)

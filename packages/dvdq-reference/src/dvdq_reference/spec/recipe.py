@@ -231,6 +231,11 @@ class Recipe:
         """Whether codes are rounded by the second moments of activations, which have to be measured."""
         return any(rule.rounding == "feedback" for rule in self.weights)
 
+    def with_feedback(self) -> Self:
+        """The same with all its codes rounded with error feedback."""
+        first, *second = (dataclasses.replace(rule, rounding="feedback") for rule in self.weights)
+        return dataclasses.replace(self, weight=first, finish=second[0] if second else None)
+
     @classmethod
     def named(cls, name: str, bits: str = "W4A8", **changes: Any) -> Self:
         """A recipe of DESIGN's table, e.g. ``Recipe.named("dvd-quant", "W4A6")``.
