@@ -114,6 +114,18 @@ def test_calibration_sees_other_tokens(kind: str) -> None:
     assert 0.1 < missed < 0.3  # 64 of 320 tokens have the largest value of a channel once in five times
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_known_without_data_is_what_tokens_have(kind: str) -> None:
+    """But for massive ones, which no weight knows of."""
+    rng = np.random.default_rng(0)
+    layer = KINDS[kind](256, rng)
+    x = layer.sample(4000, rng).astype(np.float64)
+    usual = x[np.abs(x).max(axis=1) < 100 * GAUSSIAN_MEDIAN] if kind == "massive outliers" else x
+    # The mean square of 4000 values of kurtosis up to 6, a ReLU's, which GELU comes near to; five standard errors.
+    slack = 5 * math.sqrt((6 - 1) / 4000)
+    np.testing.assert_allclose((usual**2).mean(axis=0), layer.known.astype(np.float64) ** 2, rtol=slack)
+
+
 def test_a_sample_does_not_depend_on_the_others() -> None:
     weight = draw_weight(SMALL)
     together = draw_samples(SMALL, weight, KINDS, 8, [0, 1])
@@ -132,7 +144,7 @@ def test_the_error_is_the_oracles(label: str, kind: str) -> None:
     found = errors(table, kind, label)
     weight = draw_weight(SMALL)
     sample = draw_samples(SMALL, weight, {kind: KINDS[kind]}, tokens, [SEED])[kind, SEED]
-    stored = encode_weight(weight, recipe, sample.maxima)
+    stored = encode_weight(weight, recipe, sample.maxima if recipe.smooths_by_maxima else sample.known)
     codes = packing.unpack(stored["qweight"].numpy(), 4, SMALL.in_features)
     scale = stored["scale"].double().numpy()
     zero = stored["zero"].numpy() if "zero" in stored else np.full(scale.shape, code_offset(4))
@@ -269,6 +281,7 @@ def test_a_recipe_that_does_not_fit_is_named() -> None:
     recipes = {
         "group": Recipe.named("minmax", weight=WeightRule(4, "minmax", 100)),
         "block": Recipe.named("minmax", activation=ActivationRule(8, 100)),
+        "fed": Recipe.named("minmax").with_feedback(),
     }
     for label, recipe in recipes.items():
         with pytest.raises(DvdqError, match=f"small 96×512, {label}"):
@@ -286,6 +299,12 @@ def test_every_recipe_fits_every_shape() -> None:
 
     with pytest.raises(Stop):
         check_layers({**RECIPES, **VARIANTS}, shapes=SHAPES, tell=stop)
+
+
+def test_every_recipe_is_checked() -> None:
+    options: dict[str, Any] = {"shapes": [SMALL], "kinds": {"gaussian": KINDS["gaussian"]}, "tokens": 2, "seeds": [0]}
+    table = check_layers({**RECIPES, **VARIANTS}, **options)
+    assert [row.recipe for row in table.rows] == [*RECIPES, *VARIANTS]
 
 
 @pytest.fixture

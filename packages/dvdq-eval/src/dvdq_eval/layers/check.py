@@ -45,7 +45,7 @@ def measure(
 ) -> Iterator[tuple[Key, str, Figures]]:
     """The figures of each sample and recipe.
 
-    The weight is quantized once, or once a sample if it is smoothed by what calibration knows of it. ``A16``, its own
+    The weight is quantized once, or once a sample if it is smoothed by what is known of that. ``A16``, its own
     error, is that of the same codes with X as it is, divided by s where the recipe smooths.
 
     Args:
@@ -56,11 +56,12 @@ def measure(
     """
     first = next(iter(recipes.values()))
     for keys in [list(samples)] if first.smoothing is None else [[key] for key in samples]:
-        maxima = None if first.smoothing is None else samples[keys[0]].maxima
+        known = samples[keys[0]]
+        magnitudes = known.maxima if first.smooths_by_maxima else None if first.smoothing is None else known.known
         empty = _empty(weight, first)
-        empty.encode(weight[:1], maxima)  # what is compiled at its first call is no part of the time
+        empty.encode(weight[:1], magnitudes)  # what is compiled at its first call is no part of the time
         started = time.perf_counter()
-        stored = empty.encode(weight, maxima)
+        stored = empty.encode(weight, magnitudes)
         seconds = time.perf_counter() - started
         # All tokens go through the layer together: it decodes its weight once, and treats each token alone.
         x = torch.cat([samples[key].x for key in keys])
@@ -202,6 +203,8 @@ def _check_fit(shape: Shape, label: str, recipe: Recipe) -> None:
     operation, width = f"check_layers: {shape.label}, {label}", shape.in_features
     if shape.out_features < 1 or width < MASSIVE_POOL:
         raise DvdqError(operation, expected=f"a shape of at least 1×{MASSIVE_POOL}", got=shape)
+    if recipe.feeds_back:
+        raise DvdqError(operation, expected="rounding to nearest: no model makes videos here", got="feedback")
     packed_width(operation, width, recipe.weight.bits)
     count_parts(operation, width, recipe.weight.group_size)
     count_parts(operation, width, recipe.activation.block)

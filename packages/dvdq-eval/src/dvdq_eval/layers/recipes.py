@@ -9,9 +9,10 @@ from types import MappingProxyType
 
 from dvdq_eval.methods import AS_PUBLISHED, BASELINES
 from dvdq_eval.methods import VARIANTS as CHANGES
-from dvdq_reference.spec.recipe import Recipe, WeightRule
+from dvdq_reference.spec.recipe import Recipe, Smoothing, WeightRule
 
 _PLUS = Recipe.named("dvd-quant-plus")
+_CHANGED = {label: Recipe.named("dvd-quant", **changes) for label, changes in CHANGES.items()}
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
@@ -19,17 +20,18 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         **{label: Recipe.named(name, **changes) for label, (name, changes) in AS_PUBLISHED.items()},
         "DVD-Quant": Recipe.named("dvd-quant"),
         "DVD-Quant plus": _PLUS,
+        "DVD-Quant plus, smoothed without data": dataclasses.replace(_PLUS, smoothing=Smoothing("analytic")),
     }
 )
 """Every method of the paper's tables, what two of them do besides, and ours."""
 
 VARIANTS: Mapping[str, Recipe] = MappingProxyType(
     {
-        **{f"DVD-Quant, {label}": Recipe.named("dvd-quant", **changes) for label, changes in CHANGES.items()},
+        **{f"DVD-Quant, {label}": recipe for label, recipe in _CHANGED.items() if not recipe.feeds_back},
         "DVD-Quant plus, groups of 64": dataclasses.replace(_PLUS, weight=WeightRule(4, "bgr", 64)),
     }
 )
-"""DVD-Quant with one thing changed, and the better recipe with smaller groups."""
+"""DVD-Quant with one thing changed, but for rounding by a model's videos, and the better recipe with smaller groups."""
 
 
 @dataclass(frozen=True)

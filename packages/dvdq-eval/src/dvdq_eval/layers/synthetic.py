@@ -1,7 +1,7 @@
 """Synthetic layers: a weight, kinds of activations, each with its numbers and its reason, and the output in float64.
 
-A kind first fixes what belongs to a layer, such as which of its channels are large; what it returns then draws tokens
-of that layer. So two samples, one to calibrate on and one to evaluate, differ as two videos do through one model.
+A kind first fixes what belongs to a layer, such as which of its channels are large; the layer then draws tokens. So two
+samples, one to calibrate on and one to evaluate, differ as two videos do through one model.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +20,30 @@ from dvdq_eval.layers.recipes import Shape
 
 Sampler = Callable[[int, np.random.Generator], NDArray[np.float32]]
 """``(tokens, rng)`` to activations ``[tokens, in]``."""
-Kind = Callable[[int, np.random.Generator], Sampler]
-"""``(in, rng)`` to the sampler of one layer."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one layer reads.
+
+    Attributes:
+        sample: draws tokens.
+        known: ``√E[X_j²]`` as a model's own weights tell it, float32 ``[in]``: of single tokens they know nothing.
+    """
+
+    sample: Sampler
+    known: NDArray[np.float32]
+
+
+Kind = Callable[[int, np.random.Generator], Layer]
+"""``(in, rng)`` to one layer."""
 
 TAIL = 4
 """Degrees of freedom of a weight's Student t, whose fourth moment is infinite."""
 CALIBRATION_TOKENS = 256
 """Tokens that the maxima of SmoothQuant and ViDiT-Q are taken over."""
+_NODES = 60
+"""Of the Gaussian integrals through GELU, which are then exact in float32."""
 _CHUNK = 2**22
 """Elements of a weight that exist in float64 at a time."""
 
@@ -48,12 +66,13 @@ GELU_SPREAD = 0.5
 """Standard deviation of the logarithm of the channels' scales before GELU."""
 
 
-def gaussian(in_features: int, rng: np.random.Generator) -> Sampler:
+def gaussian(in_features: int, rng: np.random.Generator) -> Layer:
     """Standard normal: the case without outliers, for which the errors of each grid are known."""
-    return lambda tokens, draw: draw.standard_normal((tokens, in_features), dtype=np.float32)
+    one = np.ones(in_features, np.float32)
+    return Layer(lambda tokens, draw: draw.standard_normal((tokens, in_features), dtype=np.float32), one)
 
 
-def channel_outliers(in_features: int, rng: np.random.Generator) -> Sampler:
+def channel_outliers(in_features: int, rng: np.random.Generator) -> Layer:
     """Normal, with 0.5 % of the channels (at least one) 20 to 60 times as large in every token.
 
     What LLM.int8() and SmoothQuant found after layer norms, whose learned scale, in a DiT the modulation, makes single
@@ -62,10 +81,10 @@ def channel_outliers(in_features: int, rng: np.random.Generator) -> Sampler:
     count = max(1, round(OUTLIER_CHANNELS * in_features))
     factor = np.ones(in_features, np.float32)
     factor[rng.choice(in_features, count, replace=False)] = rng.uniform(*OUTLIER_FACTORS, count)
-    return lambda tokens, draw: draw.standard_normal((tokens, in_features), dtype=np.float32) * factor
+    return Layer(lambda tokens, draw: draw.standard_normal((tokens, in_features), dtype=np.float32) * factor, factor)
 
 
-def massive_outliers(in_features: int, rng: np.random.Generator) -> Sampler:
+def massive_outliers(in_features: int, rng: np.random.Generator) -> Layer:
     """Normal, but one token in 64 has two values of 300 to 600 times the median magnitude.
 
     Massive activations (Sun et al. 2024) stand in few channels, with one sign each, and in few tokens: four channels
@@ -83,10 +102,10 @@ def massive_outliers(in_features: int, rng: np.random.Generator) -> Sampler:
             x[token, pool[chosen]] = signs[chosen] * ratios * GAUSSIAN_MEDIAN
         return x
 
-    return sample
+    return Layer(sample, np.ones(in_features, np.float32))
 
 
-def after_gelu(in_features: int, rng: np.random.Generator) -> Sampler:
+def after_gelu(in_features: int, rng: np.random.Generator) -> Layer:
     """``GELU(s_j Z)``, ``ln s_j`` normal with a deviation of 0.5: the input of every second feed-forward linear.
 
     Nothing is below -0.17, and the square of the mean is 16 % of the mean square. A Hadamard matrix without random
@@ -95,10 +114,16 @@ def after_gelu(in_features: int, rng: np.random.Generator) -> Sampler:
     scale = np.exp(GELU_SPREAD * rng.standard_normal(in_features, dtype=np.float32))
 
     def sample(tokens: int, draw: np.random.Generator) -> NDArray[np.float32]:
-        z = draw.standard_normal((tokens, in_features), dtype=np.float32) * scale
-        return np.asarray(z * ndtr(z), np.float32)
+        return gelu(draw.standard_normal((tokens, in_features), dtype=np.float32) * scale)
 
-    return sample
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    squares = gelu(scale[:, None] * nodes) ** 2 @ (weights / weights.sum())
+    return Layer(sample, np.sqrt(squares).astype(np.float32))
+
+
+def gelu(z: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """``z Φ(z)``."""
+    return np.asarray(z * ndtr(z), np.float32)
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -120,11 +145,13 @@ class Sample:
         x: X, which is evaluated, float32 ``[tokens, in]``.
         exact: ``X Wᵀ``, float64 ``[tokens, out]``.
         maxima: ``max |X_j|`` over other tokens of the same layer, float32 ``[in]``: all that calibration knows.
+        known: of the layer: what is known without data.
     """
 
     x: torch.Tensor
     exact: torch.Tensor
     maxima: torch.Tensor
+    known: torch.Tensor
 
 
 def draw_weight(shape: Shape, spread: float = 0.0) -> torch.Tensor:
@@ -154,11 +181,12 @@ def draw_samples(
             layer, evaluated, calibration = (
                 _stream(seed, shape, f"{name}: {use}") for use in ("layer", "evaluation", "calibration")
             )
-            sampler = kind(shape.in_features, layer)
-            maxima = np.abs(sampler(CALIBRATION_TOKENS, calibration)).max(axis=0)
-            drawn[name, seed] = torch.from_numpy(sampler(tokens, evaluated)), torch.from_numpy(maxima)
-    exact = _exact_product(torch.cat([x for x, _ in drawn.values()]), weight).split(tokens)
-    return {key: Sample(x, y, maxima) for (key, (x, maxima)), y in zip(drawn.items(), exact, strict=True)}
+            made = kind(shape.in_features, layer)
+            maxima = np.abs(made.sample(CALIBRATION_TOKENS, calibration)).max(axis=0)
+            parts = made.sample(tokens, evaluated), maxima, made.known
+            drawn[name, seed] = tuple(torch.from_numpy(part) for part in parts)
+    exact = _exact_product(torch.cat([x for x, *_ in drawn.values()]), weight).split(tokens)
+    return {key: Sample(x, y, *rest) for (key, (x, *rest)), y in zip(drawn.items(), exact, strict=True)}
 
 
 def _exact_product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
