@@ -2,7 +2,8 @@
 
 What comes next is what followed the last time: the first pass that finishes learns the order, and a layer that was not
 expected waits for its copy. At most two sets are on the device, the one in use and the one under way: a copy begins, on
-a stream of its own, where the layer before it does.
+a stream of its own, where the layer before it does. A compiler that reorders layers, as Inductor does with Q, K and V,
+holds as many more as it brings before it multiplies.
 """
 
 from __future__ import annotations

@@ -51,8 +51,9 @@ def offload_finish(transformer: nn.Module) -> None:
     """Keep the second sets of codes of a quantized transformer in the computer's memory, pinned where there is a GPU.
 
     In the steps that finish each layer's is copied to its device while the layer before it computes, on a stream of its
-    own; at most two are on the device at a time. Outputs are bit for bit what they were. What moves the model or its
-    layers, ``.to`` and diffusers' offloading, leaves these sets where they are; they are saved as ever.
+    own; at most two are on the device at a time, or four in blocks that Inductor compiled, which brings those of Q, K
+    and V together. Outputs are bit for bit what they were. What moves the model or its layers, ``.to`` and diffusers'
+    offloading, leaves these sets where they are; they are saved as ever.
 
     Raises:
         DvdqError: a transformer without second sets, or whose layers diffusers or accelerate offloads already: that
