@@ -100,6 +100,7 @@ STAGES: tuple[tuple[Stage, ...], ...] = (
     (Stage("linears", "benchmarks.quick.timings:linears", 120, 30),),
     (Stage("rotations", "benchmarks.quick.timings:rotations", 50, 20),),
     (Stage("passes", "benchmarks.quick.timings:passes", 240, 45),),
+    (Stage("finish", "benchmarks.quick.timings:finish", 60, 30),),
     of_each("conformance", "benchmarks.quick.checks:conformance", 90, 20),
     (Stage("weight only", "benchmarks.quick.timings:weight_only", 45, 20),),
     (Stage("bgr", "benchmarks.quick.timings:bgr", 150, 30),),

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ ACTIVATIONS: tuple[workloads.Shape, ...] = ((118_800, 3072), (75_600, 5120), (32
 PASSES = {"wan2.1-1.3b": ("81x480x832", 3, 40, 16), "hunyuan-video-13b": ("129x544x960", 1, 120, 64)}
 """Models, the videos that their makers show, rounds of one pass; seconds and gigabytes without which none is begun."""
 METHODS = ("dvd-quant:W4A8", "dvd-quant:W4A4")
+FINISHING = "wan2.1-1.3b", "81x480x832", 5
+"""The model, the video and the rounds of a pass that finishes."""
 
 
 def linears(step: Steps) -> None:
@@ -82,6 +85,54 @@ def _pass(step: Steps, model: str, backend: str, video: str, rounds: int) -> dic
         measured = measure_latency(subject, methods, rounds=rounds, device=torch.device(step.device))
     record: dict[str, Any] = json.loads(to_json(measured))
     return record
+
+
+def finish(step: Steps) -> None:
+    """A pass that finishes, with its second sets of codes on the device and in main memory; needs diffusers."""
+    step(FINISHING[0], _finishing_passes, step.device, *FINISHING, least=25)
+
+
+def _finishing_passes(on: str, model: str, video: str, rounds: int) -> dict[str, Any]:
+    """By where the sets lie: bytes of the weights there, those of each pass beside them, and its seconds, in turns."""
+    from dvdq_eval.latency.taps import clock_of
+    from dvdq_eval.machine import dtype_on, peak_bytes
+    from dvdq_eval.passes.running import build, weight_bytes
+    from dvdq_eval.passes.subject import open_subject
+    from dvdq_models.running.placement import FinishOn, offload_finish
+    from dvdq_models.switching.hook import BitSwitch, hook_of
+    from dvdq_reference.spec.recipe import BitSchedule, Recipe
+
+    class Finishing(BitSwitch):
+        def before(self, *place: Any) -> Any:
+            return replace(super().before(*place), finishing=True)
+
+    device = torch.device(on)
+    clock, subject = clock_of(device), open_subject("gpu_quick", model, video)
+    models = {place: build(subject, Recipe.named("dvd-quant-finish", "W4A4"), device) for place in FinishOn}
+    offload_finish(models[FinishOn.HOST])
+    inputs = subject.inputs(models[FinishOn.HOST], dtype_on(device), device)
+    found: dict[str, Any] = {
+        place: {"weights": weight_bytes(of), "pass": [], "seconds": []} for place, of in models.items()
+    }
+    outputs: dict[str, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def run(place: FinishOn) -> None:
+        start = clock.mark()
+        outputs[place] = models[place](**inputs, return_dict=False)[0]
+        end = clock.mark()
+        clock.settle()
+        found[place]["seconds"].append(clock.seconds(start, end))
+
+    for _ in range(1 + rounds):
+        for place in models:
+            hook_of(models[place]).switch = Finishing(BitSchedule("constant", low=8, high=8))
+            found[place]["pass"].append(peak_bytes(device, partial(run, place)))
+    if not torch.equal(*outputs.values()):
+        raise SystemExit("an output depends on where second sets of codes lie")
+    for figures in found.values():  # the first round compiles, and learns the order of the layers
+        del figures["pass"][0], figures["seconds"][0]
+    return found
 
 
 @contextmanager

@@ -122,6 +122,22 @@ def test_every_stage_is_there_and_knows_its_function() -> None:
     assert sum(stage.seconds for group in STAGES for stage in group[:1]) > 900, "a budget leaves some of them out"
 
 
+def test_a_pass_that_finishes_is_weighed_wherever_its_sets_lie(tmp_path: Path) -> None:
+    from benchmarks.quick import timings
+    from diffusers import WanTransformer3DModel
+
+    from dvdq_models.inspecting.sizes import describe
+    from dvdq_reference.spec.recipe import Recipe
+
+    sizes = {"num_attention_heads": 2, "attention_head_dim": 64, "ffn_dim": 384, "num_layers": 1}
+    model = WanTransformer3DModel(**sizes, text_dim=128, freq_dim=64, rope_max_seq_len=32)
+    (tmp_path / "config.json").write_text(model.to_json_string())
+    found = json.loads(json.dumps(timings._finishing_passes("cpu", str(tmp_path / "config.json"), "5x32x32", 2)))
+    assert {place: len(of["seconds"]) for place, of in found.items()} == {"device": 2, "host": 2}
+    second = sum(layer.finish_bytes for layer in describe(model, Recipe.named("dvd-quant-finish", "W4A4")).layers)
+    assert found["device"]["weights"] - found["host"]["weights"] == second > 0
+
+
 def test_an_archive_of_what_was_compiled_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_quick, "CACHE", tmp_path / "here")
     kernels = tmp_path / "here/triton/key"

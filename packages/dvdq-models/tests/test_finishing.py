@@ -22,6 +22,7 @@ from dvdq_models.checkpoint.format import WEIGHTS
 from dvdq_models.inspecting.sizes import describe, plan_layers
 from dvdq_models.layers.activation_state import ActivationState
 from dvdq_models.layers.linear import STORED, QuantizedLinear
+from dvdq_models.running.placement import offload_finish
 from dvdq_models.switching.hook import follow, set_ends
 from dvdq_models.teacache import enable_teacache, teacache_trace
 from dvdq_reference.oracle.recipe import recipe_linear
@@ -233,6 +234,10 @@ def test_compiled_blocks_have_one_graph_more(pipeline: Any, generate: Callable[.
     assert len(graphs) == 3
     generate(pipeline, STEPS)
     assert len(graphs) == 3
+    # One more for second sets that are brought, into which no stream and no layer's address went.
+    offload_finish(pipeline.transformer)
+    assert torch.equal(generate(pipeline, STEPS), expected)
+    assert len(graphs) == 4
 
 
 def test_lora_is_added_beside_both(transformer: Any) -> None:

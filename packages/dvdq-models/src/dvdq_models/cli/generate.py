@@ -23,7 +23,7 @@ from dvdq_models.files.atomic import new_file, write_text
 from dvdq_models.files.destinations import check_new_file, check_space
 from dvdq_models.files.text import one_line
 from dvdq_models.running.attention import attention_of, set_attention
-from dvdq_models.running.placement import Offload
+from dvdq_models.running.placement import FinishOn, Offload
 from dvdq_models.running.video import VIDEO_ENDINGS, Frames, to_bytes, write_mp4
 from dvdq_models.switching.hook import hooks_of, set_ends
 from dvdq_models.switching.schedule import average_bits
@@ -50,6 +50,7 @@ def generate(
     fps: Annotated[int | None, typer.Option(min=1, help="Frames a second; default: the pipeline's own.")] = None,
     device: options.Device = "cpu",
     offload: options.OffloadTo = Offload.NONE,
+    finish_on: options.FinishPlace = FinishOn.DEVICE,
     backend: options.Backend = "auto",
     attention: Annotated[
         str | None, typer.Option(help="An attention backend of diffusers: native, sage, sage_varlen, flash, ….")
@@ -67,13 +68,13 @@ def generate(
 ) -> None:
     """Generate one video with a (quantized) pipeline."""
     with typed():
-        check_opening("generate", pipeline, device, offload)
+        check_opening("generate", pipeline, device, offload, finish_on)
         folder = PipelineFolder.open("generate", pipeline)
         check_new_file("generate", out, VIDEO_ENDINGS, replace=overwrite)
         check_new_file("generate", out.with_suffix(".json"), (".json",), replace=overwrite)
         if teacache is None and teacache_coefficients is not None:
             raise DvdqError("generate", where="--teacache-coefficients", expected="--teacache with it", got="none")
-    pipe = open_pipeline(pipeline, device=device, offload=offload, backend=backend)
+    pipe = open_pipeline(pipeline, device=device, offload=offload, backend=backend, finish_on=finish_on)
     transformers = list(transformers_of(pipe).values())
     with typed():
         if first_high is not None or last_high is not None:

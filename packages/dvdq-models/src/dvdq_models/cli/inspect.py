@@ -117,7 +117,8 @@ def _pass_bytes(configs: Mapping[str, Config], chosen: Recipe, path: Path, video
 
 
 def _sizes(report: ModelReport) -> dict[str, float]:
-    return {key: getattr(report, key) for key in ("parameters", "bytes_before", "bytes_after", "reduction")}
+    keys = ("parameters", "bytes_before", "bytes_after", "bytes_with_finish_on_host", "reduction")
+    return {key: getattr(report, key) for key in keys}
 
 
 def _summary(report: ModelReport, parts: Mapping[str, ModelReport]) -> Table:
@@ -134,6 +135,8 @@ def _summary(report: ModelReport, parts: Mapping[str, ModelReport]) -> Table:
         table.add_row(name, "", "", megabytes(part.bytes_before), megabytes(part.bytes_after))
     whole = "whole transformer" if len(parts) == 1 else "together"
     table.add_row(whole, "", "", megabytes(report.bytes_before), megabytes(report.bytes_after))
+    if report.recipe.finish is not None:
+        table.add_row("of it on the device, --finish-on host", "", "", "", megabytes(report.bytes_with_finish_on_host))
     why = "; ".join(f"{name}: {reason}" for name, reason in report.refused_backends.items())
     table.caption = f"{report.reduction:.2f}× smaller · kernels: {report.backend} ({why})"
     return table

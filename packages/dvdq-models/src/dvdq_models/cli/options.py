@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dvdq_kernels.registry import offering
-from dvdq_models.running.placement import Offload
+from dvdq_models.running.placement import FinishOn, Offload
 from dvdq_reference.spec.recipe import NAMES
 
 RecipeName = Annotated[str, typer.Option("--recipe", help=f"{', '.join(NAMES)}.")]
@@ -48,4 +48,11 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file tha
 OffloadTo = Annotated[
     Offload,
     typer.Option("--offload", help="What waits in main memory: none, all but the model at work, or its layers."),
+]
+FinishPlace = Annotated[
+    FinishOn,
+    typer.Option(
+        "--finish-on",
+        help="Where codes that only the last steps take lie: host is main memory, from where they are brought.",
+    ),
 ]

@@ -12,7 +12,7 @@ from dvdq_models.cli import options
 from dvdq_models.cli.calls import call_arguments, check_call
 from dvdq_models.cli.console import console, print_json, printable, progress_bar, say, typed
 from dvdq_models.cli.opening import check_opening, open_pipeline
-from dvdq_models.running.placement import Offload
+from dvdq_models.running.placement import FinishOn, Offload
 from dvdq_models.switching.hook import hooks_of
 from dvdq_models.switching.tuning import Trial, best_trial, check_wanted, tune_delta, write_delta
 from dvdq_reference.spec.recipe import BitSchedule
@@ -38,13 +38,14 @@ def tune(
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     offload: options.OffloadTo = Offload.NONE,
+    finish_on: options.FinishPlace = FinishOn.DEVICE,
     backend: options.Backend = "auto",
     as_json: options.AsJson = False,
 ) -> None:
     """Choose δ for a wanted average of activation bits, by running the switch on prompts of your own."""
     with typed():
-        check_opening("tune-delta", pipeline, device, offload)
-    pipe = open_pipeline(pipeline, device=device, offload=offload, backend=backend)
+        check_opening("tune-delta", pipeline, device, offload, finish_on)
+    pipe = open_pipeline(pipeline, device=device, offload=offload, backend=backend, finish_on=finish_on)
     with typed():
         schedule = next(iter(hooks_of(pipe).values())).recipe.schedule
         check_wanted(schedule, average, trials)

@@ -34,8 +34,11 @@ def _deepcopy(transformer: Any, memo: dict[int, Any]) -> Any:
     finally:
         registry.register_hook(hook, HOOK)
         vars(transformer)[_METHOD] = method
-    state = next(layer.state for layer in duplicate.modules() if isinstance(layer, QuantizedLinear))
-    attach(duplicate, hook.recipe, state)
+    layers = [layer for layer in duplicate.modules() if isinstance(layer, QuantizedLinear)]
+    for layer in layers:
+        if layer.prefetcher is not None:
+            layer.offload_finish(layer.prefetcher)
+    attach(duplicate, hook.recipe, layers[0].state)
     accept_copies(duplicate)
     return duplicate
 

@@ -15,7 +15,7 @@ from dvdq_kernels.plan import Plan, plan_linear
 from dvdq_kernels.selection import select
 from dvdq_models.families import family_of
 from dvdq_models.families.family import Treatment
-from dvdq_models.layers.linear import STORED, QuantizedLinear
+from dvdq_models.layers.linear import SECOND, STORED, QuantizedLinear
 from dvdq_models.lora import refuse_adapters
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.quantized import stored_tensors
@@ -27,13 +27,17 @@ FULL_PRECISION_BYTES = 2
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One linear: its name, shape ``(out, in)``, treatment, and bytes of its weight before and after."""
+    """One linear: its name, shape ``(out, in)``, treatment, and bytes of its weight before and after.
+
+    ``finish_bytes`` are those of its second set of codes, which ``bytes_after`` counts too.
+    """
 
     name: str
     shape: tuple[int, int]
     treatment: Treatment
     bytes_before: int
     bytes_after: int
+    finish_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,12 @@ class ModelReport:
         return self.bytes_before - sum(layer.bytes_before - layer.bytes_after for layer in self.layers)
 
     @property
+    def bytes_with_finish_on_host(self) -> int:
+        """Bytes on the device with second sets of codes in the computer's memory: all but these, and two of them."""
+        second = sorted(layer.finish_bytes for layer in self.layers)
+        return self.bytes_after - sum(second[:-2])
+
+    @property
     def reduction(self) -> float:
         """How many times smaller the transformer becomes."""
         return self.bytes_before / self.bytes_after
@@ -70,6 +80,7 @@ class ModelReport:
             "parameters": self.parameters,
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
+            "bytes_with_finish_on_host": self.bytes_with_finish_on_host,
             "reduction": self.reduction,
             "backend": self.backend,
             "refused_backends": self.refused_backends,
@@ -97,8 +108,8 @@ def describe(transformer: nn.Module, recipe: Recipe) -> ModelReport:
         assert isinstance(module, nn.Linear | QuantizedLinear)
         shape = (module.out_features, module.in_features)
         before = shape[0] * shape[1] * FULL_PRECISION_BYTES
-        after = before if treatment == "keep" else _stored_bytes(shape, recipe, treatment)
-        layers.append(LayerReport(name, shape, treatment, before, after))
+        after, second = (before, 0) if treatment == "keep" else _stored_bytes(shape, recipe, treatment)
+        layers.append(LayerReport(name, shape, treatment, before, after, second))
     backend, refused = _backend(recipe)
     return ModelReport(family.name, recipe, parameters, tuple(layers), backend, refused)
 
@@ -118,9 +129,12 @@ def _widths(recipe: Recipe) -> tuple[int, ...]:
     return tuple(dict.fromkeys((recipe.schedule.high, recipe.schedule.low)))
 
 
-def _stored_bytes(shape: tuple[int, int], recipe: Recipe, treatment: Treatment) -> int:
+def _stored_bytes(shape: tuple[int, int], recipe: Recipe, treatment: Treatment) -> tuple[int, int]:
+    """Of all that a layer stores of its weight, and of the second set of codes among it."""
     smoothing = recipe.smoothing if treatment == "quantize" else None
-    return sum(tensor.nbytes for tensor in stored_tensors(*shape, recipe.weight, smoothing, recipe.finish))
+    stored = stored_tensors(*shape, recipe.weight, smoothing, recipe.finish)
+    second = sum(tensor.nbytes for tensor in stored if tensor.name in SECOND)
+    return sum(tensor.nbytes for tensor in stored), second
 
 
 def together(reports: Mapping[str, ModelReport]) -> ModelReport:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -12,10 +13,13 @@ from torch import nn
 from dvdq_kernels import QuantizedActivation, QuantizedWeight, quantized_linear
 from dvdq_models.layers.activation_state import ActivationState
 from dvdq_models.layers.encoding import encode_weight
+from dvdq_models.layers.prefetching import Prefetcher, brought
 from dvdq_reference.spec.quantized import FINISH, stored_tensors
 from dvdq_reference.spec.recipe import Recipe, Rotation
 
-STORED = ("qweight", "scale", "zero", "smoothing", *(f"{FINISH}{part}" for part in ("qweight", "scale", "zero")))
+SECOND = tuple(f"{FINISH}{part}" for part in ("qweight", "scale", "zero"))
+"""What a layer stores of what its first codes left."""
+STORED = ("qweight", "scale", "zero", "smoothing", *SECOND)
 """What a layer may store of its weight."""
 
 
@@ -27,7 +31,8 @@ class QuantizedLinear(nn.Module):
     dtypes under any cast, since codes without their exact scale are another weight. They are parameters without
     gradients because what offloads a model takes buffers for small and leaves them on the device. A recipe with
     ``finish`` has a second set beside them, ``finish_qweight`` and so on, of what the first left: in a step that
-    finishes, its product with the same activations is added.
+    finishes, its product with the same activations is added. Kept in the computer's memory (:meth:`offload_finish`) the
+    second set is no parameter, so nothing moves it, but still a part of the state.
     """
 
     scale: torch.Tensor
@@ -58,6 +63,7 @@ class QuantizedLinear(nn.Module):
         self._rules = {bits: dataclasses.replace(recipe.activation, bits=bits) for bits in widths}
         self.state = state
         self.backend = backend
+        self.prefetcher: Prefetcher | None = None
         for name in STORED:
             self.register_parameter(name, None)
         for tensor in stored_tensors(out_features, in_features, recipe.weight, self.recipe.smoothing, recipe.finish):
@@ -111,6 +117,14 @@ class QuantizedLinear(nn.Module):
         codes, scale, zero = self.finish_qweight, self.finish_scale, self.finish_zero
         return QuantizedWeight(codes, scale, zero, rule, self.in_features, self.rotation)
 
+    def offload_finish(self, prefetcher: Prefetcher) -> None:
+        """Keep the second set in the computer's memory, from where ``prefetcher`` copies it for each use."""
+        stored = [name for name in SECOND if getattr(self, name) is not None]
+        for name, kept in zip(stored, prefetcher.keep([getattr(self, name) for name in stored]), strict=True):
+            self._parameters.pop(name, None)
+            vars(self)[name] = kept
+        self.prefetcher = prefetcher
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[..., in]`` to ``[..., out]`` as the step under way says: at its width, with the codes that it takes."""
         rule, weight = self.activation, self.quantized
@@ -123,6 +137,8 @@ class QuantizedLinear(nn.Module):
             given = self.state.quantize(x, rule, weight.rotation, self.backend)
         y = quantized_linear(given, weight, rule, rotation=weight.rotation, bias=self.bias, backend=self.backend)
         if self.state.finishing and (left := self.finish) is not None:
+            if self.prefetcher is not None:
+                left = brought(left, y)
             y = y + quantized_linear(given, left, rule, rotation=left.rotation, backend=self.backend)
         return y
 
@@ -141,3 +157,23 @@ class QuantizedLinear(nn.Module):
             if after.dtype != before.dtype:
                 after.data = before.to(after.device)
         return self
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """What is kept in the computer's memory is a parameter for as long as the state is read or written."""
+        kept = [name for name in SECOND if name in vars(self)]
+        self._parameters.update({name: nn.Parameter(vars(self)[name], requires_grad=False) for name in kept})
+        try:
+            yield
+        finally:
+            for name in kept:
+                vars(self)[name] = getattr(self, name).detach()
+                del self._parameters[name]
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        with self._whole():
+            super()._save_to_state_dict(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        with self._whole():
+            super()._load_from_state_dict(*args, **kwargs)
