@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from dvdq_models import Recipe
+from dvdq_models.files.workspace import Workspace
 from dvdq_models.streaming import quantize_checkpoint, tasks
-from dvdq_models.streaming.workspace import Workspace
 
 COMMIT_BYTES = 100_000
 
