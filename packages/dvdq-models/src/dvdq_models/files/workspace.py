@@ -33,6 +33,7 @@ class Workspace:
         destination: the folder or file to be; must not exist.
         identity: of the work, JSON-ready; one that is resumed must have the same.
         restart: discard what another run left.
+        replace: whether a file may be there, until the work is done.
         file: the name in ``result`` of what becomes the destination, if it is a file.
 
     Raises:
@@ -47,20 +48,21 @@ class Workspace:
         identity: dict[str, Any],
         *,
         restart: bool = False,
+        replace: bool = False,
         file: str | None = None,
     ) -> None:
         self.destination, self.identity, self._restart, self._file = destination, identity, restart, file
-        self._operation = operation
+        self._operation, self._replace = operation, replace
         self.folder = _folder(destination)
         self.result = self.folder / "result"
-        self._product = self.result / file if file else self.result
+        self.product = self.result / file if file else self.result
         self.done: frozenset[str] = frozenset()
         self.finished = self._published = False
         self._identity, self._journal = self.folder / _IDENTITY, self.folder / "journal"
         self._lock = FileLock(self.folder / "lock")
 
     def __enter__(self) -> Self:
-        check_destination(self._operation, self.destination, file=self._file is not None)
+        check_destination(self._operation, self.destination, file=self._file is not None, replace=self._replace)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(blocking=False)
@@ -103,7 +105,7 @@ class Workspace:
             for file in self.result.rglob("*"):
                 if file.is_file():
                     sync(file)
-            self._product.rename(self.destination)
+            self.product.replace(self.destination)
             sync(self.destination.parent)
         if self._file:
             shutil.rmtree(self.result, ignore_errors=True)
@@ -113,20 +115,22 @@ class Workspace:
     def _take_up(self) -> None:
         left = read_json(self._operation, self._identity) if self._identity.is_file() else None
         if self.destination.exists():
-            if left != self.identity or self._product.exists():
-                _check_new(self._operation, self.destination, file=self._file is not None)
-            self.finished = True
-            return
+            if left == self.identity and not self.product.exists():
+                self.finished = True
+                return
+            _check_new(self._operation, self.destination, file=self._file is not None, replace=self._replace)
         if left is not None and left != self.identity and not self._restart:
             changed = ", ".join(key for key in self.identity if left.get(key) != self.identity[key])
             expected = "the work that was begun there, or to be told to restart"
             raise DvdqError(self._operation, where=str(self.folder), expected=expected, got=f"another {changed}")
-        if left != self.identity or self._restart:
+        if left != self.identity or self._restart or not self.product.exists():
             self._identity.unlink(missing_ok=True)
             self._journal.unlink(missing_ok=True)
             shutil.rmtree(self.result, ignore_errors=True)
+            self.result.mkdir()
+            if self._file:  # where it is missing, it has got its name
+                self.product.touch()
             write_text(self._identity, json.dumps(self.identity, indent=2, sort_keys=True), durable=True)
-        self.result.mkdir(exist_ok=True)
         text = self._journal.read_text(encoding="ascii") if self._journal.is_file() else ""
         whole = text[: text.rfind("\n") + 1]
         if whole != text:
@@ -134,21 +138,28 @@ class Workspace:
         self.done = frozenset(map(json.loads, whole.splitlines()))
 
 
-def check_destination(operation: str, destination: Path, *, file: bool = False) -> Path:
+def check_destination(operation: str, destination: Path, *, file: bool = False, replace: bool = False) -> Path:
     """The destination, a folder or a ``.safetensors`` file, as an absolute path.
 
     Raises:
-        DvdqError: one that exists, unless a run was killed just after it gave it its name; one that cannot be made.
+        DvdqError: one that exists, unless a run was killed just after it gave it its name, or ``replace`` allows for a
+            file; one that cannot be made.
     """
     place = Path(os.path.abspath(destination))
     if place.name and (_folder(place) / _IDENTITY).is_file():
         return place
-    return _check_new(operation, destination, file=file)
+    return _check_new(operation, destination, file=file, replace=replace)
 
 
-def _check_new(operation: str, destination: Path, *, file: bool) -> Path:
+def stamp(file: Path) -> list[int]:
+    """What changes if a file does: its size, and the time of its last change."""
+    stat = file.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _check_new(operation: str, destination: Path, *, file: bool, replace: bool) -> Path:
     if file:
-        return check_new_file(operation, destination, (".safetensors",))
+        return check_new_file(operation, destination, (".safetensors",), replace=replace)
     return check_new_folder(operation, destination)
 
 
