@@ -76,7 +76,7 @@ class Calibration:
         tensors, shared = self._stored(), self._shared()
         for name in sorted(tensors):
             total.update(name.encode() + b"\0")
-            total.update(tensors[name].contiguous().numpy())
+            total.update(tensors[name].contiguous().numpy().data)
         total.update(json.dumps(shared, sort_keys=True).encode() if shared else b"")
         return total.hexdigest()
 
