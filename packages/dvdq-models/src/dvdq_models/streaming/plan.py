@@ -93,8 +93,9 @@ def plan_transformer(
         module, _, leaf = name.rpartition(".")
         tensor, to = source.tensors[name], type_of(name)
         if leaf == "weight" and module in layers:
-            given = {"channel_max": maxima.get(module), "moments": moments.get(module)}
-            encode = partial(layers[module].encode, **given, last=last)
+            encode = partial(
+                layers[module].encode, channel_max=maxima.get(module), moments=moments.get(module), last=last
+            )
             steps.append(Step(module, tensor, partial(_quantize, tensor.where, module, encode, to, device)))
         else:
             steps.append(Step(name, tensor, cast_step(tensor.where, name, to)))
