@@ -131,20 +131,21 @@ def test_a_disk_that_is_too_small_is_named(record: Any, tmp_path: Path, monkeypa
 
 
 def test_by_command_another_run_does_not_go_on(pipeline_folder: Path, tmp_path: Path) -> None:
-    def run(out: str, *options: str, dies: bool = False) -> Any:
+    def run(out: str, *options: str, dies_after: int | None = None) -> Any:
         asked = ["--prompt", "a", "--height", "16", "--width", "16", "--frames", "5", "--steps", "1", "--moments"]
         with pytest.MonkeyPatch.context() as patch:
-            if dies:  # in the second round
-                rounds = iter([_write])
+            if dies_after is not None:
+                rounds = iter([_write] * dies_after)
                 patch.setattr("dvdq_models.calibration._write", lambda *given: next(rounds, _die)(*given))
             return CliRunner().invoke(app, ["calibrate", str(pipeline_folder), str(tmp_path / out), *asked, *options])
 
     small, place = ("--moments-memory", str(AT_ONCE / 1e9)), tmp_path / "c.safetensors"
     place.write_text("old")
-    with pytest.raises(Killed):
-        run(place.name, *small, "--overwrite", dies=True)
-    refused = run(place.name, *small).exception
-    assert "expected a file that does not exist yet, got one that does" in str(refused)
+    for rounds in (0, 1):
+        with pytest.raises(Killed):
+            run(place.name, *small, "--overwrite", dies_after=rounds)
+        refused = run(place.name, *small).exception
+        assert "expected a file that does not exist yet, got one that does" in str(refused)
     refused = run(place.name, "--overwrite", "--steps", "2", "--seed", "1").exception
     assert isinstance(refused, DvdqError)
     assert refused.operation == "calibrate"
@@ -155,7 +156,7 @@ def test_by_command_another_run_does_not_go_on(pipeline_folder: Path, tmp_path: 
     assert run("whole.safetensors").exit_code == 0
     assert Calibration.load(place).digest() == Calibration.load(tmp_path / "whole.safetensors").digest()
     with pytest.raises(Killed):
-        run("other.safetensors", *small, dies=True)
+        run("other.safetensors", *small, dies_after=1)
     assert run("other.safetensors", *small, "--seed", "1", "--restart").exit_code == 0
     other = Calibration.load(tmp_path / "other.safetensors")
     assert other.digest() != Calibration.load(place).digest()
