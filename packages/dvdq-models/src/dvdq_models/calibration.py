@@ -214,6 +214,14 @@ def calibrate(
     return Calibration.load(work.destination)
 
 
+@contextmanager
+def shapes_of_moments(transformer: nn.Module) -> Iterator[Mapping[str, torch.Tensor]]:
+    """Whose second moments would be recorded in the block, and of which shape: tensors on the meta device, by layer."""
+    sums = _SecondMoments()
+    with _Recorder(sums).watching("transformer", transformer):
+        yield sums.shapes
+
+
 def _write(work: Workspace, made: Calibration, matrices: Iterator[tuple[str, torch.Tensor]]) -> None:
     """Write the maxima of ``made`` and some of its matrices to their places in what will be its file."""
     written = []
