@@ -166,7 +166,7 @@ def calibrate(
         pipeline: one whose transformers are of known families; it is left as it came.
         videos: prompts, each with what makes its video with ``pipeline``.
         moments: whether second moments are recorded too. They are summed up in float32 where the model runs: 4 in²
-            bytes for each tensor that linears read, about twice what all of the model's weights take in bfloat16.
+            bytes for each tensor that linears read, two to three times what the model's weights take in bfloat16.
         at_once: bytes of moments that may be summed up at a time. The videos are made again for those that have to
             wait, a round for as many as fit. None is all at once, and one matrix always fits.
         work: an open workspace of the file to be, which is published and loaded; without it, all moments end up in main
