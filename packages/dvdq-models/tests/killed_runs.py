@@ -7,6 +7,7 @@ its workspace. Prints how many calls and returns there were, and at which each r
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -18,8 +19,8 @@ from typing import Any
 import torch
 
 from dvdq_models import Recipe
+from dvdq_models.files.workspace import Workspace
 from dvdq_models.streaming import quantize_checkpoint, tasks
-from dvdq_models.streaming.workspace import Workspace
 
 COMMIT_BYTES = 100_000
 
@@ -43,6 +44,7 @@ def run(source: Path, destination: Path, dies_at: int | None) -> int:
     Workspace.__enter__ = counted  # type: ignore[method-assign]
     tasks.COMMIT_BYTES = COMMIT_BYTES
     torch.set_num_threads(1)
+    gc.disable()  # what it calls is called at another moment in each run
     quantize_checkpoint(source, destination, Recipe.named("dvd-quant", "W4A6"), backend="torch")
     sys.setprofile(None)
     return events

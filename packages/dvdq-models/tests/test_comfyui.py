@@ -447,7 +447,7 @@ def test_one_that_died_between_its_last_two_steps_ends(folder: Path, tmp_path: P
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dvdq_models.streaming.workspace.shutil.rmtree", killed)
+        patch.setattr("dvdq_models.files.workspace.shutil.rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             export_checkpoint(folder, tmp_path / "wan.safetensors", **FAST)
     written = (tmp_path / "wan.safetensors").read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from dvdq_kernels import dequantize, rotate
+from dvdq_kernels.feedback import error_feedback
 from dvdq_models import DvdqError, DVDQuantConfig, Recipe, load, quantize, save
 from dvdq_models.calibration import Calibration, _SecondMoments, calibrate
 from dvdq_models.cli import app
@@ -100,8 +102,9 @@ def test_what_is_written_in_place_is_another_input() -> None:
         with torch.no_grad():
             while changes:
                 model(torch.ones(3, 4))
-        assert not sums.finish_round()
-        return sums.means()
+        matrices = dict(sums.finish_round())
+        assert not sums.waiting
+        return sums.by_layer(matrices)
 
     same, other = record([False, False]), record([True, False])
     assert same["first"] is same["second"]
@@ -197,6 +200,39 @@ def test_every_way_leads_to_the_same_model(
         assert state.keys() == wanted.keys()
         assert all(torch.equal(state[name], tensor) for name, tensor in wanted.items())
         assert other.config["quantization_config"].recipe == recipe
+
+
+@pytest.mark.parametrize(("recipe", "count"), [(RECIPE, 14), (ALL, 20)], ids=["plain", "smoothed"])
+def test_linears_that_read_the_same_share_its_factor(
+    transformer: Any,
+    calibration: Calibration,
+    recipe: Recipe,
+    count: int,
+    pipeline_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of ten linears in a block, three in self-attention and two on the text; smoothing makes each its own."""
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def counted(*given: Any) -> torch.Tensor:
+        assert not any(ref() is not None for ref in made)  # one at most
+        factor = error_feedback(*given)
+        made.append(weakref.ref(factor))
+        return factor
+
+    monkeypatch.setattr("dvdq_models.layers.encoding.error_feedback", counted)
+    full, moments = pipeline_folder / "transformer", calibration.moments_of("transformer")
+    config = DVDQuantConfig(recipe, moments=moments)
+    for way in (
+        lambda: quantize(transformer, recipe, moments=moments),
+        lambda: quantize_checkpoint(full, tmp_path / "streamed", recipe, calibration=calibration),
+        lambda: type(transformer).from_pretrained(str(full), quantization_config=config),
+    ):
+        made.clear()
+        way()
+        assert len(made) == count
+        assert not any(ref() is not None for ref in made)
 
 
 def test_modulation_is_rounded_by_what_it_reads(

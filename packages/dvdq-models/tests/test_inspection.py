@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from dvdq_models import DvdqError, Recipe, quantize, save
+from dvdq_models.calibration import calibrate
 from dvdq_models.checkpoint.format import WEIGHTS
 from dvdq_models.cli import app
 from dvdq_models.families.configurations import empty_transformer, stored_recipe
@@ -46,6 +48,20 @@ def test_a_config_alone_is_enough(tmp_path: Path) -> None:
     saved = sum(out * cols * 3 // 2 - 6 * out for out, cols in (layer.shape for layer in quantized))
     assert report.bytes_after == report.bytes_before - saved
     assert report.reduction > 3.7
+
+
+def test_bytes_of_second_moments_are_those_of_a_calibration(
+    pipeline: Any, pipeline_folder: Path, generate: Callable[..., torch.Tensor]
+) -> None:
+    made = calibrate(pipeline, [("a", lambda: generate(pipeline, steps=1))], moments=True)
+    sizes = [matrix.nbytes for matrix in {id(matrix): matrix for matrix in made.moments.values()}.values()]
+    shown = CliRunner().invoke(app, ["inspect", str(pipeline_folder), "--bits", "W4A8", "--feedback", "--json"])
+    assert shown.exit_code == 0, shown.output
+    report = json.loads(shown.stdout)
+    assert (report["moments_bytes"], report["largest_moments_bytes"]) == (sum(sizes), max(sizes))
+    assert report["recipe"]["weight"]["rounding"] == "feedback"
+    said = CliRunner().invoke(app, ["inspect", str(pipeline_folder), "--bits", "W4A8", "--feedback"])
+    assert "dvdq calibrate --moments writes 1.90 MB; --moments-memory from 0.59 MB" in " ".join(said.output.split())
 
 
 @pytest.mark.parametrize("written", ["model_index.json", None], ids=["pipeline", "parts of one"])

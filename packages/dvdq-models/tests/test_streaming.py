@@ -154,7 +154,7 @@ def test_killed_after_the_result_got_its_name_the_rest_is_cleared(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dvdq_models.streaming.workspace.Path.unlink", killed)
+        patch.setattr("dvdq_models.files.workspace.Path.unlink", killed)
         with pytest.raises(KeyboardInterrupt):
             quantize_checkpoint(folder, tmp_path / "q", RECIPE)
     before = files_of(tmp_path / "q")

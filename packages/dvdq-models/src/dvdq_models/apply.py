@@ -18,7 +18,7 @@ from dvdq_models.families import family_of
 from dvdq_models.families.moments import Weights
 from dvdq_models.layers.activation_state import ActivationState
 from dvdq_models.layers.casting import FLOATS
-from dvdq_models.layers.encoding import check_weight
+from dvdq_models.layers.encoding import LastFeedback, check_weight
 from dvdq_models.layers.linear import QuantizedLinear
 from dvdq_models.lora import accept_lora, refuse_adapters
 from dvdq_models.quantization_config import DVDQuantConfig, mark_quantized
@@ -66,9 +66,9 @@ def quantize(
     """
     magnitudes = magnitudes_of(transformer, recipe, lambda name: transformer.get_parameter(name).data)
     layers = prepare_layers(transformer, recipe, channel_maxima, moments, backend=backend, check_values=True)
-    maxima, moments = magnitudes or channel_maxima or {}, moments or {}
+    maxima, moments, last = magnitudes or channel_maxima or {}, moments or {}, LastFeedback()
     for done, (name, (linear, layer)) in enumerate(layers.items(), start=1):
-        layer.quantize_(linear.weight, maxima.get(name), moments.get(name))
+        layer.quantize_(linear.weight, maxima.get(name), moments.get(name), last)
         transformer.set_submodule(name, layer)
         if progress is not None:
             progress(name, done, len(layers))

@@ -33,6 +33,8 @@ DTYPES = {
 """What quantized checkpoints, ours and those for others, are made of, by the names of safetensors and in its order."""
 FOREIGN = frozenset({torch.float8_e4m3fn, torch.float8_e5m2, torch.int8})
 """Those of them that only the files for others have."""
+OF_TORCH = {"format": "pt"}
+"""The metadata that transformers' and diffusers' readers look for."""
 _RANK = {dtype: rank for rank, dtype in enumerate(DTYPES)}
 
 
@@ -59,7 +61,12 @@ class Shard:
     size: int
 
 
-def lay_out(tensors: Mapping[str, TensorType], max_shard: int | None, stem: str = WEIGHTS) -> tuple[Shard, ...]:
+def lay_out(
+    tensors: Mapping[str, TensorType],
+    max_shard: int | None,
+    stem: str = WEIGHTS,
+    metadata: Mapping[str, str] = OF_TORCH,
+) -> tuple[Shard, ...]:
     """The shards of ``tensors``, which are in the model's order; a tensor larger than a shard has one of its own.
 
     Without ``max_shard`` it is one file, of the name ``stem``.
@@ -75,7 +82,7 @@ def lay_out(tensors: Mapping[str, TensorType], max_shard: int | None, stem: str 
     count = len(groups)
     names = [f"{stem}-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
     return tuple(
-        _shard(name, group)
+        _shard(name, group, metadata)
         for name, group in zip([f"{stem}.safetensors"] if count == 1 else names, groups, strict=True)
     )
 
@@ -89,9 +96,9 @@ def index_of(shards: tuple[Shard, ...], tensors: Mapping[str, TensorType]) -> di
     }
 
 
-def _shard(name: str, tensors: Mapping[str, TensorType]) -> Shard:
+def _shard(name: str, tensors: Mapping[str, TensorType], metadata: Mapping[str, str]) -> Shard:
     ordered = sorted(tensors.items(), key=lambda item: (_RANK[item[1].dtype], item[0]))
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
     begin = 0
     for key, tensor in ordered:
         end = begin + tensor.nbytes

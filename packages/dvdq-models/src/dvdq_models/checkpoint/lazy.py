@@ -1,12 +1,15 @@
 """Tensors of safetensors files that stay on the disk until each is read, by itself and into memory of its own.
 
-Nothing is mapped: a mapped file counts as this process's memory for as long as it is open.
+None of them is mapped: a mapped file counts as this process's memory for as long as it is open. Whoever wants that for
+tensors that are looked at again and again asks :func:`map_file`.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,9 +48,31 @@ def open_file(operation: str, path: Path) -> dict[str, LazyTensor]:
         DvdqError: no such file, one that is truncated or no safetensors file, a dtype that is none of ours.
     """
     with _opening(operation, path, "a safetensors file, complete"):
-        entries, base = _header(path)
+        entries, _, base = _header(path)
         tensors = {name: _lazy(operation, path, name, entry, base) for name, entry in entries.items()}
     return tensors
+
+
+def map_file(operation: str, path: Path, expected: str) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """The metadata of one file, and its tensors as views of it that must not be written to.
+
+    Memory holds what is looked at, and only for as long as there is room: the file is mapped for reading alone. Linux
+    refuses a mapping that could be written to, as safetensors' own, unless all of the file fits into main memory.
+
+    Raises:
+        DvdqError: what :func:`open_file` refuses; ``expected`` is for errors.
+    """
+    with _opening(operation, path, expected), path.open("rb") as file:
+        entries, metadata, base = _header(path)
+        types = {name: _lazy(operation, path, name, entry, base).type for name, entry in entries.items()}
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        tensors = {}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given buffer is not writable")
+            for name, found in types.items():
+                where = {"count": prod(found.shape), "offset": base + entries[name]["data_offsets"][0]}
+                tensors[name] = torch.frombuffer(pages, dtype=found.dtype, **where).view(found.shape)
+    return metadata, tensors
 
 
 def check_file(operation: str, path: Path) -> None:
@@ -60,8 +85,8 @@ def check_file(operation: str, path: Path) -> None:
             _refuse_pointer(path)
 
 
-def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """What the header says of each tensor, and where the data begins; a ValueError and others if it is none."""
+def _header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
+    """What the header says of each tensor, its metadata, where data begin; a ValueError and others if it is none."""
     _refuse_pointer(path)
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -80,7 +105,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         end = stop
     if 8 + length + end != size:
         raise ValueError(f"{size} bytes where its header says {8 + length + end}")
-    return entries, 8 + length
+    return entries, metadata, 8 + length
 
 
 def _refuse(constant: str) -> Any:

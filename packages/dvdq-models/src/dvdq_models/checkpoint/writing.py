@@ -13,7 +13,7 @@ import torch
 
 from dvdq_models.checkpoint.checksums import write_sums
 from dvdq_models.checkpoint.format import WEIGHTS, write_config
-from dvdq_models.checkpoint.layout import DTYPES, FOREIGN, INDEX, MAX_SHARD, TensorType, index_of, lay_out
+from dvdq_models.checkpoint.layout import DTYPES, FOREIGN, INDEX, MAX_SHARD, OF_TORCH, TensorType, index_of, lay_out
 from dvdq_models.files.atomic import new_folder
 from dvdq_models.lora import refuse_adapters
 from dvdq_models.switching.hook import hook_of
@@ -24,8 +24,8 @@ from dvdq_reference.spec.recipe import Recipe
 class WeightFiles:
     """The weight files of one folder, named after ``stem``, headers first; each tensor is then written to its place.
 
-    Files that are there already keep what was written to them, so that an interrupted run goes on. Use as a context
-    manager, and :meth:`finish` when every tensor is written.
+    Headers say ``metadata``, too. Files that are there already keep what was written to them, so that an interrupted
+    run goes on. Use as a context manager, and :meth:`finish` when every tensor is written.
     """
 
     def __init__(
@@ -35,9 +35,10 @@ class WeightFiles:
         max_shard: int | None = MAX_SHARD,
         *,
         stem: str = WEIGHTS,
+        metadata: Mapping[str, str] = OF_TORCH,
     ) -> None:
         self.folder, self.tensors = folder, tensors
-        self.shards = lay_out(tensors, max_shard, stem)
+        self.shards = lay_out(tensors, max_shard, stem, metadata)
         self._places = {name: (shard, offset) for shard in self.shards for name, offset in shard.offsets.items()}
         self._files: dict[str, BinaryIO] = {}
         self._dirty: set[str] = set()

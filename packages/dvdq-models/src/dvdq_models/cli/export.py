@@ -9,13 +9,13 @@ import typer
 
 from dvdq_models.calibration import Calibration
 from dvdq_models.cli.console import byte_progress, megabytes, print_json, say, typed
-from dvdq_models.cli.options import AsJson, Backend
+from dvdq_models.cli.options import AsJson, Backend, Restart
 from dvdq_models.comfyui import export_checkpoint
 from dvdq_models.comfyui.export import as_export
 from dvdq_models.comfyui.formats import FormatName, LinearDtype, check_choice
+from dvdq_models.files.workspace import check_destination
 from dvdq_models.running.placement import check_device
 from dvdq_models.streaming.source import check_source
-from dvdq_models.streaming.workspace import check_destination
 
 
 def export(
@@ -33,14 +33,14 @@ def export(
     config: Annotated[str | None, typer.Option(help="For an original checkpoint, as for dvdq quantize.")] = None,
     device: Annotated[str, typer.Option(help="Where layers are quantized: cpu or cuda.")] = "cpu",
     backend: Backend = "auto",
-    restart: Annotated[bool, typer.Option("--restart", help="Discard what an unfinished run left.")] = False,
+    restart: Restart = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a transformer as a file for ComfyUI, tensor by tensor; a run that was killed goes on."""
     del target
     with typed(), as_export():
         check_source(source)
-        check_destination(destination, file=destination.suffix == ".safetensors")
+        check_destination("export", destination, file=destination.suffix == ".safetensors")
         check_choice(format, linear_dtype)
         check_device("export", device)
     with byte_progress("exporting", quiet=as_json) as advance:

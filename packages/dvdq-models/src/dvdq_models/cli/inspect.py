@@ -14,18 +14,21 @@ from rich.table import Table
 
 from dvdq_kernels.plan import Plan
 from dvdq_models.cli.console import console, megabytes, print_json, typed
-from dvdq_models.cli.options import AsJson, Bits, Delta, Finish, FirstHigh, LastHigh, RecipeName
+from dvdq_models.cli.options import AsJson, Bits, Delta, Feedback, Finish, FirstHigh, LastHigh, RecipeName
 from dvdq_models.cli.recipe import recipe_from
 from dvdq_models.comfyui.reading import QuantizedFile, read_file
 from dvdq_models.families import family_of
 from dvdq_models.families.configurations import Config, empty_transformer, stored_recipe
 from dvdq_models.families.family import Size
 from dvdq_models.families.pipelines import latent_size
-from dvdq_models.inspecting.memory import pass_bytes
+from dvdq_models.inspecting.memory import moments_bytes, pass_bytes
 from dvdq_models.inspecting.sizes import LayerPlan, ModelReport, describe, plan_layers, together
 from dvdq_models.inspecting.sources import configuration_folder, source_configs
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
+
+_SMALL = (9, 256, 256)
+"""A video of which second moments are counted: their sizes are the same for all."""
 
 
 def inspect(
@@ -38,6 +41,7 @@ def inspect(
     first_high: FirstHigh = None,
     last_high: LastHigh = None,
     finish: Finish = False,
+    feedback: Feedback = False,
     layers: Annotated[bool, typer.Option("--layers", help="List every layer.")] = False,
     kernels: Annotated[bool, typer.Option("--kernels", help="Tell which kernels run for each kind of layer.")] = False,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens of the video, for --kernels.")] = 32760,
@@ -52,7 +56,7 @@ def inspect(
 ) -> None:
     """Show sizes before and after, of both transformers if there are two; a quantized one tells its own recipe."""
     with typed():
-        chosen = recipe_from(recipe, bits, delta, first_high, last_high, finish=finish)
+        chosen = recipe_from(recipe, bits, delta, first_high, last_high, finish=finish, feedback=feedback)
         size = None if video is None else _size(video)
         if capability is not None and not kernels:
             raise DvdqError("inspect", where="--capability", expected="--kernels with it", got="none")
@@ -65,14 +69,19 @@ def inspect(
     report = together(reports) if len(reports) > 1 else next(iter(reports.values()))
     plans = plan_layers(report, tokens, capability) if kernels else ()
     peak = None if size is None else _pass_bytes(configs, chosen, path, size)
+    matrices = _moments_bytes(configs, path) if feedback else []
     if as_json:
         parts = {name: _sizes(part) for name, part in reports.items()}
         planned = {"kernels": [dataclasses.asdict(plan) for plan in plans]} if kernels else {}
-        print_json(report.to_dict() | {"transformers": parts, "pass_bytes": peak} | planned)
+        needed = {"moments_bytes": sum(matrices), "largest_moments_bytes": max(matrices)} if feedback else {}
+        print_json(report.to_dict() | {"transformers": parts, "pass_bytes": peak} | planned | needed)
         return
     console.print(_summary(report, reports))
     if peak is not None:
         console.print(f"one forward pass of {video} takes {megabytes(peak)} beside the weights", highlight=False)
+    if feedback:
+        written, least = megabytes(sum(matrices)), megabytes(max(matrices))
+        console.print(f"dvdq calibrate --moments writes {written}; --moments-memory from {least}", highlight=False)
     if layers:
         console.print(_layers(report))
     if kernels:
@@ -114,6 +123,16 @@ def _pass_bytes(configs: Mapping[str, Config], chosen: Recipe, path: Path, video
         latent = latent_size(path, video, family_of(transformer))
         needed.append(pass_bytes(transformer, stored_recipe(config) or chosen, latent))
     return max(needed)
+
+
+def _moments_bytes(configs: Mapping[str, Config], path: Path) -> list[int]:
+    """Of each matrix of second moments, of all transformers."""
+    transformers = [empty_transformer(config) for config in configs.values()]
+    return [
+        size
+        for transformer in transformers
+        for size in moments_bytes(transformer, latent_size(path, _SMALL, family_of(transformer)))
+    ]
 
 
 def _sizes(report: ModelReport) -> dict[str, float]:

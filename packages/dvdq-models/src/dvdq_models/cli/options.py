@@ -45,6 +45,7 @@ Image = Annotated[Path | None, typer.Option(help="The first frame, for image-to-
 Seed = Annotated[int, typer.Option()]
 Device = Annotated[str, typer.Option(help="cpu, cuda, …")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Discard what an unfinished run left.")]
 OffloadTo = Annotated[
     Offload,
     typer.Option("--offload", help="What waits in main memory: none, all but the model at work, or its layers."),

@@ -9,12 +9,23 @@ import typer
 
 from dvdq_models.calibration import Calibration
 from dvdq_models.cli.console import byte_progress, megabytes, print_json, say, typed
-from dvdq_models.cli.options import AsJson, Backend, Bits, Delta, Feedback, Finish, FirstHigh, LastHigh, RecipeName
+from dvdq_models.cli.options import (
+    AsJson,
+    Backend,
+    Bits,
+    Delta,
+    Feedback,
+    Finish,
+    FirstHigh,
+    LastHigh,
+    RecipeName,
+    Restart,
+)
 from dvdq_models.cli.recipe import recipe_from
+from dvdq_models.files.workspace import check_destination
 from dvdq_models.running.placement import check_device
 from dvdq_models.streaming import quantize_checkpoint
 from dvdq_models.streaming.source import check_source
-from dvdq_models.streaming.workspace import check_destination
 
 
 def quantize(
@@ -35,14 +46,14 @@ def quantize(
     ] = None,
     device: Annotated[str, typer.Option(help="Where layers are quantized: cpu or cuda.")] = "cpu",
     backend: Backend = "auto",
-    restart: Annotated[bool, typer.Option("--restart", help="Discard what an unfinished run left.")] = False,
+    restart: Restart = False,
     as_json: AsJson = False,
 ) -> None:
     """Quantize a checkpoint of any size, tensor by tensor; a run that was killed goes on."""
     with typed():
         chosen = recipe_from(recipe, bits, delta, first_high, last_high, finish=finish, feedback=feedback)
         check_source(source)
-        check_destination(destination)
+        check_destination("quantize", destination)
         check_device("quantize", device)
     with byte_progress("quantizing", quiet=as_json) as advance:
         report = quantize_checkpoint(

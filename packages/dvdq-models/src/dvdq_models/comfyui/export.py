@@ -19,10 +19,10 @@ from dvdq_models.checkpoint.writing import WeightFiles
 from dvdq_models.comfyui.formats import OPERATION, FormatName, LinearDtype, check_choice
 from dvdq_models.comfyui.plan import FilePlan, plan_file
 from dvdq_models.families import family_of_class
+from dvdq_models.files.workspace import Workspace, check_destination
 from dvdq_models.running.placement import check_device
 from dvdq_models.streaming.source import Source, open_source
-from dvdq_models.streaming.tasks import Progress, check_space, full_disk_named, run_tasks, tensor_tasks
-from dvdq_models.streaming.workspace import Workspace, check_destination
+from dvdq_models.streaming.tasks import Progress, run_tasks, tensor_tasks
 from dvdq_reference.spec.errors import DvdqError
 
 _VERSION = 1
@@ -107,7 +107,7 @@ def export_checkpoint(
         if not one and place.suffix == ".safetensors":
             expected = f"a folder, for the files of {len(opened.transformers)} transformers"
             raise DvdqError(OPERATION, where=str(place), expected=expected, got="the name of one file")
-        place = check_destination(place, file=one)
+        place = check_destination(OPERATION, place, file=one)
         choice = {"linear_dtype": linear_dtype, "ends": ends, "device": target, "backend": backend}
         plans = [
             plan_file(part, format, moments=_moments(calibration, part.subfolder), **choice)  # type: ignore[arg-type]
@@ -118,10 +118,10 @@ def export_checkpoint(
         identity = _identity(opened, format, choice | rounded | {"device": target.type})
         product = f"{stems[0]}.safetensors" if one else None
         resumed = 0
-        with Workspace(place, identity, restart=restart, file=product) as work:
+        with Workspace(OPERATION, place, identity, restart=restart, file=product) as work:
             if not work.finished:
-                with ExitStack() as stack, full_disk_named(work.folder):
-                    check_space(work, sum(plan.nbytes for plan in plans))
+                with ExitStack() as stack:
+                    work.check_space(sum(plan.nbytes for plan in plans))
                     files = [
                         stack.enter_context(WeightFiles(work.result, plan.outputs, None, stem=stem))
                         for plan, stem in zip(plans, stems, strict=True)

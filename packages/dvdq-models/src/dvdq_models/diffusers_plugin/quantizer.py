@@ -32,7 +32,7 @@ from dvdq_models.checkpoint.layout import TensorType
 from dvdq_models.checkpoint.lazy import open_file
 from dvdq_models.diffusers_plugin.methods import check_dtype
 from dvdq_models.layers.casting import FLOATS, cast, check_cast
-from dvdq_models.layers.encoding import check_weight
+from dvdq_models.layers.encoding import LastFeedback, check_weight
 from dvdq_models.layers.linear import STORED, QuantizedLinear
 from dvdq_models.quantization_config import DVDQuantConfig, mark_quantized
 from dvdq_reference.spec.errors import DvdqError
@@ -158,6 +158,7 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
             if tensor.is_floating_point() and name in self._floats:
                 check_cast(_OPERATION, name, tensor, self._dtype_of(name))
         here = [] if self.pre_quantized else [name for name in self._layers if f"{name}.weight" in state_dict]
+        last = LastFeedback()
         for name in logging.tqdm(here, desc="Quantizing", disable=not here):
             layer = self._layers[name]
             weight = state_dict.pop(f"{name}.weight")
@@ -165,7 +166,7 @@ class DVDQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is un
             weight = weight.to("cpu" if device == "disk" else device)
             check_weight("quantize", name, weight)
             weight = cast("quantize", name, weight, self._dtype_of(f"{name}.weight"))
-            stored = layer.encode(weight, self._maxima.get(name), self._moments.get(name))
+            stored = layer.encode(weight, self._maxima.get(name), self._moments.get(name), last)
             state_dict.update({f"{name}.{part}": tensor for part, tensor in stored.items()})
         return state_dict
 

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from dvdq_models.apply import prepare_layers
+from dvdq_models.calibration import shapes_of_moments
 from dvdq_models.families.example_inputs import example_inputs
 from dvdq_models.files.text import one_line
 from dvdq_reference.spec.errors import DvdqError
@@ -167,13 +168,25 @@ def pass_bytes(transformer: nn.Module, recipe: Recipe, latent: tuple[int, int, i
         recipe: that quantizes it.
         latent: frames, height and width of the latents.
     """
-    transformer.to("meta")
-    for parameter in transformer.parameters():
-        parameter.data = parameter.data.to(torch.bfloat16)
+    _empty(transformer)
     for name, (_, layer) in prepare_layers(transformer, recipe, encoded=True).items():
         layer.state.finishing = recipe.finish is not None  # the steps that need most
         transformer.set_submodule(name, layer)
     return forward_peak(transformer, example_inputs(transformer, latent))
+
+
+def moments_bytes(transformer: nn.Module, latent: tuple[int, int, int]) -> list[int]:
+    """Of each matrix of second moments that rounding with feedback takes; arguments as for :func:`pass_bytes`."""
+    _empty(transformer)
+    with shapes_of_moments(transformer) as shapes:
+        forward_peak(transformer, example_inputs(transformer, latent))
+    return [matrix.nbytes for matrix in shapes.values()]
+
+
+def _empty(transformer: nn.Module) -> None:
+    transformer.to("meta")
+    for parameter in transformer.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def _key(tensor: torch.Tensor) -> int:

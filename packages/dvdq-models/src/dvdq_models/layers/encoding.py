@@ -11,7 +11,7 @@ from dvdq_kernels import QuantizedWeight, dequantize, quantize_weight
 from dvdq_kernels.feedback import error_feedback
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.quantized import FINISH
-from dvdq_reference.spec.recipe import Recipe, Smoothing, WeightRule
+from dvdq_reference.spec.recipe import Recipe, Rotation, Smoothing, WeightRule
 
 _LEVELS = 2**8
 """More than any grid has: a step is a weight's range divided by their number."""
@@ -38,12 +38,28 @@ def check_weight(operation: str, where: str | None, weight: torch.Tensor) -> Non
         raise DvdqError(operation, where=where, expected=expected, got=got)
 
 
+class LastFeedback:
+    """What :func:`~dvdq_kernels.feedback.error_feedback` gave last, for the linears after it that read the same."""
+
+    def __init__(self) -> None:
+        self._last: tuple[torch.Tensor, torch.device, Rotation | None, torch.Tensor] | None = None
+
+    def of(self, moments: torch.Tensor, device: torch.device, rotation: Rotation | None) -> torch.Tensor:
+        """M of ``moments``, which nobody writes to meanwhile, float64 on ``device``."""
+        last = self._last
+        if last is None or last[0] is not moments or last[1:3] != (device, rotation):
+            self._last = last = None  # gone before the next needs its room
+            self._last = last = moments, device, rotation, error_feedback(moments.to(device), rotation)
+        return last[3]
+
+
 def encode_weight(
     weight: torch.Tensor,
     recipe: Recipe,
     channel_max: torch.Tensor | None = None,
     moments: torch.Tensor | None = None,
     *,
+    last: LastFeedback | None = None,
     backend: str = "auto",
 ) -> dict[str, torch.Tensor]:
     """What :func:`~dvdq_reference.spec.quantized.stored_tensors` lists, of ``weight`` ``[out, in]``.
@@ -56,16 +72,18 @@ def encode_weight(
         channel_max: ``max |X_j|`` of each input channel, ``[in]``, from calibration, or the magnitudes that follow from
             weights; a recipe that smooths needs them.
         moments: the second moments of X, ``[in, in]``, from calibration; a recipe that feeds back needs them.
+        last: of all weights of a model, so that those that read the same tensor share what is made of its moments.
         backend: as in :func:`dvdq_kernels.quantize_weight`.
 
     Raises:
         DvdqError: a recipe that smooths or feeds back without statistics, or statistics of another length.
     """
+    weight = weight.detach()  # what its gradient would take is several matrices
     factor = feedback = None
     if recipe.smoothing is not None:
         factor = smoothing_factor(channel_max, weight, recipe.smoothing)
     if recipe.feeds_back:
-        feedback = _feedback(moments, weight, recipe, factor)
+        feedback = _feedback(moments, weight, recipe, factor, last or LastFeedback())
     chunks = weight.split(max(1, _CHUNK // weight.shape[1]))
     sets = zip(*(_quantize(chunk, recipe, factor, feedback, backend) for chunk in chunks), strict=True)
     stored = {} if factor is None else {"smoothing": factor}
@@ -98,17 +116,21 @@ def smoothing_factor(channel_max: torch.Tensor | None, weight: torch.Tensor, smo
 
 
 def _feedback(
-    moments: torch.Tensor | None, weight: torch.Tensor, recipe: Recipe, factor: torch.Tensor | None
+    moments: torch.Tensor | None,
+    weight: torch.Tensor,
+    recipe: Recipe,
+    factor: torch.Tensor | None,
+    last: LastFeedback,
 ) -> torch.Tensor:
     """What errors add to the channels after them, float64 ``[in, in]``: of the moments of ``X/s R``."""
     operation, size = "feedback", [weight.shape[1]] * 2
     if moments is None or list(moments.shape) != size:
         got = None if moments is None else list(moments.shape)
         raise DvdqError(operation, where=recipe.name, expected=f"second moments {size}", got=got)
+    if factor is None:
+        return last.of(moments, weight.device, recipe.rotation)
     moments = moments.to(weight.device, torch.float64)
-    if factor is not None:
-        moments = moments / (factor.to(torch.float64)[:, None] * factor)
-    return error_feedback(moments, recipe.rotation)
+    return error_feedback(moments / (factor.to(torch.float64)[:, None] * factor), recipe.rotation)
 
 
 def _quantize(

@@ -12,7 +12,7 @@ from torch import nn
 
 from dvdq_kernels import QuantizedActivation, QuantizedWeight, quantized_linear
 from dvdq_models.layers.activation_state import ActivationState
-from dvdq_models.layers.encoding import encode_weight
+from dvdq_models.layers.encoding import LastFeedback, encode_weight
 from dvdq_models.layers.prefetching import Prefetcher, brought
 from dvdq_reference.spec.quantized import FINISH, stored_tensors
 from dvdq_reference.spec.recipe import Recipe, Rotation
@@ -81,16 +81,24 @@ class QuantizedLinear(nn.Module):
         return layer.train(linear.training)
 
     def encode(
-        self, weight: torch.Tensor, channel_max: torch.Tensor | None = None, moments: torch.Tensor | None = None
+        self,
+        weight: torch.Tensor,
+        channel_max: torch.Tensor | None = None,
+        moments: torch.Tensor | None = None,
+        last: LastFeedback | None = None,
     ) -> dict[str, torch.Tensor]:
         """What the layer stores of ``weight`` ``[out, in]``: :func:`~dvdq_models.layers.encoding.encode_weight`."""
-        return encode_weight(weight, self.recipe, channel_max, moments, backend=self.backend)
+        return encode_weight(weight, self.recipe, channel_max, moments, last=last, backend=self.backend)
 
     def quantize_(
-        self, weight: torch.Tensor, channel_max: torch.Tensor | None = None, moments: torch.Tensor | None = None
+        self,
+        weight: torch.Tensor,
+        channel_max: torch.Tensor | None = None,
+        moments: torch.Tensor | None = None,
+        last: LastFeedback | None = None,
     ) -> None:
         """Fill in what :meth:`encode` makes of ``weight``."""
-        for name, tensor in self.encode(weight, channel_max, moments).items():
+        for name, tensor in self.encode(weight, channel_max, moments, last).items():
             setattr(self, name, nn.Parameter(tensor, requires_grad=False))
 
     @property

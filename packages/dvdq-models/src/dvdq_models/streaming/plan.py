@@ -20,7 +20,7 @@ from dvdq_models.checkpoint.lazy import LazyTensor, most_common_dtype
 from dvdq_models.families.configurations import empty_transformer_of
 from dvdq_models.inspecting.sizes import ModelReport, describe
 from dvdq_models.layers.casting import cast
-from dvdq_models.layers.encoding import check_weight
+from dvdq_models.layers.encoding import LastFeedback, check_weight
 from dvdq_models.streaming.source import OPERATION, TransformerSource
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
@@ -86,14 +86,16 @@ def plan_transformer(
     magnitudes = magnitudes_of(transformer, recipe, weight_of)
     swapped = prepare_layers(transformer, recipe, channel_maxima, moments, backend=backend)
     layers = {name: layer for name, (_, layer) in swapped.items()}
-    maxima, moments = magnitudes or channel_maxima or {}, moments or {}
+    maxima, moments, last = magnitudes or channel_maxima or {}, moments or {}, LastFeedback()
     steps: list[Step] = []
     types: dict[str, torch.dtype] = {}
     for name in expected:
         module, _, leaf = name.rpartition(".")
         tensor, to = source.tensors[name], type_of(name)
         if leaf == "weight" and module in layers:
-            encode = partial(layers[module].encode, channel_max=maxima.get(module), moments=moments.get(module))
+            encode = partial(
+                layers[module].encode, channel_max=maxima.get(module), moments=moments.get(module), last=last
+            )
             steps.append(Step(module, tensor, partial(_quantize, tensor.where, module, encode, to, device)))
         else:
             steps.append(Step(name, tensor, cast_step(tensor.where, name, to)))

@@ -21,14 +21,14 @@ from dvdq_models.checkpoint.format import read_quantized_config
 from dvdq_models.checkpoint.lazy import open_folder
 from dvdq_models.checkpoint.writing import WeightFiles
 from dvdq_models.files.atomic import sync
+from dvdq_models.files.workspace import Workspace, check_destination
 from dvdq_models.inspecting.sizes import ModelReport
 from dvdq_models.quantization_config import format_of
 from dvdq_models.running.placement import check_device
 from dvdq_models.streaming.components import check_components
 from dvdq_models.streaming.plan import TransformerPlan, plan_transformer
 from dvdq_models.streaming.source import OPERATION, Source, open_source
-from dvdq_models.streaming.tasks import Progress, Task, check_space, full_disk_named, run_tasks, tensor_tasks
-from dvdq_models.streaming.workspace import Workspace, check_destination
+from dvdq_models.streaming.tasks import Progress, Task, run_tasks, tensor_tasks
 from dvdq_reference.spec.errors import DvdqError
 from dvdq_reference.spec.recipe import Recipe
 
@@ -103,7 +103,7 @@ def quantize_checkpoint(
         DvdqError: a source or destination that cannot be used, a broken or altered file, a weight with NaN or Inf, a
             full disk; what was done by then is kept for the next call.
     """
-    started, place = time.monotonic(), check_destination(Path(destination))
+    started, place = time.monotonic(), check_destination(OPERATION, Path(destination))
     target = check_device(OPERATION, device)
     opened = open_source(source, config)
     if opened.copies and place.resolve().is_relative_to(opened.root.resolve()):
@@ -113,10 +113,10 @@ def quantize_checkpoint(
         for part in opened.transformers
     ]
     resumed = 0
-    with Workspace(place, _identity(opened, recipe, calibration, target, backend), restart=restart) as work:
+    with Workspace(OPERATION, place, _identity(opened, recipe, calibration, target, backend), restart=restart) as work:
         if not work.finished:
-            with ExitStack() as stack, full_disk_named(work.folder):
-                check_space(work, _bytes_to_write(plans, opened))
+            with ExitStack() as stack:
+                work.check_space(_bytes_to_write(plans, opened))
                 files = [stack.enter_context(_weight_files(work, plan)) for plan in plans]
                 tasks = tensor_tasks(opened, plans, files) + _copies(opened, work.result)
                 resumed = run_tasks(work, tasks, files, progress)

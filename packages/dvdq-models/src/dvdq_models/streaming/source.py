@@ -18,6 +18,7 @@ from dvdq_models.families.configurations import CONFIG, read_config
 from dvdq_models.families.pipelines import INDEX, TRANSFORMERS, PipelineFolder, is_pipeline
 from dvdq_models.files.hub import download, is_hub_id
 from dvdq_models.files.text import read_json
+from dvdq_models.files.workspace import stamp
 from dvdq_models.streaming.components import check_components, walk
 from dvdq_models.streaming.original import convert, repository_of
 from dvdq_reference.spec.errors import DvdqError
@@ -59,10 +60,9 @@ class Source:
     def fingerprint(self) -> dict[str, Any]:
         """What changes if the source does: configurations, and each file's size and time of change."""
         files = [*(file for t in self.transformers for file in t.files), *(self.root / copy for copy in self.copies)]
-        stats = {str(file): file.stat() for file in files}
         return {
             "configs": [transformer.config for transformer in self.transformers],
-            "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()},
+            "files": {str(file): stamp(file) for file in files},
         }
 
     def digests(self) -> dict[Path, str]:

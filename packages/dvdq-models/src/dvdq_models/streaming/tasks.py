@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 from dvdq_models.checkpoint.checksums import check_sum
 from dvdq_models.checkpoint.writing import WeightFiles
+from dvdq_models.files.workspace import Workspace
 from dvdq_models.streaming.plan import Step
 from dvdq_models.streaming.source import OPERATION, Source
-from dvdq_models.streaming.workspace import Workspace
-from dvdq_reference.spec.errors import DvdqError
 
 Progress = Callable[[str, int, int], None]
 """Called after each part with its name, how many bytes of the source are done and how many there are."""
@@ -93,24 +88,3 @@ def run_tasks(work: Workspace, tasks: list[Task], files: list[WeightFiles], prog
     finally:
         commit()
     return resumed
-
-
-def check_space(work: Workspace, needed: int) -> None:
-    """A :class:`DvdqError` unless what is missing of a result of ``needed`` bytes fits on the disk."""
-    # Windows does not say how much of a file is on the disk.
-    there = sum(getattr(f.stat(), "st_blocks", 0) * 512 for f in work.result.rglob("*") if f.is_file())
-    free = shutil.disk_usage(work.folder).free
-    if needed - there > free:
-        raise DvdqError(OPERATION, where=str(work.folder), expected=f"{needed - there:,} bytes free", got=f"{free:,}")
-
-
-@contextmanager
-def full_disk_named(folder: Path) -> Iterator[None]:
-    """Say in our words that the disk is full."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        expected = "room on the disk; the same command goes on where this one stopped"
-        raise DvdqError(OPERATION, where=str(folder), expected=expected, got=error.strerror) from error

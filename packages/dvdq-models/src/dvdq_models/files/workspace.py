@@ -7,6 +7,7 @@ are synced, so whatever kills the process, the next run does again what is not n
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -17,9 +18,8 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from dvdq_models.files.atomic import sync, write_text
-from dvdq_models.files.destinations import check_new_file, check_new_folder
+from dvdq_models.files.destinations import check_new_file, check_new_folder, check_space
 from dvdq_models.files.text import read_json
-from dvdq_models.streaming.source import OPERATION
 from dvdq_reference.spec.errors import DvdqError
 
 _IDENTITY = "identity.json"
@@ -29,36 +29,46 @@ class Workspace:
     """The workspace of one destination, locked while it is open.
 
     Args:
+        operation: for errors.
         destination: the folder or file to be; must not exist.
         identity: of the work, JSON-ready; one that is resumed must have the same.
         restart: discard what another run left.
+        replace: whether a file may be there, until the work is done.
         file: the name in ``result`` of what becomes the destination, if it is a file.
 
     Raises:
         DvdqError: on entering, a destination that exists, another process at work on it, or the remains of a run of
-            another identity.
+            another identity; on leaving, a full disk.
     """
 
     def __init__(
-        self, destination: Path, identity: dict[str, Any], *, restart: bool = False, file: str | None = None
+        self,
+        operation: str,
+        destination: Path,
+        identity: dict[str, Any],
+        *,
+        restart: bool = False,
+        replace: bool = False,
+        file: str | None = None,
     ) -> None:
         self.destination, self.identity, self._restart, self._file = destination, identity, restart, file
+        self._operation, self._replace = operation, replace
         self.folder = _folder(destination)
         self.result = self.folder / "result"
-        self._product = self.result / file if file else self.result
+        self.product = self.result / file if file else self.result
         self.done: frozenset[str] = frozenset()
         self.finished = self._published = False
         self._identity, self._journal = self.folder / _IDENTITY, self.folder / "journal"
         self._lock = FileLock(self.folder / "lock")
 
     def __enter__(self) -> Self:
-        check_destination(self.destination, file=self._file is not None)
+        check_destination(self._operation, self.destination, file=self._file is not None, replace=self._replace)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(blocking=False)
         except Timeout as error:
-            got = "another at work"
-            raise DvdqError(OPERATION, where=str(self.destination), expected="no other process", got=got) from error
+            expected, got = "no other process", "another at work"
+            raise DvdqError(self._operation, where=str(self.destination), expected=expected, got=got) from error
         try:
             self._take_up()
         except BaseException:
@@ -66,12 +76,21 @@ class Workspace:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
         self._lock.release()
         if self._published:  # unlocked first: Windows keeps a file that is open
             (self.folder / "lock").unlink(missing_ok=True)
             self._identity.unlink(missing_ok=True)
             self.folder.rmdir()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            expected = "room on the disk; the same command goes on where this one stopped"
+            raise DvdqError(self._operation, where=str(self.folder), expected=expected, got=error.strerror) from error
+
+    def check_space(self, needed: int) -> None:
+        """A :class:`DvdqError` unless what is missing of a result of ``needed`` bytes fits on the disk."""
+        # Windows does not say how much of a file is on the disk.
+        there = sum(getattr(f.stat(), "st_blocks", 0) * 512 for f in self.result.rglob("*") if f.is_file())
+        check_space(self._operation, self.folder, needed - there)
 
     def record(self, names: Iterable[str]) -> None:
         """Note that parts are done; their bytes must be on the disk."""
@@ -86,7 +105,7 @@ class Workspace:
             for file in self.result.rglob("*"):
                 if file.is_file():
                     sync(file)
-            self._product.rename(self.destination)
+            self.product.replace(self.destination)
             sync(self.destination.parent)
         if self._file:
             shutil.rmtree(self.result, ignore_errors=True)
@@ -94,22 +113,24 @@ class Workspace:
         self._published = True
 
     def _take_up(self) -> None:
-        left = read_json(OPERATION, self._identity) if self._identity.is_file() else None
+        left = read_json(self._operation, self._identity) if self._identity.is_file() else None
         if self.destination.exists():
-            if left != self.identity or self._product.exists():
-                _check_new(self.destination, file=self._file is not None)
-            self.finished = True
-            return
+            if left == self.identity and not self.product.exists():
+                self.finished = True
+                return
+            _check_new(self._operation, self.destination, file=self._file is not None, replace=self._replace)
         if left is not None and left != self.identity and not self._restart:
             changed = ", ".join(key for key in self.identity if left.get(key) != self.identity[key])
             expected = "the work that was begun there, or to be told to restart"
-            raise DvdqError(OPERATION, where=str(self.folder), expected=expected, got=f"another {changed}")
-        if left != self.identity or self._restart:
+            raise DvdqError(self._operation, where=str(self.folder), expected=expected, got=f"another {changed}")
+        if left != self.identity or self._restart or not self.product.exists():
             self._identity.unlink(missing_ok=True)
             self._journal.unlink(missing_ok=True)
             shutil.rmtree(self.result, ignore_errors=True)
+            self.result.mkdir()
+            if self._file:  # where it is missing, it has got its name
+                self.product.touch()
             write_text(self._identity, json.dumps(self.identity, indent=2, sort_keys=True), durable=True)
-        self.result.mkdir(exist_ok=True)
         text = self._journal.read_text(encoding="ascii") if self._journal.is_file() else ""
         whole = text[: text.rfind("\n") + 1]
         if whole != text:
@@ -117,22 +138,29 @@ class Workspace:
         self.done = frozenset(map(json.loads, whole.splitlines()))
 
 
-def check_destination(destination: Path, *, file: bool = False) -> Path:
+def check_destination(operation: str, destination: Path, *, file: bool = False, replace: bool = False) -> Path:
     """The destination, a folder or a ``.safetensors`` file, as an absolute path.
 
     Raises:
-        DvdqError: one that exists, unless a run was killed just after it gave it its name; one that cannot be made.
+        DvdqError: one that exists, unless a run was killed just after it gave it its name, or ``replace`` allows for a
+            file; one that cannot be made.
     """
     place = Path(os.path.abspath(destination))
     if place.name and (_folder(place) / _IDENTITY).is_file():
         return place
-    return _check_new(destination, file=file)
+    return _check_new(operation, destination, file=file, replace=replace)
 
 
-def _check_new(destination: Path, *, file: bool) -> Path:
+def stamp(file: Path) -> list[int]:
+    """What changes if a file does: its size, and the time of its last change."""
+    stat = file.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _check_new(operation: str, destination: Path, *, file: bool, replace: bool) -> Path:
     if file:
-        return check_new_file(OPERATION, destination, (".safetensors",))
-    return check_new_folder(OPERATION, destination)
+        return check_new_file(operation, destination, (".safetensors",), replace=replace)
+    return check_new_folder(operation, destination)
 
 
 def _folder(destination: Path) -> Path:
