@@ -251,7 +251,7 @@ def test_what_cannot_be_written_is_one_error_and_nothing_on_the_disk(
     (folder / "config.json").write_text(json.dumps(config))
     assert not list(tmp_path.glob(".*"))
     with monkeypatch.context() as patch:
-        patch.setattr("dvdq_models.streaming.tasks.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+        patch.setattr("dvdq_models.files.workspace.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
         refused(folder, r"^export: .*expected [\d,]+ bytes free, got 1,000")
     tensors = load_file(folder / f"{WEIGHTS}.safetensors")
     tensors["blocks.1.attn1.to_q.weight"][3, 5] = torch.nan
