@@ -56,7 +56,7 @@ def demo_page(results: Results, prompts: Sequence[str], videos: Sequence[Sequenc
         Section("provenance", "Provenance", [Facts(_facts(results, len(prompts))), Text(MADE_NOTE, "note")]),
     ]
     eyebrow = f"DVD-Quant {results.provenance['dvdq']} · demo report"
-    heading = "A video diffusion transformer in four bits, without data"
+    heading = "A video diffusion transformer in four bits"
     chapter = Chapter("", "moving shapes", _cards(results), sections)
     return render(Page("DVD-Quant demo", eyebrow, heading, lead, [chapter]))
 
@@ -69,7 +69,7 @@ def _cards(results: Results) -> list[tuple[str, str]]:
     psnr, rival_psnr = (figure(row.means.get("psnr_db"), ".1f").text for row in (ours, rival))
     return [
         (f"{ours.smaller:.2f}×", "smaller transformer at four bits"),
-        (f"{psnr} dB", f"W4A4 PSNR; MinMax W4A4 reaches {rival_psnr} dB"),
+        (f"{psnr} dB", f"PSNR of DVD-Quant W4A4; MinMax W4A4 reaches {rival_psnr} dB"),
         (f"{ours.times_as_fast(results.rows[0]):.2f}×", "as fast denoising at W4A4, on this machine"),
         (f"{100.0 * (bgr / minmax - 1.0):+.0f} %", "weight error of BGR against min-max"),
     ]
