@@ -24,7 +24,6 @@ PICTURE = Path("docs/images/demo.png")
 ROWS = Path("benchmarks/results")
 TABLES, PICTURES = Path("docs/data/tables"), Path("docs/images/tables")
 PIPELINES = ("wan", "hunyuan-video")
-EIGHT_STEPS = tuple(f"{pipeline}-8-steps" for pipeline in PIPELINES)
 PUBLISHED = Path("packages/dvdq-models/tests/published.json")
 CODE, ESTIMATES = Path("docs/data/machine-code.csv"), Path("docs/data/estimates.csv")
 NOTHING_YET = "*Not recorded yet.*"
@@ -522,7 +521,6 @@ FIGURES: dict[str, Callable[[Path], str]] = {
         for pipeline in PIPELINES
         for name in (*TABLE_NAMES, *COSTS)
     },
-    **{f"{study}-finish": partial(evaluated, pipeline=study, name="finish") for study in EIGHT_STEPS},
     **{f"paper-{name}": partial(evaluated, pipeline="wan", name=f"{name}-paper") for name in TABLE_NAMES},
     "layers": lambda root: evaluated(root, "layers", "layers"),
 }
@@ -573,8 +571,8 @@ def main() -> int:
     parser.add_argument(
         "--adopt-tables",
         nargs=2,
-        metavar=("STUDY", "FOLDER"),
-        help="take over tables from FOLDER first, of a pipeline as it comes or of wan-8-steps and the like",
+        metavar=("PIPELINE", "FOLDER"),
+        help="take over tables of a pipeline from FOLDER first",
     )
     options = parser.parse_args()
     if options.adopt is not None:

@@ -75,7 +75,7 @@ BREAKS = (
     Break("loops.py", "(1 - i / num_bounds) * whole", "whole", "symmetric BGR"),
     Break("weight.py", "least = least_code(grid)", "least = 0", "symmetric BGR"),
     Break("loops.py", "(2 * j + 1)", "(2 * j)", "BGR"),
-    Break("loops.py", "total / width / scale", "total / width", "BGR"),
+    Break("loops.py", "prefix[width] / width / scale", "prefix[width] / width", "BGR"),
     Break("loops.py", "values[position[j]] < edges[j]", "values[position[j]] > edges[j]", "BGR"),
     # A tile of the weight.
     Break("product.py", "_spread(value & 0xFFFF)), (word * 2 + 1, _spread(value >> 16))",

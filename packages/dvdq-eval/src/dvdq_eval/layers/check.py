@@ -57,7 +57,7 @@ def measure(
     first = next(iter(recipes.values()))
     for keys in [list(samples)] if first.smoothing is None else [[key] for key in samples]:
         known = samples[keys[0]]
-        magnitudes = known.maxima if first.smooths_by_maxima else None if first.smoothing is None else known.known
+        magnitudes = known.maxima if first.smooths_by_maxima else known.known
         empty = _empty(weight, first)
         empty.encode(weight[:1], magnitudes)  # what is compiled at its first call is no part of the time
         started = time.perf_counter()

@@ -127,14 +127,8 @@ def _refine(values: _Values, levels: int, num_bounds: int, tolerance: float, max
         tolerance: refinement goes on while the error falls by more than this share of itself.
         max_rounds: and for no more rounds than this.
     """
+    prefix, squares = _running_sums(values)
     width = values.size
-    prefix = np.empty(width + 1)
-    prefix[0] = total = squares = 0.0
-    for k in range(width):
-        value = np.float64(values[k])
-        total += value
-        squares += value * value
-        prefix[k + 1] = total
     edges, position = np.empty(levels, values.dtype), np.empty(levels, np.int64)
     low, high = np.float64(values[0]), np.float64(values[-1])
     best_scale, best_zero, best_error = 1.0, 0.0, np.inf
@@ -149,7 +143,7 @@ def _refine(values: _Values, levels: int, num_bounds: int, tolerance: float, max
             least_squares = dw / dd
             if least_squares >= _SMALLEST_SCALE:
                 scale = least_squares
-            zero = min(max(np.rint(q / width - total / width / scale), 0.0), np.float64(levels))
+            zero = min(max(np.rint(q / width - prefix[width] / width / scale), 0.0), np.float64(levels))
             dw, dd, q = _sums(values, prefix, scale, zero, edges, position)
             refined = max(squares - scale * (2 * dw - scale * dd), 0.0)
             if not refined < error:
@@ -168,14 +162,7 @@ def _refine_scale(values: _Values, levels: int, num_bounds: int, tolerance: floa
 
     It starts from the largest magnitude cut by ``i / num_bounds``; codes of magnitudes are 0 to ``2^(b-1) - 1``.
     """
-    width = values.size
-    prefix = np.empty(width + 1)
-    prefix[0] = total = squares = 0.0
-    for k in range(width):
-        value = np.float64(values[k])
-        total += value
-        squares += value * value
-        prefix[k + 1] = total
+    prefix, squares = _running_sums(values)
     largest = (levels + 1) // 2 - 1
     edges, position = np.empty(largest, values.dtype), np.empty(largest, np.int64)
     whole, _ = _symmetric_grid(np.float64(values[-1]), levels)
@@ -200,6 +187,19 @@ def _refine_scale(values: _Values, levels: int, num_bounds: int, tolerance: floa
             if previous - error <= tolerance * previous:
                 break
     return best_scale
+
+
+@compiled
+def _running_sums(values: _Values) -> tuple[NDArray[np.float64], float]:
+    """``Σ_{i<k} w_i`` for each k, ``[width + 1]``, and ``Σ w²``."""
+    prefix = np.empty(values.size + 1)
+    prefix[0] = total = squares = 0.0
+    for k in range(values.size):
+        value = np.float64(values[k])
+        total += value
+        squares += value * value
+        prefix[k + 1] = total
+    return prefix, squares
 
 
 @compiled
