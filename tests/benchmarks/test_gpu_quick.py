@@ -122,19 +122,25 @@ def test_every_stage_is_there_and_knows_its_function() -> None:
     assert sum(stage.seconds for group in STAGES for stage in group[:1]) > 900, "a budget leaves some of them out"
 
 
-def test_a_pass_that_finishes_is_weighed_wherever_its_sets_lie(tmp_path: Path) -> None:
+def test_a_pass_that_finishes_is_weighed_wherever_its_sets_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.quick import timings
     from diffusers import WanTransformer3DModel
 
     from dvdq_models.inspecting.sizes import describe
+    from dvdq_models.layers.prefetching import Prefetcher
     from dvdq_reference.spec.recipe import Recipe
 
+    taken: list[Any] = []
+    take = Prefetcher.take
+    monkeypatch.setattr(Prefetcher, "take", lambda *asked: taken.append(asked) or take(*asked))
     sizes = {"num_attention_heads": 2, "attention_head_dim": 64, "ffn_dim": 384, "num_layers": 1}
     model = WanTransformer3DModel(**sizes, text_dim=128, freq_dim=64, rope_max_seq_len=32)
     (tmp_path / "config.json").write_text(model.to_json_string())
     found = json.loads(json.dumps(timings._finishing_passes("cpu", str(tmp_path / "config.json"), "5x32x32", 2)))
     assert {place: len(of["seconds"]) for place, of in found.items()} == {"device": 2, "host": 2}
-    second = sum(layer.finish_bytes for layer in describe(model, Recipe.named("dvd-quant-finish", "W4A4")).layers)
+    layers = describe(model, Recipe.named("dvd-quant-finish", "W4A4")).layers
+    second = sum(layer.finish_bytes for layer in layers)
+    assert len(taken) == 3 * sum(layer.finish_bytes > 0 for layer in layers)
     assert found["device"]["weights"] - found["host"]["weights"] == second > 0
 
 

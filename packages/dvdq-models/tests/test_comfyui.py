@@ -185,7 +185,7 @@ def test_two_experts_are_two_files_in_a_folder(folder: Path, tmp_path: Path) -> 
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, transformer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = tmp_path / "whole.safetensors"
     export_checkpoint(folder, whole, **FAST)
@@ -200,8 +200,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     with pytest.raises(KeyboardInterrupt):
         export_checkpoint(folder, tmp_path / "wan.safetensors", **FAST, progress=stop)
     assert not (tmp_path / "wan.safetensors").exists()
-    with pytest.raises(DvdqError, match=r"expected the work that was begun there, .* got another choice"):
-        export_checkpoint(folder, tmp_path / "wan.safetensors", **FAST, ends=1)
+    for other in ({"ends": 1}, {"calibration": calibration_of(transformer)}):
+        with pytest.raises(DvdqError, match=r"expected the work that was begun there, .* got another choice"):
+            export_checkpoint(folder, tmp_path / "wan.safetensors", **FAST, **other)
     report = export_checkpoint(folder, tmp_path / "wan.safetensors", **FAST)
     assert report.resumed_bytes > 0
     assert (tmp_path / "wan.safetensors").read_bytes() == whole.read_bytes()
