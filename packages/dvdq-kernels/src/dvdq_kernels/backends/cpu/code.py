@@ -136,6 +136,8 @@ class Value:
         return self.folded(Value.__add__)
 
 
+_PREFETCH = "llvm.prefetch.p0"
+
 _WIDTHS = {str(F16): 16, str(F32): 32, str(F64): 64}
 
 
@@ -186,6 +188,14 @@ class Array:
     def store(self, index: Value | int, value: Value) -> None:
         """The inverse of :meth:`load`."""
         self.code.builder.store(value.ir, self.at(index).address, align=_bytes(self.element))
+
+    def prefetch(self, index: Value | int) -> None:
+        """Asks for the element ``index`` ahead of its use, into the nearest cache."""
+        signature = ir.FunctionType(ir.VoidType(), [POINTER, I32, I32, I32])
+        module = self.code.function.module
+        function = module.globals.get(_PREFETCH) or ir.Function(module, signature, _PREFETCH)
+        reading, near, data = (ir.Constant(I32, number) for number in (0, 3, 1))
+        self.code.builder.call(function, [self.at(index).address, reading, near, data])
 
     @property
     def given(self) -> Value:

@@ -114,7 +114,7 @@ class _DotProduct(InstructionSet):
         return partial
 
 
-AVX512_VNNI = _DotProduct("avx512vnni", "x86_64", "x86-64-v4", ("avx512vnni",), 64, (6, 2))
+AVX512_VNNI = _DotProduct("avx512vnni", "x86_64", "x86-64-v4", ("avx512vnni",), 64, (4, 2))
 AVX_VNNI = _DotProduct("avxvnni", "x86_64", "x86-64-v3", ("avxvnni",), 32, (4, 2))
 AVX2 = _MultiplyAdd("avx2", "x86_64", "x86-64-v3", (), 32, (3, 2))
 NEON = _DotProduct("neon", "aarch64", "generic", ("neon", "dotprod"), 16, (4, 4))

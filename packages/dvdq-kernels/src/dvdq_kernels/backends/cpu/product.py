@@ -145,7 +145,11 @@ class _Product:
         for start in range(0, self.outputs, _SQUARE):
             outputs = [code.smaller(output + n, last) for n in range(start, start + _SQUARE)]
             rows = [weight.at(n * (words * 4)) for n in outputs]
+            # Rows are too short for a processor to see by itself that they follow one another.
+            following = [weight.at(code.smaller(n + _SQUARE, last) * (words * 4)) for n in outputs]
             with code.loop(0, whole, _SQUARE) as word:
+                for row in following:
+                    row.prefetch(word * 4)
                 loaded = [row.load(word * 4, 4 * _SQUARE).bits_as(ir.VectorType(I32, _SQUARE)) for row in rows]
                 for i, column in enumerate(_transposed(loaded)):
                     self._store_nibbles(word + i, start, column)

@@ -37,6 +37,7 @@ def write_few_tokens(
     with code.loop(code.number("first"), last, ROWS) as output:
         rows = [code.smaller(output + r, last - 1) for r in range(ROWS)]
         weights = [code.array("qweight").at(row * row_bytes) for row in rows]
+        following = [code.array("qweight").at(code.smaller(row + ROWS, last - 1) * row_bytes) for row in rows]
         zero = code.constant(F32, 0)
         totals = [[Variable(code, zero) for _ in range(tokens)] for _ in rows]
         with code.loop(0, groups) as group:
@@ -44,6 +45,8 @@ def write_few_tokens(
             empty = code.constant(vector(F32, lanes), 0)
             sums = [[[Variable(code, empty) for _ in range(2)] for _ in range(tokens)] for _ in rows]
             with code.loop(group * width, (group + 1) * width, lanes * per_word) as channel:
+                for weight in following:
+                    weight.prefetch(channel * stored // 8)
                 words = [
                     weight.load(channel * stored // 8, 4 * lanes).bits_as(vector(I32, lanes)) for weight in weights
                 ]
