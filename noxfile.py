@@ -33,6 +33,7 @@ CPU_BENCHMARKS = (
     "bgr_vs_orbitquant",
     "cpu_compile",
     "cpu_linear",
+    "cpu_pass",
     "cpu_roofline",
     "streaming_memory",
     "teacache",
