@@ -1,7 +1,7 @@
 """A whole pass on a CPU, attention, norms and Python included: full precision in float32 and bfloat16, W4A8 and W4A4.
 
-Of both bundled models, and of four blocks of Wan 2.1 1.3B with random weights at 17 x 256 x 448, 2,240 tokens. Ours take
-and give float32. All of one model take turns in one process.
+Of both bundled models, and of four blocks of Wan 2.1 1.3B with random weights at 17 x 256 x 448, 2,240 tokens. Ours
+take and give float32. All of one model take turns in one process.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def test_threads_and_chunks_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> No
     for module in (products, activation, decoding):
         monkeypatch.setattr(module, "_WORTH", 1)
     monkeypatch.setattr(products, "_WORTH_READING", 1)
-    monkeypatch.setattr(products, "_CACHED", 1)
+    monkeypatch.setattr(products, "_l2_bytes", lambda: 1)
     forget()
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)

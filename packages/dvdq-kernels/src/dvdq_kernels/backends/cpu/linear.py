@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from math import lcm
+from pathlib import Path
 from typing import NamedTuple
 
 import llvmlite.binding as llvm
@@ -21,8 +22,9 @@ from dvdq_kernels.backends.cpu.weight_only import ROWS, write_few_tokens
 from dvdq_kernels.registry import remembered
 from dvdq_reference.spec.bits import code_offset
 
-_CACHED = 2**18
-"""Bytes of activation codes that pass over a tile of the weight before the next tile: half of a small L2 cache."""
+_L2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
+"""Where Linux tells the size of the second cache, e.g. ``1024K``."""
+_SMALL_L2 = 2**19
 _WORTH = 2**21
 """Products that a thread has to have, to be worth its start."""
 _WORTH_READING = 2**18
@@ -98,7 +100,7 @@ def _plan(
     output, bias = (kind if kind in instructions.dtypes else torch.float32 for kind in (dtype, bias))
     parts = lcm(blocks, groups)
     filled = filled_channels(channels, parts)
-    chunk = max(1, _CACHED // (filled * instructions.tile[0])) * instructions.tile[0]
+    chunk = max(1, _l2_bytes() // 2 // (filled * instructions.tile[0])) * instructions.tile[0]
     run = kernel(
         write_product,
         instructions,
@@ -111,6 +113,15 @@ def _plan(
     sizes = filled, filled // parts, blocks, groups, chunk, code_offset(bits)
     words = scratch_of(instructions, filled, stored, groups)
     return _Plan(run, output, bias, parts, filled, outputs_of(instructions), chunk, sizes, words)
+
+
+@cache
+def _l2_bytes() -> int:
+    """Of a core's second cache, of which one half holds the codes of tokens that pass over a tile of the weight."""
+    try:
+        return max(_SMALL_L2, int(_L2.read_text().strip().removesuffix("K")) * 2**10)
+    except (OSError, ValueError):
+        return _SMALL_L2
 
 
 def float_linear(
