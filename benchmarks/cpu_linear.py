@@ -133,6 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.only != OWN and find_spec(options.only) is None:
         print(f"{options.only} is not installed, and has no rows")
         return
+    if hasattr(os, "sched_setaffinity"):
+        # A peer may start threads of its own, as many as there are cores.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
     for shape in options.shapes or (QUICK if options.quick else SHAPES):
