@@ -287,6 +287,18 @@ def bench_cpu_linear(root: Path) -> str:
     return by_device({place: table(header, (line(*item) for item in by_shape(rows))) for place, rows in places.items()})
 
 
+def bench_cpu_pass(root: Path) -> str:
+    """Whole passes on each CPU."""
+
+    def lines(rows: list[dict[str, str]]) -> Iterable[list[str]]:
+        for row in rows:
+            ratios = (f"{float(row[column]):.2f} ×" for column in ("times_float32", "times_bfloat16"))
+            yield [row["shape"], row["provider"], figures(1e3 * float(row["p50_s"])), *ratios]
+
+    header = ["model", "", "a pass (ms)", "of float32's speed", "of bfloat16's"]
+    return by_device({place: table(header, lines(rows)) for place, rows in on_cpus(root, "cpu_pass").items()})
+
+
 def bench_cpu_peers(root: Path) -> str:
     """Peers on each CPU: how many times as fast as float32 they are, and ours in the same run."""
     lines: dict[str, list[list[str]]] = {}
@@ -511,6 +523,7 @@ FIGURES: dict[str, Callable[[Path], str]] = {
     "bench-weight-only": lambda root: bench_copies(root, "weight_only"),
     "bench-bgr-models": bench_bgr_models,
     "bench-cpu-linear": bench_cpu_linear,
+    "bench-cpu-pass": bench_cpu_pass,
     "bench-cpu-peers": bench_cpu_peers,
     "bench-cpu-roofline": bench_cpu_roofline,
     "bench-cpu-compile": bench_cpu_compile,
