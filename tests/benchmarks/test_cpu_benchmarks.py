@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from benchmarks import cpu_compile, cpu_linear, cpu_roofline
+from benchmarks import cpu_compile, cpu_linear, cpu_pass, cpu_roofline
 from benchmarks.measuring import cpu, cpu_peers, dots, own, records
 
 from dvdq_kernels import backends
@@ -22,8 +23,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(records, "RESULTS", tmp_path)
     monkeypatch.setattr(cpu, "LEAST_ROUNDS", 2)
     monkeypatch.setattr(cpu, "TURN", 0.0)
-    threads = torch.get_num_threads()
+    threads, cores = torch.get_num_threads(), os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     yield tmp_path
+    if cores is not None:
+        os.sched_setaffinity(0, cores)
     torch.set_num_threads(threads)
     torch.set_grad_enabled(True)
 
@@ -113,6 +116,24 @@ def test_the_probes_are_recorded(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     *probes, copied = found[:5]
     assert all(float(row["gops"]) > 0 for row in probes)
     assert float(copied["gb_per_s"]) == pytest.approx(2 * 2**16 / float(copied["p50_s"]) / 1e9, rel=1e-2)
+
+
+def test_passes_of_a_whole_model_are_recorded_beside_both_full_precisions(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_pass, "SECONDS", 0.0)
+    cpu_pass.main(["wan"])
+    found = rows(folder)
+    providers = ["float32", "bfloat16", "DVD-Quant W4A8", "DVD-Quant W4A4"]
+    assert [row["provider"] for row in found] == providers * len(dict.fromkeys((1, os.cpu_count())))
+    assert {row["shape"] for row in found} == {"wan, 80 tokens"}
+    assert float(found[0]["times_float32"]) == float(found[1]["times_bfloat16"]) == 1
+
+
+def test_blocks_of_a_published_model_are_cut_from_its_configuration(tmp_path: Path) -> None:
+    subject = cpu_pass.open_model(cpu_pass.CUT, tmp_path)
+    assert (subject.weights, subject.tokens) == (None, 2240)
+    assert json.loads((tmp_path / "config.json").read_text())["num_layers"] == 4
 
 
 def test_the_first_call_of_a_process_is_recorded_cold_and_warm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,6 +141,20 @@ def test_threads_and_chunks_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> No
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         assert all(torch.equal(a, b) for a, b in zip(all_outputs(), expected, strict=True)), f"{threads} threads"
+
+
+@pytest.mark.parametrize(
+    ("told", "size"), [("1024K\n", 2**20), ("32K", 2**19), ("2048", 2**19), ("", 2**19), ("1M", 2**19), (None, 2**19)]
+)
+def test_tokens_of_a_tile_follow_the_second_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str | None, size: int
+) -> None:
+    """A size that is not told, or in another unit, is taken to be that of a small cache."""
+    path = tmp_path / "size"
+    if told is not None:
+        path.write_text(told)
+    monkeypatch.setattr(products, "_L2", path)
+    assert products._l2_bytes.__wrapped__() == size
 
 
 def test_threads_that_openmp_does_not_grant_leave_nothing_undone() -> None:

@@ -38,6 +38,7 @@ MULTIPLIED_WITH = {
     PORTABLE: None,
 }
 CALLED = re.compile(r"^\s*(?:callq|bl)[ \t]+(\w+)", re.MULTILINE)
+AHEAD = re.compile(r"\b(?:prefetcht0|prfm)\s")
 OTHERS = r"vpdpbusd|vpmaddubsw|\bsdot\b"
 WIDER = {AVX512_VNNI: None, AVX_VNNI: r"%zmm|%ymm(1[6-9]|[23]\d)|%k\d", NEON: r"\bz\d+\."}
 WIDER[AVX2] = WIDER[AVX_VNNI]
@@ -59,9 +60,15 @@ def test_a_product_is_made_of_the_instructions_that_it_is_for(instructions: Inst
     assert steps >= (8 * instructions.tile[0] * instructions.tile[1] if wanted else 0)
     assert len(re.findall(OTHERS, code)) == steps
     assert wider is None or re.search(wider, code) is None
+    assert AHEAD.search(code)
     called = set(CALLED.findall(code))
     # The edge of a tile is copied; without fused multiply-adds in the processor a function stands for them.
     assert called <= {"memcpy", *(("fmaf", "fmaf32") if instructions is PORTABLE else ())}
+
+
+@pytest.mark.parametrize("instructions", ALL, ids=lambda instructions: instructions.name)
+def test_weights_that_few_tokens_read_are_asked_for_ahead(instructions: InstructionSet) -> None:
+    assert AHEAD.search(assembly(write_few_tokens, instructions, tokens=1, stored=4, element=F32, bias=F32))
 
 
 @pytest.mark.parametrize("instructions", ELSEWHERE, ids=lambda instructions: instructions.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from math import lcm
 from pathlib import Path
@@ -119,9 +120,10 @@ def _plan(
 def _l2_bytes() -> int:
     """Of a core's second cache, of which one half holds the codes of tokens that pass over a tile of the weight."""
     try:
-        return max(_SMALL_L2, int(_L2.read_text().strip().removesuffix("K")) * 2**10)
-    except (OSError, ValueError):
+        told = re.fullmatch(r"(\d+)K\s*", _L2.read_text())
+    except OSError:
         return _SMALL_L2
+    return _SMALL_L2 if told is None else max(_SMALL_L2, int(told[1]) * 2**10)
 
 
 def float_linear(
