@@ -273,7 +273,7 @@ def pins(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Append rows of this CPU to benchmarks/results/; ``nox -s bench -- bgr_vs_oracle`` runs one alone."""
-    install(session, "dvdq-models", "bench")
+    install(session, "dvdq-eval", "bench")
     for name in session.posargs or CPU_BENCHMARKS:
         session.run("python", "-m", "benchmarks", name)
 
