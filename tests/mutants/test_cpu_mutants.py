@@ -107,7 +107,7 @@ BREAKS = (
     Break("transform.py", "factors.load(place, lanes)", "factors.load(start, lanes)", "signs"),
     Break("transform.py", "= 1\n    while distance < value.lanes", "= 2\n    while distance < value.lanes", "rotation"),
     Break("transform.py", "= 1\n    while distance < len(values)", "= 2\n    while distance < len(values)", "rotation"),
-    Break("transform.py", "matrix.load(j * core + i + r)", "matrix.load((i + r) * core + j)", "rotation"),
+    Break("transform.py", "choices.load(group * core + i + r)", "choices.load(group * core + i)", "rotation"),
     Break("floats.py", "rounded = (bits + odd + 0x7FFF) >> 16", "rounded = bits >> 16", "bfloat16"),
     Break("code.py", '"rint"', '"round"', "activation ties"),
     Break("activation.py", "scale = ((bits & 0x7FFFFFFF) < _SMALLEST_SCALE).select(smallest, scale)",

@@ -12,9 +12,9 @@ from dvdq_kernels.backends.cpu.code import F32, F64, I8, I32, Array, Code, Value
 from dvdq_kernels.backends.cpu.compilation import Kernel, float_bits, kernel
 from dvdq_kernels.backends.cpu.floats import ELEMENTS, narrowed, readable, widened
 from dvdq_kernels.backends.cpu.instruction_sets import InstructionSet, at_hand
-from dvdq_kernels.backends.cpu.transform import write_transform
+from dvdq_kernels.backends.cpu.transform import choices, scratch_of, write_transform
 from dvdq_kernels.registry import remembered
-from dvdq_kernels.rotation import core_size, hadamard_size, paley, rotation_signs
+from dvdq_kernels.rotation import core_size, hadamard_size, rotation_signs
 from dvdq_reference.spec.bits import signed_range
 from dvdq_reference.spec.clip_factors import limit_of
 from dvdq_reference.spec.recipe import Clip
@@ -27,12 +27,12 @@ _WORTH = 2**15
 
 
 class _Factors(NamedTuple):
-    """Of a rotation: its size and m, what x is multiplied by, and H_m."""
+    """Of a rotation: its size and m, what x is multiplied by, and the signs of H_m."""
 
     size: int
     core: int
     factors: torch.Tensor
-    matrix: torch.Tensor
+    choices: torch.Tensor
 
 
 @cache
@@ -43,17 +43,16 @@ def _factors(channels: int, kind: str, seed: int | None, dtype: torch.dtype) -> 
     signs = rotation_signs(channels, kind, seed)
     with torch.inference_mode(False):
         ones = torch.ones(channels, dtype=torch.float64) if signs is None else torch.tensor(signs)
-        return _Factors(size, core, (ones / size**0.5).to(dtype), torch.tensor(paley(core), dtype=dtype))
+        return _Factors(size, core, (ones / size**0.5).to(dtype), torch.tensor(choices(core)))
 
 
 def rotate(x: torch.Tensor, kind: str, seed: int | None) -> torch.Tensor:
     """``X R`` in the dtype of ``x``; computed in float32, or float64 if that is its dtype."""
     rows = readable(x, at_hand())
     tokens, channels = rows.shape
-    run, factors, matrix = _rotation(channels, kind, seed, rows.dtype)
+    run, rotation, memory = _rotation(channels, kind, seed, rows.dtype)
     out = torch.empty(rows.shape, dtype=rows.dtype)
-    addresses = rows.data_ptr(), factors.data_ptr(), matrix.data_ptr(), out.data_ptr()
-    memory = 2 * channels * factors.itemsize
+    addresses = rows.data_ptr(), rotation.factors.data_ptr(), rotation.choices.data_ptr(), out.data_ptr()
     run((*addresses, channels, rows.stride(0)), tokens, 1, _WORTH // channels + 1, memory)
     return out.to(x.dtype).view(x.shape)
 
@@ -74,46 +73,64 @@ def rotate_quantize(
     codes = torch.empty((*leading, channels), dtype=torch.int8)
     scale = torch.empty((*leading, channels // width), dtype=torch.float32)
     token_sum = torch.empty(leading, dtype=torch.float32)
-    run, factors, matrix, levels = _quantization(channels, kind, seed, rows.dtype, bits, clip, width)
-    addresses = rows.data_ptr(), factors, matrix, codes.data_ptr(), scale.data_ptr(), token_sum.data_ptr()
-    run((*addresses, channels, rows.stride(0), width, *levels), tokens, 1, _WORTH // channels + 1, 8 * channels)
+    plan = _quantization(channels, kind, seed, rows.dtype, bits, clip, width)
+    addresses = rows.data_ptr(), *plan.rotation, codes.data_ptr(), scale.data_ptr(), token_sum.data_ptr()
+    sizes = channels, rows.stride(0), width, *plan.levels
+    plan.run((*addresses, *sizes), tokens, 1, _WORTH // channels + 1, plan.memory)
     return codes, scale, token_sum
 
 
 @remembered
-def _rotation(
-    channels: int, kind: str, seed: int | None, dtype: torch.dtype
-) -> tuple[Kernel, torch.Tensor, torch.Tensor]:
-    """The kernel, and the addresses of what x is multiplied by and of H_m."""
+def _rotation(channels: int, kind: str, seed: int | None, dtype: torch.dtype) -> tuple[Kernel, _Factors, int]:
+    """The kernel, its rotation, and bytes of scratch."""
     work = torch.float64 if dtype == torch.float64 else torch.float32
-    size, core, factors, matrix = _factors(channels, kind, seed, work)
-    run = kernel(write_rotate, at_hand(), element=ELEMENTS[dtype], work=ELEMENTS[work], size=size, core=core)
-    return run, factors, matrix
+    rotation = _factors(channels, kind, seed, work)
+    kinds = {"element": ELEMENTS[dtype], "work": ELEMENTS[work]}
+    run = kernel(write_rotate, at_hand(), **kinds, size=rotation.size, core=rotation.core)
+    return run, rotation, _scratch_bytes(channels, rotation.core, work)
+
+
+class _Plan(NamedTuple):
+    """What quantizes tokens of one size.
+
+    Attributes:
+        run: the kernel.
+        rotation: the addresses of what x is multiplied by and of the signs of H_m; zeros without one.
+        levels: the least code, the largest, and the divisor of scales as a float's bits.
+        memory: bytes of scratch.
+    """
+
+    run: Kernel
+    rotation: tuple[int, int]
+    levels: tuple[int, int, int]
+    memory: int
 
 
 @remembered
 def _quantization(
     channels: int, kind: str | None, seed: int | None, dtype: torch.dtype, bits: int, clip: Clip, width: int
-) -> tuple[Kernel, int, int, tuple[int, int, int]]:
-    """The kernel, the addresses of what x is multiplied by and of H_m, and the least code, the largest, and the divisor
-    of scales as a float's bits.
-    """
-    size = core = factors = matrix = 0
+) -> _Plan:
+    size, core, addresses = 0, 1, (0, 0)
     if kind is not None:
         rotation = _factors(channels, kind, seed, torch.float32)
         size, core = rotation.size, rotation.core
-        factors, matrix = rotation.factors.data_ptr(), rotation.matrix.data_ptr()
+        addresses = rotation.factors.data_ptr(), rotation.choices.data_ptr()
     signed = clip == "signed"
     run = kernel(write_rotate_quantize, at_hand(), element=ELEMENTS[dtype], size=size, core=core, signed=signed)
     low, high = signed_range(bits)
-    return run, factors, matrix, (low, high, float_bits(limit_of(clip, bits, width)))
+    levels = low, high, float_bits(limit_of(clip, bits, width))
+    return _Plan(run, addresses, levels, _scratch_bytes(channels, core, torch.float32))
+
+
+def _scratch_bytes(channels: int, core: int, work: torch.dtype) -> int:
+    return scratch_of(channels, core, at_hand().width // work.itemsize) * work.itemsize
 
 
 def write_rotate(
     module: ir.Module, instructions: InstructionSet, *, element: ir.Type, work: ir.Type, size: int, core: int
 ) -> Code:
     """``out[t] = x[t] R`` for some tokens."""
-    arrays = {"x": element, "factors": work, "matrix": work, "out": element, "scratch": work}
+    arrays = {"x": element, "factors": work, "choices": I32, "out": element, "scratch": work}
     code = Code(module, "rotate", arrays, ("first", "last", "channels", "stride"))
     lanes = instructions.width // (8 if work == F64 else 4)
     channels = code.number("channels")
@@ -131,7 +148,8 @@ def write_rotate_quantize(
 
     Without a rotation ``size`` is 0; ``signed`` is whether ``x_max`` has its sign.
     """
-    arrays = {"x": element, "factors": F32, "matrix": F32, "codes": I8, "scale": F32, "token_sum": F32, "scratch": F32}
+    inputs = {"x": element, "factors": F32, "choices": I32}
+    arrays = inputs | {"codes": I8, "scale": F32, "token_sum": F32, "scratch": F32}
     numbers = ("first", "last", "channels", "stride", "width", "low", "high")
     code = Code(module, "rotate_quantize", arrays, numbers, ("divisor",))
     channels, width, lanes = code.number("channels"), code.number("width"), instructions.lanes
@@ -164,8 +182,8 @@ def _rotated(code: Code, token: Value, size: int, core: int, lanes: int) -> Arra
             value = widened(values.load(place, count))
             return value.to(scratch.element)
 
-        matrix = code.array("matrix")
-        write_transform(code, load, factors, matrix, scratch.at(start), spare.at(start), size, core, lanes)
+        row, other, sums = scratch.at(start), spare.at(start), spare.at(channels)
+        write_transform(code, load, factors, code.array("choices"), row, other, sums, size, core, lanes)
     return scratch if core == 1 else spare
 
 
