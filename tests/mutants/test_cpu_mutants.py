@@ -108,6 +108,8 @@ BREAKS = (
     Break("transform.py", "= 1\n    while distance < value.lanes", "= 2\n    while distance < value.lanes", "rotation"),
     Break("transform.py", "= 1\n    while distance < len(values)", "= 2\n    while distance < len(values)", "rotation"),
     Break("transform.py", "choices.load(group * core + i + r)", "choices.load(group * core + i)", "rotation"),
+    Break("transform.py", "a - b, b - a,", "b - a, a - b,", "rotation"),
+    Break("transform.py", "(group * _SUMS + choice)", "(choice)", "rotation"),
     Break("floats.py", "rounded = (bits + odd + 0x7FFF) >> 16", "rounded = bits >> 16", "bfloat16"),
     Break("code.py", '"rint"', '"round"', "activation ties"),
     Break("activation.py", "scale = ((bits & 0x7FFFFFFF) < _SMALLEST_SCALE).select(smallest, scale)",
