@@ -144,7 +144,8 @@ def test_threads_and_chunks_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("told", "size"), [("1024K\n", 2**20), ("32K", 2**19), ("2048", 2**19), ("", 2**19), ("1M", 2**19), (None, 2**19)]
+    ("told", "size"),
+    [("1024K\n", 2**20), ("32K", 2**19), ("16384K", 2**21), ("2048", 2**19), ("", 2**19), ("1M", 2**19), (None, 2**19)],
 )
 def test_tokens_of_a_tile_follow_the_second_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str | None, size: int

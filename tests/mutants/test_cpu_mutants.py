@@ -49,7 +49,7 @@ CHECKS = {
     "eight-bit product": linear(WeightRule(8, "minmax"), ActivationRule(8), 256, 3),
     "blocks of 24": linear(ROW, ActivationRule(8, 24), 72, 3),
     "blocks of 12": linear(ROW, ActivationRule(8, 12), 72, 3),
-    "more tokens than a chunk": linear(ROW, ActivationRule(4, 64), 12288, 40),
+    "more tokens than a chunk": linear(ROW, ActivationRule(4, 64), 12288, 90),
     "few tokens": linear(ROW, None, 256, 3),
     "signs": partial(checks.check_rotation, rotation=Rotation("block", seed=4), in_features=256),
     "rotation": partial(checks.check_rotation, rotation=Rotation("full"), in_features=768),

@@ -25,7 +25,8 @@ from dvdq_reference.spec.bits import code_offset
 
 _L2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 """Where Linux tells the size of the second cache, e.g. ``1024K``."""
-_SMALL_L2 = 2**19
+_SMALL_L2, _LARGE_L2 = 2**19, 2**21
+"""What is told beyond the second is shared by several cores."""
 _WORTH = 2**21
 """Products that a thread has to have, to be worth its start."""
 _WORTH_READING = 2**18
@@ -123,7 +124,7 @@ def _l2_bytes() -> int:
         told = re.fullmatch(r"(\d+)K\s*", _L2.read_text())
     except OSError:
         return _SMALL_L2
-    return _SMALL_L2 if told is None else max(_SMALL_L2, int(told[1]) * 2**10)
+    return _SMALL_L2 if told is None else min(max(_SMALL_L2, int(told[1]) * 2**10), _LARGE_L2)
 
 
 def float_linear(
