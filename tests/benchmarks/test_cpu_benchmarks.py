@@ -44,6 +44,8 @@ def run(only: str) -> None:
 def test_everything_of_ours_is_checked_and_recorded_beside_full_precision(folder: Path) -> None:
     assert backends()["cpu"] is None
     run("dvdq-kernels")
+    if hasattr(os, "sched_getaffinity"):
+        assert len(os.sched_getaffinity(0)) == 1
     found = rows(folder)
     ours = [*own.linears("cpu"), *own.weight_only("cpu")]
     assert [row["provider"] for row in found] == ["float32", "bfloat16", *["dvdq-kernels cpu"] * len(ours)]
